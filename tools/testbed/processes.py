@@ -1,0 +1,162 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Child processes that are started, found again and stopped by pid."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+
+class StartError(Exception):
+    """Something of the test bed did not come up."""
+
+
+def _start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot.
+
+    With the pid it names a process for good: pids are used again.
+
+    :returns: None if there is no such process, or only its zombie.
+    """
+    try:
+        stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
+    except OSError:
+        return None
+    # The second field, the name, may hold spaces and parentheses.
+    fields = stat.rpartition(')')[2].split()
+    return None if fields[0] == 'Z' else int(fields[19])
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """A process of ours, which need not be a child of this one."""
+
+    name: str
+    pid: int
+    start_time: int
+
+    @classmethod
+    def of(cls, name: str, pid: int) -> 'Process':
+        """Name a process that is running now.
+
+        :raises: StartError if it is not
+        """
+        start_time = _start_time(pid)
+        if start_time is None:
+            raise StartError(f'{name} (pid {pid}) is not running')
+        return cls(name, pid, start_time)
+
+    @property
+    def alive(self) -> bool:
+        _reap(self.pid)
+        return _start_time(self.pid) == self.start_time
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if the process is still there."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def pause(self) -> None:
+        """Stop the process without ending it: it hangs from now on."""
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End the process as a power cut would, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        wait_for(lambda: not self.alive, 10, f'the end of {self.name}')
+
+    def stop(self, timeout: float = 20.0) -> None:
+        """Ask the process to end; end it after ``timeout`` seconds."""
+        self.resume()
+        self.signal(signal.SIGTERM)
+        try:
+            wait_for(lambda: not self.alive, timeout, self.name)
+        except StartError:
+            self.kill()
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def start(name: str, argv: Sequence[str | os.PathLike[str]],
+          log: pathlib.Path,
+          env: Mapping[str, str] | None = None) -> Process:
+    """Start a process that outlives this one, its output in a log.
+
+    :param name: what to call it in messages
+    :param argv: the program and its arguments
+    :param log: the file that its stdout and stderr are appended to
+    :param env: variables in addition to those of this process
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open('ab') as output:
+        child = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True, env={**os.environ, **(env or {})})
+    # It ends by Process.stop(), often from another run of this program.
+    child.returncode = 0
+    return Process.of(name, child.pid)
+
+
+def wait_for(condition: Callable[[], object], timeout: float, what: str,
+             process: Process | None = None) -> None:
+    """Wait until a condition holds.
+
+    :param condition: called until what it returns is true
+    :param timeout: seconds to wait at most
+    :param what: what is waited for, for the message
+    :param process: whose end makes waiting pointless
+    :raises: StartError when the time is over or the process has ended
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if process is not None and not process.alive:
+            raise StartError(f'{process.name} ended before {what}')
+        if time.monotonic() > deadline:
+            raise StartError(f'{what}: not within {timeout:g} seconds')
+        time.sleep(0.05)
+
+
+def listening(port: int) -> bool:
+    """Tell whether something accepts connections on a loopback port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(('127.0.0.1', port)) == 0
+
+
+def free_port(preferred: int = 0) -> int:
+    """Return a loopback port that nobody listens on.
+
+    :param preferred: the port to return if it is free
+    """
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(('127.0.0.1', port))
+                return int(probe.getsockname()[1])
+    raise StartError('there is no free loopback port')
