@@ -1,0 +1,48 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What nova-api and the conductor ask of guest-agent-compute.
+
+Version history of the API:
+
+    * 1.0 - Initial version: work.
+"""
+
+from typing import Any
+
+import oslo_messaging
+
+TOPIC = 'guest_agent_compute'
+VERSION = '1.0'
+
+
+class ComputeAPI:
+    """Client of the compute services of one cell.
+
+    :param transport: oslo.messaging transport of the cell
+    """
+
+    def __init__(self, transport: Any) -> None:
+        # Nothing is tried again here: a call that waits for a broker to come
+        # back would wait for ever.
+        self._client = oslo_messaging.get_rpc_client(
+            transport, oslo_messaging.Target(topic=TOPIC, version=VERSION),
+            retry=0)
+
+    def work(self, host: str) -> None:
+        """Ring the doorbell: tell a host that it has work.
+
+        It carries nothing: the host asks its conductor what there is.
+
+        :raises oslo_messaging.MessagingException: the broker did not take it
+        """
+        self._client.prepare(server=host).cast({}, 'work')

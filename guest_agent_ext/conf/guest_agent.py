@@ -1,0 +1,179 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+from typing import Any
+
+from oslo_config import cfg
+
+from guest_agent_ext import command
+
+GROUP = cfg.OptGroup(
+    'guest_agent',
+    title='Guest agent commands',
+    help="""
+Commands that tenants run inside their servers through the QEMU guest agent.
+
+The API options are read by nova-api, the others by guest-agent-conductor and
+guest-agent-compute, as each says.
+""")
+
+API_OPTS = [
+    cfg.IntOpt(
+        'default_timeout',
+        default=3600, min=1, max=command.MAX_TIMEOUT,
+        help="""
+Seconds that a command may run when its request names no ``timeout``. After
+that its whole process tree is killed and it ends as TIMED_OUT. Read by
+nova-api.
+"""),
+    cfg.IntOpt(
+        'default_start_timeout',
+        default=300, min=1, max=command.MAX_TIMEOUT,
+        help="""
+Seconds within which a command must start when its request names no
+``start_timeout``. A command that has not started by then ends as FAILED and
+will never start. Read by nova-api.
+"""),
+    cfg.IntOpt(
+        'service_down_time',
+        default=60, min=1,
+        help="""
+Seconds after its last heartbeat from which a host's guest-agent-compute counts
+as down. New commands for servers on such a host are refused with 409. Keep it
+at several times ``report_interval``, and the same on nova-api and on
+guest-agent-conductor.
+"""),
+    cfg.FloatOpt(
+        'cell_timeout',
+        default=5.0, min=0.1,
+        help="""
+Seconds that a request waits for the database of a server's cell before it is
+answered with 409, cell down. Read by nova-api.
+"""),
+]
+
+CONDUCTOR_OPTS = [
+    cfg.IntOpt(
+        'outage_grace',
+        default=600, min=0,
+        help="""
+Seconds that a running command is given beyond its timeout for its host to
+report: a guest-agent-compute that returns within this time still delivers the
+result. After that guest-agent-conductor ends the command as LOST.
+"""),
+    cfg.IntOpt(
+        'sweep_interval',
+        default=10, min=1,
+        help="""
+Seconds between two looks of guest-agent-conductor for commands that are
+overdue and for servers that have moved to another host.
+"""),
+    cfg.IntOpt(
+        'cells_interval',
+        default=60, min=1,
+        help="""
+Seconds after which guest-agent-conductor reads Nova's cell mappings again, to
+serve new cells and to leave those that are gone.
+"""),
+]
+
+COMPUTE_OPTS = [
+    cfg.StrOpt(
+        'connection_uri',
+        default='qemu:///system',
+        help="""
+The libvirt connection that guest-agent-compute opens. It must be the one that
+nova-compute uses on this host (``[libvirt] connection_uri``, where that is
+set).
+"""),
+    cfg.IntOpt(
+        'report_interval',
+        default=10, min=1,
+        help="""
+Seconds between two reports of guest-agent-compute to its conductor. A report
+is heartbeat, reconciliation and pick-up of missed work at once, so this is
+also the longest that a command waits when its doorbell was lost.
+"""),
+    cfg.IntOpt(
+        'conductor_timeout',
+        default=10, min=1,
+        help="""
+Seconds that guest-agent-compute waits for one answer of its conductor before
+it asks again.
+"""),
+    cfg.IntOpt(
+        'agent_timeout',
+        default=5, min=1, max=30,
+        help="""
+Seconds that guest-agent-compute waits for a guest agent's answer to one call.
+A guest that does not answer in time gets no further work until it has answered
+a ping of one second.
+"""),
+    cfg.IntOpt(
+        'agent_calls',
+        default=4, min=1, max=4,
+        help="""
+Agent calls of guest-agent-compute that are under way at once, over all guests
+of its host. At most 4: libvirtd works on 5 requests of a connection at once,
+and one place stays free, so that a guest that hangs costs nova-compute and the
+other guests nothing.
+"""),
+    cfg.IntOpt(
+        'max_running_per_server',
+        default=8, min=1,
+        help="""
+Commands that guest-agent-compute runs in one server at once. Further ones wait
+as PENDING.
+"""),
+    cfg.IntOpt(
+        'max_lanes',
+        default=512, min=1,
+        help="""
+Servers that guest-agent-compute works for at once; each takes one thread while
+it has work. Commands of further servers wait as PENDING.
+"""),
+    cfg.IntOpt(
+        'kill_grace',
+        default=10, min=0,
+        help="""
+Seconds between SIGTERM and SIGKILL when a command is cancelled or its timeout
+has passed. Keep it the same on guest-agent-compute and on
+guest-agent-conductor.
+"""),
+    cfg.FloatOpt(
+        'background_grace',
+        default=5.0, min=0.0,
+        help="""
+Seconds that a command whose own process has ended is given for children of its
+that still hold its stdout or stderr open. After that it ends as COMPLETED with
+the output there is.
+"""),
+    cfg.IntOpt(
+        'drain_timeout',
+        default=30, min=0,
+        help="""
+Seconds that guest-agent-compute takes on SIGTERM to finish the agent and
+conductor calls under way. Commands that are running go on in their guests and
+are resumed by the next start of the service.
+"""),
+]
+
+OPTS = API_OPTS + CONDUCTOR_OPTS + COMPUTE_OPTS
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    conf.register_group(GROUP)
+    conf.register_opts(OPTS, group=GROUP)
+
+
+def list_opts() -> list[tuple[str, list[Any]]]:
+    return [(GROUP, OPTS)]

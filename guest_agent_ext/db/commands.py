@@ -1,0 +1,339 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Queries of commands: a tiny function around one statement each.
+
+Every change names the states that it may start from, so that two that meet
+cannot both win (compare and swap), and may be made twice without harm.
+"""
+
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from guest_agent_ext import command
+from guest_agent_ext.db import models
+from guest_agent_ext.db import session
+from guest_agent_ext.db import sqltypes
+
+_T = models.Command
+
+NOT_STARTED = 'The command did not start within its start_timeout'
+NOT_REPORTED = 'The host did not report the end of the command in time'
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """An unfinished command of a host, as its conductor hands it out."""
+
+    uuid: str
+    instance_uuid: str
+    status: str
+    attempt: str | None
+    cancel_requested: bool
+    #: Seconds until start_by.
+    start_in: float
+
+
+@session.retried
+def create(values: Mapping[str, Any], start_timeout: int) -> None:
+    """Record a command as PENDING.
+
+    :param values: columns of models.Command; times and state are set here
+    :param start_timeout: seconds from now until start_by
+    :raises oslo_db.exception.DBDuplicateEntry: the uuid is taken
+    """
+    row = dict(values, status=command.PENDING, cancel_requested=False,
+               created_at=sqltypes.utc_in(),
+               start_by=sqltypes.utc_in(start_timeout))
+    with session.writer() as db:
+        db.execute(sa.insert(_T).values(row))
+
+
+def get(uuid: str, *, instance_uuid: str | None = None,
+        with_output: bool = False,
+        with_inputs: bool = False) -> models.Command | None:
+    """Return a command, or None if there is no such.
+
+    :param instance_uuid: only if it is a command of this server
+    :param with_output: read the captured output too
+    :param with_inputs: read stdin and the environment's values too
+    """
+    query = sa.select(_T).where(_T.uuid == uuid)
+    if instance_uuid is not None:
+        query = query.where(_T.instance_uuid == instance_uuid)
+    if with_output:
+        query = query.options(orm.undefer(_T.out_data),
+                              orm.undefer(_T.err_data))
+    if with_inputs:
+        query = query.options(orm.undefer(_T.inputs))
+    with session.reader() as db:
+        return db.scalars(query).one_or_none()
+
+
+def list_of_instance(
+    instance_uuid: str, *, limit: int, before: int | None = None,
+    statuses: Collection[str] = (), types: Collection[str] = (),
+) -> Sequence[models.Command]:
+    """Return commands of a server, newest first, without their output.
+
+    :param limit: how many at most
+    :param before: only those older than the one with this ``id``
+    :param statuses: only those that a user sees in one of these states
+    :param types: only those of one of these types
+    """
+    query = (sa.select(_T).where(_T.instance_uuid == instance_uuid)
+             .order_by(_T.id.desc()).limit(limit))
+    if before is not None:
+        query = query.where(_T.id < before)
+    if statuses:
+        query = query.where(_is_shown_as(statuses))
+    if types:
+        query = query.where(_T.type.in_(types))
+    with session.reader() as db:
+        return db.scalars(query).all()
+
+
+def _is_shown_as(statuses: Collection[str]) -> sa.ColumnElement[bool]:
+    """The SQL of command.shown_status."""
+    started = _T.started_at.is_not(None)
+    shown = [_T.status == status for status in statuses
+             if status not in command.UNFINISHED]
+    if command.PENDING in statuses:
+        shown.append(sa.or_(
+            _T.status == command.PENDING,
+            sa.and_(_T.status == command.RUNNING, ~started)))
+    if command.RUNNING in statuses:
+        shown.append(sa.and_(_T.status == command.RUNNING, started))
+    return sa.or_(*shown)
+
+
+def unfinished_of_host(cell_uuid: str, host: str,
+                       limit: int) -> Sequence[Work]:
+    """Return the oldest unfinished commands of a host."""
+    query = (_select_work().where(
+        _T.cell_uuid == cell_uuid, _T.host == host,
+        _T.status.in_(command.UNFINISHED)).order_by(_T.id).limit(limit))
+    return _read_work(query)
+
+
+def unfinished_of_cell(cell_uuid: str, after: int,
+                       limit: int) -> Sequence[models.Command]:
+    """Return unfinished commands of a cell, by id, a page at a time.
+
+    :param after: the ``id`` that the last page ended with
+    """
+    query = (sa.select(_T).where(
+        _T.cell_uuid == cell_uuid,
+        _T.status.in_(command.UNFINISHED), _T.id > after)
+        .order_by(_T.id).limit(limit))
+    with session.reader() as db:
+        return db.scalars(query).all()
+
+
+def states(uuids: Collection[str]) -> dict[str, tuple[str, str | None]]:
+    """Return state and attempt of each of these commands that exists."""
+    query = sa.select(_T.uuid, _T.status, _T.attempt).where(
+        _T.uuid.in_(uuids))
+    with session.reader() as db:
+        return {row.uuid: (row.status, row.attempt)
+                for row in db.execute(query)}
+
+
+def _select_work() -> sa.Select[Any]:
+    return sa.select(
+        _T.uuid, _T.instance_uuid, _T.status, _T.attempt,
+        _T.cancel_requested, _T.start_by, sqltypes.utc_in().label('now'))
+
+
+def _read_work(query: sa.Select[Any]) -> Sequence[Work]:
+    with session.reader() as db:
+        rows = db.execute(query).all()
+    return [Work(row.uuid, row.instance_uuid, row.status, row.attempt,
+                 row.cancel_requested,
+                 (row.start_by - row.now).total_seconds()) for row in rows]
+
+
+@session.retried
+def claim(uuid: str, *, attempt: str, cell_uuid: str, host: str,
+          boot_id: str, ticket: int, window: float,
+          grace: int) -> bool:
+    """Hand a PENDING command to a host.
+
+    :param ticket: guest uptime (centiseconds) after which it will not start
+    :param window: seconds from now until then; it may not pass start_by
+    :param grace: seconds beyond start and timeout after which it is LOST
+    :returns: whether this attempt has it, now or from an earlier call
+    """
+    change = (sa.update(_T).where(
+        _T.uuid == uuid, _T.status == command.PENDING,
+        _T.cancel_requested == sa.false(),
+        _T.start_by >= sqltypes.utc_in(window))
+        .values(status=command.RUNNING, attempt=attempt,
+                cell_uuid=cell_uuid, host=host,
+                boot_id=boot_id, ticket=ticket,
+                updated_at=sqltypes.utc_in(),
+                end_by=sqltypes.utc_in(_T.timeout + (window + grace))))
+    return _change(change) or _is_held(uuid, attempt)
+
+
+@session.retried
+def adopt(uuid: str, *, previous: str, attempt: str, cell_uuid: str,
+          host: str) -> bool:
+    """Pass a command that was handed out to another attempt.
+
+    :param previous: the attempt that had it
+    :returns: whether ``attempt`` has it, now or from an earlier call
+    """
+    change = (sa.update(_T).where(
+        _T.uuid == uuid, _T.status == command.RUNNING,
+        _T.attempt == previous)
+        .values(attempt=attempt, cell_uuid=cell_uuid, host=host,
+                updated_at=sqltypes.utc_in()))
+    return _change(change) or _is_held(uuid, attempt)
+
+
+@session.retried
+def note_started(uuid: str, *, attempt: str, pid: int | None,
+                 started_uptime: int, age: float) -> str:
+    """Note that the guest is known to have started the command.
+
+    :param started_uptime: the guest's uptime then, in centiseconds
+    :param age: seconds since then
+    :returns: command.OK, SUPERSEDED or GONE
+    """
+    change = (sa.update(_T).where(
+        _T.uuid == uuid, _T.status == command.RUNNING,
+        _T.attempt == attempt)
+        .values(pid=pid, started_uptime=started_uptime,
+                started_at=sa.func.coalesce(_T.started_at,
+                                            sqltypes.utc_in(-age)),
+                updated_at=sqltypes.utc_in()))
+    return command.OK if _change(change) else _outcome(uuid, attempt, None)
+
+
+@session.retried
+def finish(uuid: str, *, attempt: str, status: str,
+           values: Mapping[str, Any], age: float | None) -> str:
+    """End a command that an attempt has.
+
+    :param status: the state it ends in
+    :param values: error, pid, exitcode, signal and output columns
+    :param age: seconds since its start, None if it never started
+    :returns: command.OK, SUPERSEDED or GONE
+    """
+    row = dict(values, **_end_of(status))
+    if age is not None:
+        row['started_at'] = sa.func.coalesce(_T.started_at,
+                                             sqltypes.utc_in(-age))
+    change = (sa.update(_T).where(
+        _T.uuid == uuid, _T.attempt == attempt,
+        _T.status.in_(command.sources_of(status))).values(row))
+    return command.OK if _change(change) else _outcome(uuid, attempt, status)
+
+
+@session.retried
+def end(uuid: str, *, source: str, status: str, error: str,
+        attempt: str | None = None) -> bool:
+    """End a command without its host.
+
+    :param source: the state that it must be in
+    :param attempt: the attempt that must have it; any if None
+    """
+    assert source in command.sources_of(status)
+    change = sa.update(_T).where(_T.uuid == uuid, _T.status == source).values(
+        error=error, **_end_of(status))
+    if attempt is not None:
+        change = change.where(_T.attempt == attempt)
+    return _change(change)
+
+
+@session.retried
+def end_overdue(limit: int) -> int:
+    """End commands whose time is up: FAILED if PENDING, else LOST.
+
+    :param limit: how many of each at most
+    :returns: how many were ended
+    """
+    return (_end_overdue(command.PENDING, command.FAILED, _T.start_by,
+                         NOT_STARTED, limit)
+            + _end_overdue(command.RUNNING, command.LOST, _T.end_by,
+                           NOT_REPORTED, limit))
+
+
+def _end_overdue(source: str, status: str, due: Any, error: str,
+                 limit: int) -> int:
+    overdue = (_T.status == source, due < sqltypes.utc_in())
+    with session.reader() as db:
+        ids = db.scalars(sa.select(_T.id).where(*overdue)
+                         .order_by(due).limit(limit)).all()
+    if not ids:
+        return 0
+    message = sa.literal(error) + sa.func.coalesce(
+        sa.literal('. Last seen: ') + _T.last_seen, '')
+    change = sa.update(_T).where(_T.id.in_(ids), *overdue).values(
+        error=message, **_end_of(status))
+    with session.writer() as db:
+        return _rowcount(db.execute(change))
+
+
+@session.retried
+def relocate(uuids: Collection[str], *, cell_uuid: str, host: str) -> None:
+    """Note where the server of these commands is now."""
+    with session.writer() as db:
+        db.execute(sa.update(_T).where(
+            _T.uuid.in_(uuids), _T.status.in_(command.UNFINISHED))
+            .values(cell_uuid=cell_uuid, host=host))
+
+
+@session.retried
+def note_seen(uuid: str, seen: str) -> None:
+    """Note what stands in a command's way, for the error it may end with."""
+    with session.writer() as db:
+        db.execute(sa.update(_T).where(
+            _T.uuid == uuid, _T.status.in_(command.UNFINISHED))
+            .values(last_seen=seen))
+
+
+def _end_of(status: str) -> dict[str, Any]:
+    """The columns that every end sets; what was secret is erased by it."""
+    return {'status': status, 'inputs': None,
+            'finished_at': sqltypes.utc_in(),
+            'updated_at': sqltypes.utc_in()}
+
+
+def _change(change: sa.Update) -> bool:
+    with session.writer() as db:
+        return _rowcount(db.execute(change)) > 0
+
+
+def _rowcount(result: Any) -> int:
+    return int(result.rowcount)
+
+
+def _is_held(uuid: str, attempt: str) -> bool:
+    return states([uuid]).get(uuid) == (command.RUNNING, attempt)
+
+
+def _outcome(uuid: str, attempt: str, status: str | None) -> str:
+    """Tell why an attempt's change found no row: made before, or too late."""
+    found = states([uuid]).get(uuid)
+    if found is None:
+        return command.GONE
+    if found == (status, attempt):
+        return command.OK
+    return command.SUPERSEDED

@@ -1,0 +1,97 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The tables of commands and hosts.
+
+Revision ID: 0001
+Revises:
+"""
+
+from alembic import op
+import sqlalchemy as sa
+
+from guest_agent_ext.db import sqltypes
+
+revision = '0001'
+down_revision = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        'guest_agent_commands',
+        _id(),
+        sa.Column('uuid', sa.String(36), nullable=False),
+        sa.Column('type', sa.String(16), nullable=False),
+        sa.Column('status', sa.String(16), nullable=False),
+        sa.Column('created_at', sqltypes.DateTime, nullable=False),
+        sa.Column('updated_at', sqltypes.DateTime),
+        sa.Column('started_at', sqltypes.DateTime),
+        sa.Column('finished_at', sqltypes.DateTime),
+        sa.Column('project_id', sa.String(255), nullable=False),
+        sa.Column('user_id', sa.String(255), nullable=False),
+        sa.Column('request_id', sa.String(64)),
+        sa.Column('instance_uuid', sa.String(36), nullable=False),
+        sa.Column('instance_project_id', sa.String(255), nullable=False),
+        sa.Column('cell_uuid', sa.String(36), nullable=False),
+        sa.Column('host', sa.String(255), nullable=False),
+        sa.Column('arguments', sa.JSON(none_as_null=True), nullable=False),
+        sa.Column('inputs', sa.JSON(none_as_null=True)),
+        sa.Column('timeout', sa.BigInteger(), nullable=False),
+        sa.Column('start_by', sqltypes.DateTime, nullable=False),
+        sa.Column('end_by', sqltypes.DateTime),
+        sa.Column('cancel_requested', sa.Boolean(), nullable=False),
+        sa.Column('attempt', sa.String(36)),
+        sa.Column('boot_id', sa.String(36)),
+        sa.Column('ticket', sa.BigInteger()),
+        sa.Column('started_uptime', sa.BigInteger()),
+        sa.Column('last_seen', sa.Text()),
+        sa.Column('error', sa.Text()),
+        sa.Column('pid', sa.BigInteger()),
+        sa.Column('exitcode', sa.BigInteger()),
+        sa.Column('signal', sa.BigInteger()),
+        sa.Column('out_data', sqltypes.Blob),
+        sa.Column('err_data', sqltypes.Blob),
+        sa.Column('out_bytes', sa.BigInteger()),
+        sa.Column('err_bytes', sa.BigInteger()),
+        mysql_charset='utf8mb4',
+    )
+    for name, columns in (
+            ('instance', ['instance_uuid', 'id']),
+            ('host', ['cell_uuid', 'host', 'status']),
+            ('start_by', ['status', 'start_by']),
+            ('end_by', ['status', 'end_by'])):
+        op.create_index(f'guest_agent_commands_{name}_idx',
+                        'guest_agent_commands', columns)
+    op.create_index('guest_agent_commands_uuid_idx', 'guest_agent_commands',
+                    ['uuid'], unique=True)
+
+    op.create_table(
+        'guest_agent_hosts',
+        _id(),
+        sa.Column('cell_uuid', sa.String(36), nullable=False),
+        sa.Column('host', sa.String(255), nullable=False),
+        sa.Column('incarnation', sa.BigInteger(), nullable=False),
+        sa.Column('machine_id', sa.String(64), nullable=False),
+        sa.Column('version', sa.String(64), nullable=False),
+        sa.Column('created_at', sqltypes.DateTime, nullable=False),
+        sa.Column('last_seen_at', sqltypes.DateTime, nullable=False),
+        mysql_charset='utf8mb4',
+    )
+    op.create_index('guest_agent_hosts_host_idx', 'guest_agent_hosts',
+                    ['cell_uuid', 'host'], unique=True)
+
+
+def _id() -> sa.Column[int]:
+    # SQLite counts up only an INTEGER primary key.
+    return sa.Column(
+        'id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'),
+        primary_key=True, autoincrement=True)

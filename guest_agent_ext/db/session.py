@@ -1,0 +1,86 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The connection to the database that holds our tables."""
+
+from collections.abc import Iterator
+import contextlib
+import functools
+from typing import Any
+from typing import TypeVar
+
+from oslo_config import cfg
+from oslo_db import api as oslo_db_api
+from oslo_db.sqlalchemy import enginefacade
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+_context_manager = enginefacade.transaction_context()
+
+_Function = TypeVar('_Function')
+
+
+class _Context:
+    """What oslo.db keeps the state of one transaction on."""
+
+
+def configure(conf: cfg.ConfigOpts) -> None:
+    """Say which database it is; nothing is connected yet.
+
+    ``[guest_agent_database]``, or Nova's API database where that names no
+    connection. May be called again, as long as nothing is connected.
+    """
+    group = conf.guest_agent_database
+    if not group.connection:
+        group = conf.api_database
+    if _context_manager.is_started:
+        return
+    _context_manager.configure(**dict(group.items()))
+    _context_manager.append_on_engine_create(_hide_parameters)
+
+
+def _hide_parameters(engine: sa.Engine) -> None:
+    # What a tenant sent is a parameter of our statements: it must appear in
+    # no exception and in no log.
+    engine.hide_parameters = True
+
+
+def get_engine() -> sa.Engine:
+    """Return the engine that writes."""
+    engine: sa.Engine = _context_manager.writer.get_engine()
+    return engine
+
+
+@contextlib.contextmanager
+def reader() -> Iterator[orm.Session]:
+    """One transaction that reads; its connection is given back at the end."""
+    with _context_manager.reader.using(_Context()) as session:
+        yield session
+
+
+@contextlib.contextmanager
+def writer() -> Iterator[orm.Session]:
+    """One transaction that writes.
+
+    Its first statement writes: on SQLite a transaction that has read before
+    cannot wait for another writer, it fails.
+    """
+    with _context_manager.writer.using(_Context()) as session:
+        yield session
+
+
+def retried(function: _Function) -> _Function:
+    """Decorate a function whose transaction is repeated after a deadlock."""
+    wrapper: Any = oslo_db_api.wrap_db_retry(
+        max_retries=5, retry_interval=0.1, max_retry_interval=1,
+        retry_on_deadlock=True)
+    return functools.wraps(function)(wrapper(function))  # type: ignore
