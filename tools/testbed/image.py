@@ -1,0 +1,151 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The guest: Debian's cloud kernel and a file system in memory.
+
+It holds busybox, dash, bash and qemu-ga, unpacked from Debian's packages
+without installing them. The build is kept, and repeated only when this file,
+the guest's init or a package changes.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import hashlib
+import pathlib
+import shutil
+import subprocess
+
+_INIT = pathlib.Path(__file__).with_name('guest_init')
+
+_PACKAGES = (
+    'bash', 'busybox-static', 'dash', 'libc6', 'libglib2.0-0', 'libnuma1',
+    'libpcre2-8-0', 'libtinfo6', 'libudev1', 'liburing2', 'qemu-guest-agent')
+
+_MODULES = (
+    'virtio/virtio_ring.ko', 'virtio/virtio.ko',
+    'virtio/virtio_pci_legacy_dev.ko', 'virtio/virtio_pci_modern_dev.ko',
+    'virtio/virtio_pci.ko', 'char/virtio_console.ko')
+
+#: What the packages hold and the guest does not need.
+_PRUNED = (
+    'boot', 'etc', 'usr/share', 'usr/lib/x86_64-linux-gnu/gconv',
+    'usr/lib/x86_64-linux-gnu/audit', 'lib/systemd', 'lib/udev')
+
+_DIRECTORIES = ('dev', 'etc', 'proc', 'root', 'run', 'sys', 'tmp', 'var')
+
+_FILES = {
+    'etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n',
+    'etc/group': 'root:x:0:\n',
+    'etc/os-release': 'ID=debian\nNAME="Test guest"\nVERSION_ID=12\n',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """What QEMU boots directly."""
+
+    kernel: pathlib.Path
+    initrd: pathlib.Path
+
+
+def build(cache: pathlib.Path) -> Image:
+    """Return the guest's image, building it when it is not there yet.
+
+    :param cache: a directory that is kept between runs
+    """
+    packages = list(_download(cache / 'packages'))
+    directory = cache / f'guest-{_key(packages)}'
+    image = Image(directory / 'vmlinuz', directory / 'initrd')
+    if image.initrd.exists():
+        return image
+    root = directory / 'root'
+    shutil.rmtree(directory, ignore_errors=True)
+    root.mkdir(parents=True)
+    for package in packages:
+        subprocess.run(['dpkg-deb', '-x', package, root], check=True)
+    next((root / 'boot').glob('vmlinuz-*')).rename(image.kernel)
+    _furnish(root)
+    _pack(root, image.initrd)
+    shutil.rmtree(root)
+    return image
+
+
+def _kernel_package() -> str:
+    depends = subprocess.run(
+        ['apt-cache', 'depends', 'linux-image-cloud-amd64'],
+        check=True, capture_output=True, text=True).stdout
+    return next(line.split()[-1] for line in depends.splitlines()
+                if 'Depends: linux-image-' in line)
+
+
+def _download(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Fetch the packages that are missing, and name all their files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    done = directory / 'complete'
+    if not done.exists():
+        subprocess.run(
+            ['apt-get', 'download', '-q', '-o', 'APT::Sandbox::User=root',
+             _kernel_package(), *_PACKAGES], cwd=directory, check=True)
+        done.touch()
+    return iter(sorted(directory.glob('*.deb')))
+
+
+def _key(packages: list[pathlib.Path]) -> str:
+    inputs = hashlib.sha256()
+    for source in (pathlib.Path(__file__), _INIT):
+        inputs.update(source.read_bytes())
+    for package in packages:
+        inputs.update(package.name.encode())
+    return inputs.hexdigest()[:12]
+
+
+def _furnish(root: pathlib.Path) -> None:
+    """Turn the unpacked packages into the guest's root directory."""
+    drivers = next((root / 'lib/modules').glob('*/kernel/drivers'))
+    modules = [(drivers / name).rename(root / pathlib.Path(name).name)
+               for name in _MODULES]
+    for pruned in ('lib/modules', *_PRUNED):
+        shutil.rmtree(root / pruned, ignore_errors=True)
+    (root / 'lib/modules').mkdir()
+    for module in modules:
+        module.rename(root / 'lib/modules' / module.name)
+    for directory in _DIRECTORIES:
+        (root / directory).mkdir(exist_ok=True)
+    (root / 'var/run').symlink_to('/run')
+    for name, content in _FILES.items():
+        (root / name).write_text(content)
+    shutil.copy(_INIT, root / 'init')
+    (root / 'init').chmod(0o755)
+    _link_applets(root)
+
+
+def _link_applets(root: pathlib.Path) -> None:
+    applets = subprocess.run(
+        [root / 'bin/busybox', '--list-full'],
+        check=True, capture_output=True, text=True).stdout
+    for applet in applets.split():
+        link = root / applet
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink() and not link.exists():
+            link.symlink_to('/bin/busybox')
+
+
+def _pack(root: pathlib.Path, initrd: pathlib.Path) -> None:
+    """Write the archive that the kernel unpacks, whole or not at all."""
+    names = sorted(str(path.relative_to(root)) for path in root.rglob('*'))
+    partial = initrd.with_suffix('.partial')
+    with partial.open('wb') as archive:
+        subprocess.run(
+            ['cpio', '--quiet', '-o', '-H', 'newc', '-R', '0:0'],
+            input='\n'.join(names).encode(), stdout=archive, cwd=root,
+            check=True)
+    partial.rename(initrd)

@@ -1,0 +1,253 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A libvirtd of our own, and QEMU guests with an agent in them."""
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+import shlex
+import uuid
+from xml.sax import saxutils
+
+import libvirt
+import libvirt_qemu
+
+from tools.testbed import image
+from tools.testbed import processes
+
+_QEMU_CONF = """\
+# There is no virtlogd.
+stdio_handler = "file"
+user = "root"
+group = "root"
+security_driver = "none"
+dynamic_ownership = 0
+remember_owner = 0
+namespaces = []
+cgroup_controllers = []
+"""
+
+_LIBVIRTD_CONF = """\
+unix_sock_dir = "{sockets}"
+auth_unix_rw = "none"
+host_uuid = "{host_uuid}"
+"""
+
+# The directories whose paths are compiled into libvirtd. In a mount
+# namespace of its own each is one of ours, so that it and the machine's
+# libvirtd know nothing of each other.
+_OWN_DIRECTORIES = {
+    'etc': '/etc/libvirt',
+    'run': '/run/libvirt',
+    'lib': '/var/lib/libvirt',
+    'cache': '/var/cache/libvirt',
+    'log': '/var/log/libvirt',
+}
+
+# libvirtd looks up the user that Debian compiled in even where qemu.conf names
+# another; only libvirt-daemon-system, which wants systemd, makes that one.
+_OWN_ACCOUNTS = {
+    'passwd': 'libvirt-qemu:x:64055:64055::/nonexistent:/bin/false\n',
+    'group': 'libvirt-qemu:x:64055:\n',
+}
+
+_DOMAIN = """\
+<domain type='qemu'>
+  <name>{name}</name>
+  <uuid>{uuid}</uuid>
+  <memory unit='MiB'>128</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc'>hvm</type>
+    <kernel>{kernel}</kernel>
+    <initrd>{initrd}</initrd>
+    <cmdline>{cmdline}</cmdline>
+  </os>
+  <features><acpi/></features>
+  <on_reboot>restart</on_reboot>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <serial type='file'><source path='{console}'/></serial>
+    {channel}
+    <memballoon model='none'/>
+  </devices>
+</domain>
+"""
+
+_CHANNEL = """\
+<channel type='unix'>
+      <target type='virtio' name='org.qemu.guest_agent.0'/>
+    </channel>"""
+
+
+def _silence(_context: None, _error: object) -> None:
+    """Every libvirt error is raised too; on stderr it would stand twice."""
+
+
+libvirt.registerErrorHandler(_silence, None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Guest:
+    """One QEMU guest.
+
+    :ivar uuid: the domain's and the server's
+    :ivar shell: what ``/bin/sh`` is: a path in the guest, for example
+        ``/bin/busybox``, ``/bin/dash`` or ``/bin/bash``
+    :ivar blocked: the agent's calls that it refuses
+    :ivar agent: whether it has the agent's channel
+    """
+
+    uuid: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
+    shell: str = '/bin/busybox'
+    blocked: tuple[str, ...] = ()
+    agent: bool = True
+
+    @property
+    def name(self) -> str:
+        return f'guest-{self.uuid[:8]}'
+
+
+class Libvirtd:
+    """A libvirtd that shares nothing with the machine's own.
+
+    :param directory: where its files are; kept, a second start is quicker.
+        Its sockets are in it: the path may be no longer than 80 bytes.
+    :param cache: where the guests' image is kept
+    """
+
+    def __init__(self, directory: pathlib.Path, cache: pathlib.Path) -> None:
+        self._directory = directory
+        self._cache = cache
+        self._process: processes.Process | None = None
+
+    @property
+    def uri(self) -> str:
+        """The URI that a client connects to, virsh for example."""
+        socket = self._directory / 'sockets/libvirt-sock'
+        return f'qemu:///system?socket={socket}'
+
+    @property
+    def process(self) -> processes.Process:
+        """The daemon, to pause or kill it."""
+        if self._process is None:
+            raise processes.StartError('libvirtd has not been started')
+        return self._process
+
+    def start(self) -> processes.Process:
+        """Start the daemon, and wait until it answers."""
+        self._write_configuration()
+        self._process = processes.start(
+            'libvirtd', ['unshare', '--mount', 'sh', '-ec', self._script()],
+            self._directory / 'libvirtd.log')
+        processes.wait_for(self._answers, 30, 'libvirtd', self._process)
+        return self._process
+
+    def stop(self) -> None:
+        """Destroy the guests, then end the daemon."""
+        for pid_file in self._directory.glob('run/qemu/*.pid'):
+            _end_qemu(pid_file)
+        if self._process is not None:
+            self._process.stop()
+
+    def boot(self, guest: Guest, timeout: float = 60) -> None:
+        """Start a guest and wait until its agent answers, if it has one.
+
+        :param timeout: seconds
+        """
+        connection = self.connect()
+        try:
+            domain = connection.createXML(self._xml(guest))
+            if guest.agent:
+                processes.wait_for(lambda: _pings(domain), timeout,
+                                   f'the agent of {guest.name}')
+        finally:
+            connection.close()
+
+    def domain(self, guest: Guest) -> libvirt.virDomain:
+        """Return a guest's domain, to suspend, reset or destroy it."""
+        return self.connect().lookupByUUIDString(guest.uuid)
+
+    def connect(self) -> libvirt.virConnect:
+        return libvirt.open(self.uri)
+
+    def console(self, guest: Guest) -> pathlib.Path:
+        """Return the file with the guest's console output."""
+        return self._directory / 'log' / f'{guest.name}.console'
+
+    def qemu(self, guest: Guest) -> processes.Process:
+        """Return a guest's QEMU, to pause or kill it."""
+        pid_file = self._directory / f'run/qemu/{guest.name}.pid'
+        return processes.Process.of(guest.name, int(pid_file.read_text()))
+
+    def _write_configuration(self) -> None:
+        for own in ('sockets', *_OWN_DIRECTORIES):
+            (self._directory / own).mkdir(parents=True, exist_ok=True)
+        (self._directory / 'etc/qemu.conf').write_text(_QEMU_CONF)
+        (self._directory / 'etc/libvirtd.conf').write_text(
+            _LIBVIRTD_CONF.format(sockets=self._directory / 'sockets',
+                                  host_uuid=uuid.uuid4()))
+        for name, line in _OWN_ACCOUNTS.items():
+            (self._directory / name).write_text(
+                pathlib.Path('/etc', name).read_text() + line)
+
+    def _script(self) -> str:
+        directories = _OWN_DIRECTORIES.items()
+        accounts = ((name, f'/etc/{name}') for name in _OWN_ACCOUNTS)
+        return '\n'.join([
+            *(f'mkdir -p {path}' for _, path in directories),
+            *(f'mount --bind {shlex.quote(str(self._directory / own))} {path}'
+              for own, path in (*directories, *accounts)),
+            'exec libvirtd'])
+
+    def _answers(self) -> bool:
+        try:
+            self.connect().close()
+        except libvirt.libvirtError:
+            return False
+        return True
+
+    def _xml(self, guest: Guest) -> str:
+        booted = image.build(self._cache)
+        options: Mapping[str, str] = {
+            'guest_shell': guest.shell, 'guest_blocked': ','.join(guest.blocked)}
+        cmdline = ' '.join(['console=ttyS0', 'quiet', 'panic=1', *(
+            f'{name}={value}' for name, value in options.items())])
+        values = {
+            'name': guest.name, 'uuid': guest.uuid, 'kernel': booted.kernel,
+            'initrd': booted.initrd, 'cmdline': cmdline,
+            'console': self.console(guest)}
+        return _DOMAIN.format(
+            channel=_CHANNEL if guest.agent else '',
+            **{name: saxutils.escape(str(value))
+               for name, value in values.items()})
+
+
+def _pings(domain: libvirt.virDomain) -> bool:
+    try:
+        libvirt_qemu.qemuAgentCommand(
+            domain, '{"execute": "guest-ping"}', 1, 0)
+    except libvirt.libvirtError:
+        return False
+    return True
+
+
+def _end_qemu(pid_file: pathlib.Path) -> None:
+    # Not through libvirtd: that may be dead or paused.
+    try:
+        qemu = processes.Process.of(pid_file.stem, int(pid_file.read_text()))
+    except (processes.StartError, OSError, ValueError):
+        return
+    command = pathlib.Path(f'/proc/{qemu.pid}/cmdline').read_bytes()
+    if f'guest={pid_file.stem},'.encode() in command:
+        qemu.kill()
