@@ -77,10 +77,10 @@ class ConductorManager:
         cell_uuid, host = self._cell.uuid, service['host']
         if not hosts.heartbeat(cell_uuid, host, service['incarnation']):
             return {'fenced': True, 'work': [], 'ended': [], 'moved': []}
-        for uuid, obstacle in seen.items():
-            commands.note_seen(uuid, obstacle)
         work = commands.unfinished_of_host(cell_uuid, host, WORK_LIMIT)
         mine = {item.uuid: item.attempt for item in work}
+        for uuid in mine.keys() & seen.keys():
+            commands.note_seen(uuid, seen[uuid])
         strays = {uuid: attempt for uuid, attempt in held.items()
                   if mine.get(uuid) != attempt}
         ended = self.ended(ctxt, service, list(strays))
@@ -104,6 +104,12 @@ class ConductorManager:
             host=service['host'], boot_id=boot_id, ticket=ticket,
             window=window, grace=group.kill_grace + group.outage_grace)
         return _claim(uuid) if claimed else None
+
+    def refuse(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
+               uuid: str, error: str) -> None:
+        if self._may_change(service, uuid):
+            commands.end(uuid, source=command.PENDING, status=command.FAILED,
+                         error=error)
 
     def adopt(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
               uuid: str, attempt: str, previous: str) -> rpcapi.Claim | None:

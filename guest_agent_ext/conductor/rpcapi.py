@@ -16,8 +16,8 @@ Every call may be made twice: an answer may be lost after the change was made.
 
 Version history of the API:
 
-    * 1.0 - Initial version: register, report, claim, adopt, started, finish,
-      not_here, ended.
+    * 1.0 - Initial version: register, report, claim, refuse, adopt,
+      started, finish, not_here, ended.
 """
 
 from collections.abc import Collection
@@ -151,6 +151,13 @@ class ConductorAPI:
             'claim', service=service, uuid=uuid, attempt=attempt,
             boot_id=boot_id, ticket=ticket, window=window)
         return answer
+
+    def refuse(self, service: Service, uuid: str, error: str) -> None:
+        """Say that a PENDING command cannot run in its guest.
+
+        :param error: why, in words for the tenant
+        """
+        self._call('refuse', service=service, uuid=uuid, error=error)
 
     def adopt(self, service: Service, uuid: str, attempt: str,
               previous: str) -> Claim | None:

@@ -1,0 +1,36 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""guest-agent-conductor: records what compute services report."""
+
+import sys
+import threading
+
+from nova import config
+from nova import objects
+from oslo_log import log as logging
+
+from guest_agent_ext.cmd import service
+from guest_agent_ext import conf
+from guest_agent_ext.conductor import cells
+from guest_agent_ext.db import session
+
+CONF = conf.CONF
+
+
+def main() -> int:
+    config.parse_args(sys.argv, prog='guest-agent-conductor')
+    logging.setup(CONF, 'guest_agent_ext')
+    objects.register_all()
+    session.configure(CONF)
+    service.serve(cells.Conductor(CONF.host), threading.Event())
+    return 0

@@ -1,0 +1,69 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""guest-agent-manage: the tables, for operators."""
+
+from collections.abc import Callable
+import sys
+from typing import Any
+
+from nova import config
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from guest_agent_ext import conf
+from guest_agent_ext.db import migration
+from guest_agent_ext.db import session
+
+CONF = conf.CONF
+
+
+def db_sync() -> int:
+    """Bring the tables forward to what this release needs."""
+    migration.sync(CONF.command.version)
+    return db_version()
+
+
+def db_version() -> int:
+    """Print the version that the tables have."""
+    print(migration.version() or 'no tables yet')
+    return 0
+
+
+_ACTIONS: dict[tuple[str, str], Callable[[], int]] = {
+    ('db', 'sync'): db_sync,
+    ('db', 'version'): db_version,
+}
+
+
+def _add_parsers(subparsers: Any) -> None:
+    categories: dict[str, Any] = {}
+    for (category, name), action in _ACTIONS.items():
+        if category not in categories:
+            parser = subparsers.add_parser(category)
+            categories[category] = parser.add_subparsers(
+                dest='action', required=True)
+        parser = categories[category].add_parser(name, help=action.__doc__)
+        if action is db_sync:
+            parser.add_argument('version', nargs='?', default='head',
+                                help='as far as this version')
+
+
+def main() -> int:
+    CONF.register_cli_opt(cfg.SubCommandOpt(
+        'command', title='Commands', handler=_add_parsers,
+        help='What to do; each has its own --help'))
+    config.parse_args(sys.argv, configure_db=False, init_rpc=False,
+                      prog='guest-agent-manage')
+    logging.setup(CONF, 'guest_agent_ext')
+    session.configure(CONF)
+    return _ACTIONS[CONF.command.name, CONF.command.action]()

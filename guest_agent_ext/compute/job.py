@@ -1,0 +1,420 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What a host does with one command, a step at a time.
+
+A job is its next step. A step makes one change or asks one thing of the
+guest, may be made again if it failed half way, and says what comes next. What
+the guest says decides: it holds the lock, the process and the result.
+
+    offered -> claim -> launch -> poll ----------> finish -> released
+                 adopted -> recover -^   |
+                              fence <----+--> terminate -> poll
+"""
+
+import base64
+from collections.abc import Callable
+import time
+from typing import assert_never
+from typing import Protocol
+import uuid as uuid_module
+
+from oslo_log import log as logging
+
+from guest_agent_ext import command
+from guest_agent_ext import conf
+from guest_agent_ext.conductor import rpcapi
+from guest_agent_ext import exception
+from guest_agent_ext.guest import launcher
+
+CONF = conf.CONF
+LOG = logging.getLogger(__name__)
+
+#: Seconds within which a claimed command has to start in the guest.
+LAUNCH_WINDOW = 60.0
+#: Seconds of start_timeout that are left for the claim itself.
+CLAIM_MARGIN = 0.1
+#: Seconds between two polls: at least, at most, and as a share of the age.
+MIN_GAP, MAX_GAP, GAP_SHARE = 0.02, 2.0, 0.1
+#: Age in seconds at which a running command's pid and start are asked for.
+NOTE_STARTED_AFTER = 0.25
+#: Seconds between two looks at a process tree that was told to end.
+KILL_GAP = 0.2
+#: Centiseconds of guest uptime in a second.
+UPTIME_HZ = 100
+
+#: How a wait ended that was not the command's own end.
+_KILLED = {
+    command.TIMED_OUT: 'Its timeout of %(timeout)s seconds passed; '
+                       'its process tree was killed',
+    command.CANCELLED: 'It was cancelled; its process tree was killed',
+}
+REFUSED = {
+    'boot': 'The server was rebooted before the command started',
+    'ticket': 'The guest did not start the command in time',
+}
+REBOOTED = 'The server was rebooted while the command ran'
+DIED = ('What ran the command in the guest was killed before it could record '
+        'the end of the command')
+
+#: A step returns the seconds until the job wants its next step.
+Step = Callable[[], float]
+
+
+class Lane(Protocol):
+    """What a job needs of its guest and of its conductor."""
+
+    service: rpcapi.Service
+    conductor: rpcapi.ConductorAPI
+
+    def launcher(self) -> launcher.PosixLauncher:
+        """Return the guest's launcher.
+
+        :raises exception.GuestError: there is none
+        """
+
+    def probe(self) -> launcher.Probe:
+        """Ask the guest for its boot and its uptime."""
+
+    def acknowledge(self, uuid: str) -> None:
+        """Have the guest remove what it keeps of a command, by and by."""
+
+    def clear(self, uuid: str) -> None:
+        """Kill what is left of a command that has ended without us."""
+
+
+class Job:
+    """One command on this host.
+
+    :param lane: of the command's server
+    :param work: what the conductor said of it
+    """
+
+    def __init__(self, lane: Lane, work: rpcapi.Work) -> None:
+        self.uuid = work['uuid']
+        self.attempt = str(uuid_module.uuid4())
+        #: When it wants its next step, on the monotonic clock.
+        self.due = time.monotonic()
+        self.is_done = False
+        #: Whether the conductor knows it as ours.
+        self.is_held = False
+        self.is_abandoned = False
+        self._lane = lane
+        self._start_by = self.due + work['start_in']
+        self._cancelled = work['cancel_requested']
+        self._claim: rpcapi.Claim | None = None
+        self._previous = work['attempt']
+        # What was handed out before may have been sent before.
+        self._sends = 0 if work['attempt'] is None else 2
+        self._pid: int | None = None
+        self._launched_at: float | None = None
+        self._is_start_noted = False
+        self._kill_status: str | None = None
+        self._killed = 0
+        self._kill_by: float | None = None
+        self._end: rpcapi.End = {}
+        self._next: Step = (
+            self._take if work['attempt'] is None else self._adopt)
+
+    @property
+    def needs_guest(self) -> bool:
+        """Whether the next step asks something of the guest."""
+        return self._next not in (self._finish, self._adopt)
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether it can no longer be claimed."""
+        return (self._next == self._take
+                and time.monotonic() > self._start_by)
+
+    def step(self) -> None:
+        """Make the next step.
+
+        :raises exception.GuestError: the guest did not do its part; the step
+            is to be made again
+        :raises oslo_messaging.MessagingException: likewise the conductor
+        """
+        delay = self._next()
+        self.due = time.monotonic() + delay
+
+    def postpone(self, seconds: float) -> None:
+        """Do not make the next step before ``seconds`` have passed."""
+        self.due = time.monotonic() + seconds
+
+    def cancel(self) -> None:
+        """Have its process tree killed at the next step, if it started."""
+        self._cancelled = True
+
+    def drop(self) -> None:
+        """Forget it: it is another's."""
+        self.is_done = True
+
+    def abandon(self) -> None:
+        """Have the guest rid of it: it has ended without its host."""
+        self.is_held = False
+        self.is_abandoned = True
+        self._next = self._clear
+        self.due = time.monotonic()
+
+    def refuse(self, error: str) -> None:
+        """End it as FAILED: it certainly never ran, and cannot here.
+
+        :param error: why, in words for the tenant
+        """
+        if self._next == self._take:
+            self._lane.conductor.refuse(self._lane.service, self.uuid, error)
+            self.is_done = True
+        elif not self._sends:
+            self._end_as(command.FAILED, error=error)
+
+    # The steps, in the order in which a command meets them.
+
+    def _take(self) -> float:
+        probe = self._lane.probe()
+        left = self._start_by - time.monotonic() - CLAIM_MARGIN
+        window = min(LAUNCH_WINDOW, left)
+        if window <= 0:
+            return self._stop()
+        claim = self._lane.conductor.claim(
+            self._lane.service, self.uuid, self.attempt, probe.boot_id,
+            probe.uptime + int(window * UPTIME_HZ), window)
+        return self._hold(claim, self._launch)
+
+    def _adopt(self) -> float:
+        assert self._previous is not None
+        claim = self._lane.conductor.adopt(
+            self._lane.service, self.uuid, self.attempt, self._previous)
+        return self._hold(claim, self._recover)
+
+    def _hold(self, claim: rpcapi.Claim | None, step: Step) -> float:
+        if claim is None:
+            return self._stop()
+        self._claim = claim
+        self.is_held = True
+        self._is_start_noted = claim['started_uptime'] is not None
+        return self._go(step)
+
+    def _launch(self) -> float:
+        if self._cancelled:
+            return self._go(self._fence)
+        self._sends += 1
+        try:
+            self._pid = self._lane.launcher().launch(self._order())
+        except exception.GuestError as error:
+            if not error.may_have_run:
+                self._sends -= 1
+            if not isinstance(error, exception.AgentRefused):
+                raise
+            return self._meet_agent_refusal(error)
+        self._launched_at = self._launched_at or time.monotonic()
+        return self._go(self._poll, MIN_GAP)
+
+    def _meet_agent_refusal(self, error: exception.AgentRefused) -> float:
+        if isinstance(error, exception.AgentCommandDisabled):
+            raise error
+        if self._sends:
+            return self._go(self._recover)
+        return self._end_as(command.FAILED, error=str(error))
+
+    def _poll(self) -> float:
+        """Ask the agent for the end of the launcher that it started."""
+        assert self._pid is not None
+        try:
+            outcome = self._lane.launcher().poll(self._pid)
+        except exception.AgentRefused:
+            # The agent was restarted, or its record was read by a call
+            # whose answer was lost: the guest's files know.
+            self._pid = None
+            return self._go(self._recover)
+        if outcome is None:
+            return self._wait()
+        return self._meet(outcome)
+
+    def _wait(self) -> float:
+        """Let the command run on, and know what it is doing."""
+        if self._kill_by is not None:
+            return self._go(self._terminate)
+        if self._cancelled or self._is_overdue():
+            return self._go(self._recover)
+        if not self._is_start_noted and self._age() > NOTE_STARTED_AFTER:
+            return self._go(self._recover)
+        return self._gap()
+
+    def _recover(self) -> float:
+        """Ask the guest's files what became of the command."""
+        return self._meet(self._lane.launcher().recover(self.uuid))
+
+    def _meet(self, outcome: launcher.Outcome) -> float:
+        """Do what follows from what the guest says."""
+        match outcome:
+            case launcher.Ended():
+                return self._meet_end(outcome)
+            case launcher.Running():
+                return self._meet_running(outcome)
+            case launcher.Taken():
+                return self._go(self._recover, MIN_GAP)
+            case launcher.NotStarted():
+                return self._meet_not_started()
+            case launcher.Refused():
+                return self._meet_refused(outcome.reason)
+            case launcher.Fenced():
+                return self._end_unstarted()
+            case launcher.Died():
+                return self._end_as(command.LOST, error=DIED)
+            case _:
+                assert_never(outcome)
+
+    def _meet_running(self, running: launcher.Running) -> float:
+        if self._launched_at is None:
+            self._launched_at = time.monotonic()
+        age = (running.uptime - running.started) / UPTIME_HZ
+        # The guest's clock counts: a paused guest grows no older.
+        self._launched_at = time.monotonic() - age
+        if not self._is_start_noted:
+            self._lane.conductor.started(
+                self._lane.service, self.uuid, self.attempt, running.pid,
+                running.started, age)
+            self._is_start_noted = True
+        if self._cancelled:
+            self._kill_status = self._kill_status or command.CANCELLED
+        elif self._is_overdue():
+            self._kill_status = self._kill_status or command.TIMED_OUT
+        if self._kill_status is not None:
+            return self._go(self._terminate)
+        return self._go(self._watch(), self._gap())
+
+    def _watch(self) -> Step:
+        return self._recover if self._pid is None else self._poll
+
+    def _terminate(self) -> float:
+        """Kill the process tree: SIGTERM, and SIGKILL after the grace."""
+        posix = self._lane.launcher()
+        now = time.monotonic()
+        if self._kill_by is None:
+            self._killed = posix.signal_tree(self.uuid, 'TERM')
+            self._kill_by = now + CONF.guest_agent.kill_grace
+        elif now >= self._kill_by:
+            self._killed += posix.signal_tree(self.uuid, 'KILL')
+        return self._go(self._watch(), KILL_GAP)
+
+    def _meet_not_started(self) -> float:
+        """The launcher has not come: send it again, unless too late."""
+        probe = self._lane.probe()
+        claim = self._held_claim()
+        if probe.boot_id != claim['boot_id']:
+            return self._end_as(command.LOST, error=REBOOTED)
+        if self._cancelled or probe.uptime > claim['ticket']:
+            return self._go(self._fence)
+        return self._go(self._launch)
+
+    def _meet_refused(self, reason: str) -> float:
+        if self._sends == 1:
+            return self._end_as(command.FAILED, error=REFUSED[reason])
+        # An earlier send may have come through: the lock decides.
+        return self._go(self._fence)
+
+    def _fence(self) -> float:
+        """Take the command's lock before a launcher can."""
+        claim = self._held_claim()
+        if self._lane.probe().boot_id != claim['boot_id']:
+            if self._sends:
+                return self._end_as(command.LOST, error=REBOOTED)
+            return self._end_unstarted()
+        return self._meet(self._lane.launcher().fence(self.uuid))
+
+    def _end_unstarted(self) -> float:
+        if self._cancelled:
+            return self._end_as(command.CANCELLED,
+                                error='It was cancelled before it started')
+        return self._end_as(command.FAILED, error=REFUSED['ticket'])
+
+    def _meet_end(self, ended: launcher.Ended) -> float:
+        if ended.never_ran:
+            return self._end_as(command.FAILED, error=ended.error)
+        status, error = command.COMPLETED, None
+        if self._kill_status is not None and self._killed:
+            status = self._kill_status
+            error = _KILLED[status] % {
+                'timeout': self._held_claim()['timeout']}
+        return self._end_as(status, error=error, ended=ended)
+
+    def _end_as(self, status: str, *, error: str | None = None,
+                ended: launcher.Ended | None = None) -> float:
+        self._end = {'status': status}
+        if error is not None:
+            self._end['error'] = error
+        if ended is not None:
+            self._end.update(_result(ended))
+            self._end['age'] = self._age()
+        return self._go(self._finish)
+
+    def _finish(self) -> float:
+        outcome = self._lane.conductor.finish(
+            self._lane.service, self.uuid, self.attempt, self._end)
+        if outcome != command.OK:
+            LOG.warning('Command %(uuid)s had ended without its host: '
+                        '%(outcome)s',
+                        {'uuid': self.uuid, 'outcome': outcome})
+        self._lane.acknowledge(self.uuid)
+        return self._stop()
+
+    def _clear(self) -> float:
+        self._lane.clear(self.uuid)
+        return self._stop()
+
+    # What the steps share.
+
+    def _go(self, step: Step, delay: float = 0.0) -> float:
+        self._next = step
+        return delay
+
+    def _stop(self) -> float:
+        self.is_done = True
+        return 0.0
+
+    def _held_claim(self) -> rpcapi.Claim:
+        assert self._claim is not None
+        return self._claim
+
+    def _age(self) -> float:
+        if self._launched_at is None:
+            return 0.0
+        return time.monotonic() - self._launched_at
+
+    def _is_overdue(self) -> bool:
+        return self._age() >= self._held_claim()['timeout']
+
+    def _gap(self) -> float:
+        left = self._held_claim()['timeout'] - self._age()
+        return max(MIN_GAP, min(MAX_GAP, self._age() * GAP_SHARE, left))
+
+    def _order(self) -> launcher.Launch:
+        claim = self._held_claim()
+        return launcher.Launch(
+            id=claim['uuid'], argv=tuple(claim['command']),
+            env=claim['env'], stdin=base64.b64decode(claim['stdin']),
+            cwd=claim['cwd'], boot_id=claim['boot_id'],
+            ticket=claim['ticket'], keep=command.MAX_OUTPUT_BYTES,
+            keep_end=claim['output_keep'])
+
+
+def _result(ended: launcher.Ended) -> rpcapi.End:
+    result: rpcapi.End = {
+        'pid': ended.pid,
+        'out_data': base64.b64encode(ended.out).decode(),
+        'err_data': base64.b64encode(ended.err).decode(),
+    }
+    for name in ('exitcode', 'signal', 'out_bytes', 'err_bytes'):
+        value = getattr(ended, name)
+        if value is not None:
+            result[name] = value  # type: ignore[literal-required]
+    return result

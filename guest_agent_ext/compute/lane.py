@@ -1,0 +1,304 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A lane: one guest, one thread, one agent call at a time.
+
+The thread makes the steps of the guest's jobs in turn. A guest that does not
+answer stops its own lane and nobody else's.
+"""
+
+from collections.abc import Callable
+from collections.abc import Collection
+import threading
+import time
+
+from oslo_log import log as logging
+import oslo_messaging
+
+from guest_agent_ext import command
+from guest_agent_ext.compute import job
+from guest_agent_ext import conf
+from guest_agent_ext.conductor import rpcapi
+from guest_agent_ext import exception
+from guest_agent_ext.guest import agent
+from guest_agent_ext.guest import choose
+from guest_agent_ext.guest import connection
+from guest_agent_ext.guest import launcher
+
+CONF = conf.CONF
+LOG = logging.getLogger(__name__)
+
+#: Seconds after a guest's last answer from which it must answer a ping before
+#: it is given work.
+TRUST = 10.0
+#: Seconds between two pings of a guest that did not answer.
+PROBE_GAPS = (5.0, 10.0, 20.0, 40.0, 60.0)
+#: Seconds between two looks at a guest whose agent is certainly not there;
+#: unlike a ping of one that hangs, that costs nothing.
+ABSENT_GAP = 2.0
+#: Seconds until a conductor is asked again that did not answer.
+CONDUCTOR_GAP = 2.0
+#: Seconds that an idle lane stays, and that acknowledgements wait for more.
+IDLE = 60.0
+RELEASE_AFTER = 1.0
+#: Commands whose files are removed in one go.
+RELEASE_BATCH = 30
+
+#: What certainly tells that there is nobody to talk to.
+_ABSENT = (exception.AgentNotConnected, exception.AgentNotConfigured,
+           exception.DomainNotFound, exception.DomainNotRunning)
+#: What tells that no command can run there, now or later.
+_HOPELESS = (exception.LauncherUnavailable, exception.AgentCommandDisabled)
+
+
+class Lane:
+    """One guest and the commands of it.
+
+    :param uuid: of the server, which is that of its domain
+    :param guests: the connection to libvirt
+    :param conductor: client of the conductor
+    :param service: who we are
+    :param on_idle: asked by a lane without work whether it may go
+    """
+
+    def __init__(self, uuid: str, guests: connection.Connection,
+                 conductor: rpcapi.ConductorAPI, service: rpcapi.Service,
+                 on_idle: Callable[['Lane'], bool]) -> None:
+        self.uuid = uuid
+        self.conductor = conductor
+        self.service = service
+        self._guests = guests
+        self._on_idle = on_idle
+        self._agent = agent.Agent(guests, uuid)
+        self._launcher: launcher.PosixLauncher | None = None
+        self._jobs: dict[str, job.Job] = {}
+        self._acknowledged: list[str] = []
+        self._acknowledged_at = 0.0
+        self._answered_at = float('-inf')
+        self._failures = 0
+        self._seen: dict[str, str] = {}
+        self._changed = threading.Condition()
+        self._is_stopping = False
+        self._thread = threading.Thread(
+            name=f'lane-{uuid}', target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Have it end after the step that is under way."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+
+    def join(self, timeout: float) -> None:
+        self._thread.join(timeout)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._jobs
+
+    def offer(self, work: rpcapi.Work) -> None:
+        """Take a command, or what is new of one that is here."""
+        with self._changed:
+            known = self._jobs.get(work['uuid'])
+            if known is None:
+                self._jobs[work['uuid']] = job.Job(self, work)
+            elif work['cancel_requested']:
+                known.cancel()
+            else:
+                return
+            self._changed.notify()
+
+    def held(self) -> dict[str, str]:
+        """Return the attempt by the uuid of each command claimed."""
+        with self._changed:
+            return {uuid: item.attempt for uuid, item in self._jobs.items()
+                    if item.is_held}
+
+    def take_seen(self) -> dict[str, str]:
+        """Return what stands in the way of commands, once."""
+        with self._changed:
+            seen, self._seen = self._seen, {}
+        return seen
+
+    def drop(self, uuids: Collection[str], *, clear: bool) -> None:
+        """Forget commands that have ended or are another's.
+
+        :param clear: have the guest rid of them too
+        """
+        with self._changed:
+            for uuid in set(uuids) & self._jobs.keys():
+                if clear and self._jobs[uuid].is_held:
+                    self._jobs[uuid].abandon()
+                elif not self._jobs[uuid].is_abandoned:
+                    self._jobs[uuid].drop()
+            self._changed.notify()
+
+    # What jobs use.
+
+    def launcher(self) -> launcher.PosixLauncher:
+        if self._launcher is None:
+            self._launcher = choose.launcher_for(self._agent)
+        return self._launcher
+
+    def probe(self) -> launcher.Probe:
+        probe = self.launcher().probe()
+        with self._changed:
+            strays = set(probe.ids) - self._jobs.keys() - set(
+                self._acknowledged)
+        if strays:
+            # Left by a service before this one, or by a report that was
+            # never made.
+            for uuid in self.conductor.ended(self.service, sorted(strays)):
+                self.clear(uuid)
+        return probe
+
+    def clear(self, uuid: str) -> None:
+        outcome = self.launcher().fence(uuid)
+        if isinstance(outcome, launcher.Running):
+            self.launcher().signal_tree(uuid, 'KILL')
+        self.acknowledge(uuid)
+
+    def acknowledge(self, uuid: str) -> None:
+        with self._changed:
+            self._acknowledged.append(uuid)
+            self._acknowledged_at = time.monotonic()
+
+    # The thread.
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            item = self._wait_for_job()
+            if item is not None:
+                self._step(item)
+            elif self._acknowledged:
+                self._guarded(self._release)
+            elif self._on_idle(self):
+                return
+
+    def _wait_for_job(self) -> job.Job | None:
+        """Return the next job when it is due, None if there is time."""
+        deadline = time.monotonic() + (
+            RELEASE_AFTER if self._acknowledged else IDLE)
+        with self._changed:
+            while not self._is_stopping:
+                item = self._first()
+                due = deadline if item is None else min(item.due, deadline)
+                left = due - time.monotonic()
+                if len(self._acknowledged) >= RELEASE_BATCH:
+                    return None
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            else:
+                return None
+        if item is not None and item.due <= time.monotonic():
+            return item
+        return None
+
+    def _first(self) -> job.Job | None:
+        """Return the job that is due first, among those that may run."""
+        for uuid in [uuid for uuid, item in self._jobs.items()
+                     if item.is_done or item.is_expired]:
+            del self._jobs[uuid]
+        limit = CONF.guest_agent.max_running_per_server
+        active = sorted(self._jobs.values(), key=lambda item: not item.is_held)
+        return min(active[:limit], key=lambda item: item.due, default=None)
+
+    def _step(self, item: job.Job) -> None:
+        try:
+            asks_guest = item.needs_guest
+            if asks_guest:
+                self._check_well()
+            item.step()
+            if asks_guest:
+                self._note_answer()
+        except _HOPELESS as error:
+            self._launcher = None
+            self._refuse(item, str(error))
+        except exception.GuestError as error:
+            self._note_failure(item, error)
+        except oslo_messaging.MessagingException as error:
+            LOG.warning('No answer from the conductor: %s', error)
+            item.postpone(CONDUCTOR_GAP)
+        except Exception:
+            LOG.exception('Command %s could not make its next step',
+                          item.uuid)
+            item.postpone(PROBE_GAPS[0])
+
+    def _check_well(self) -> None:
+        if time.monotonic() - self._answered_at < TRUST:
+            return
+        self._guests.ping(self.uuid)
+        self._note_answer()
+
+    def _note_answer(self) -> None:
+        self._answered_at = time.monotonic()
+        self._failures = 0
+
+    def _note_failure(self, item: job.Job,
+                      error: exception.GuestError) -> None:
+        """Leave the guest alone for a while."""
+        self._answered_at = float('-inf')
+        gap = ABSENT_GAP
+        if not isinstance(error, _ABSENT):
+            gap = PROBE_GAPS[min(self._failures, len(PROBE_GAPS) - 1)]
+            self._failures += 1
+        LOG.info('Guest %(uuid)s: %(error)s; next look in %(gap)s seconds',
+                 {'uuid': self.uuid, 'error': error, 'gap': gap})
+        with self._changed:
+            for other in self._jobs.values():
+                if other.needs_guest:
+                    other.postpone(gap)
+                    self._seen[other.uuid] = str(error)
+        if isinstance(error, exception.DomainNotFound |
+                      exception.DomainNotRunning):
+            self._guarded(lambda: self._tell_not_here(error))
+
+    def _tell_not_here(self, error: exception.GuestError) -> None:
+        state = getattr(error, 'state', 'absent')
+        for uuid, attempt in self.held().items():
+            outcome = self.conductor.not_here(
+                self.service, uuid, attempt, state)
+            if outcome != command.OK:
+                self.drop([uuid], clear=False)
+        if state != 'paused':
+            self._forget_abandoned()
+
+    def _forget_abandoned(self) -> None:
+        # What they left in the guest went with it.
+        with self._changed:
+            for item in self._jobs.values():
+                if item.is_abandoned:
+                    item.drop()
+
+    def _refuse(self, item: job.Job, error: str) -> None:
+        self._guarded(lambda: item.refuse(error))
+        item.postpone(PROBE_GAPS[0])
+
+    def _release(self) -> None:
+        """Have the guest remove what it keeps of acknowledged commands."""
+        with self._changed:
+            batch = self._acknowledged[:RELEASE_BATCH]
+            del self._acknowledged[:RELEASE_BATCH]
+        # What fails here is found again by a later probe of the guest.
+        self._check_well()
+        self.launcher().release(batch)
+
+    def _guarded(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except (exception.GuestError,
+                oslo_messaging.MessagingException) as error:
+            LOG.info('Guest %(uuid)s: %(error)s; left for later',
+                     {'uuid': self.uuid, 'error': error})
