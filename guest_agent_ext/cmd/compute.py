@@ -18,9 +18,9 @@ from nova import config
 from oslo_log import log as logging
 import oslo_messaging
 
+from guest_agent_ext import conf
 from guest_agent_ext.cmd import service
 from guest_agent_ext.compute import manager
-from guest_agent_ext import conf
 from guest_agent_ext.guest import connection
 
 CONF = conf.CONF

@@ -19,8 +19,8 @@ from nova import config
 from nova import objects
 from oslo_log import log as logging
 
-from guest_agent_ext.cmd import service
 from guest_agent_ext import conf
+from guest_agent_ext.cmd import service
 from guest_agent_ext.conductor import cells
 from guest_agent_ext.db import session
 

@@ -32,8 +32,8 @@ from oslo_log import log as logging
 
 from guest_agent_ext import command
 from guest_agent_ext import conf
-from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext import exception
+from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.guest import launcher
 
 CONF = conf.CONF

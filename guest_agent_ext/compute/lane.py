@@ -25,10 +25,10 @@ from oslo_log import log as logging
 import oslo_messaging
 
 from guest_agent_ext import command
-from guest_agent_ext.compute import job
 from guest_agent_ext import conf
-from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext import exception
+from guest_agent_ext.compute import job
+from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.guest import agent
 from guest_agent_ext.guest import choose
 from guest_agent_ext.guest import connection

@@ -25,12 +25,12 @@ from typing import Any
 from oslo_log import log as logging
 import oslo_messaging
 
+from guest_agent_ext import conf
+from guest_agent_ext import version
 from guest_agent_ext.compute import lane
 from guest_agent_ext.compute import rpcapi
-from guest_agent_ext import conf
 from guest_agent_ext.conductor import rpcapi as conductor_rpcapi
 from guest_agent_ext.guest import connection
-from guest_agent_ext import version
 
 CONF = conf.CONF
 LOG = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class ComputeManager:
     def _report(self) -> None:
         service = self._service or self._register()
         if service is None:
-            return
+            return None
         with self._lock:
             lanes = list(self._lanes.values())
         held = {uuid: attempt for item in lanes

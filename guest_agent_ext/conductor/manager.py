@@ -24,8 +24,8 @@ from oslo_log import log as logging
 import oslo_messaging
 
 from guest_agent_ext import command
-from guest_agent_ext.compute import rpcapi as compute_rpcapi
 from guest_agent_ext import conf
+from guest_agent_ext.compute import rpcapi as compute_rpcapi
 from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.conductor import servers
 from guest_agent_ext.db import commands

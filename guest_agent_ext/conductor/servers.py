@@ -20,10 +20,10 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
-from nova.compute import vm_states
 from nova import context as nova_context
 from nova import objects
 from nova import rpc
+from nova.compute import vm_states
 
 #: States in which a server has kept its memory though no domain runs.
 KEEPS_MEMORY = frozenset({vm_states.SUSPENDED, vm_states.PAUSED})

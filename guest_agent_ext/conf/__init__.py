@@ -31,6 +31,6 @@ for _module in _MODULES:
     _module.register_opts(CONF)
 
 
-def list_opts() -> list[tuple[str, list[Any]]]:
+def list_opts() -> list[tuple[cfg.OptGroup, list[Any]]]:
     """Return all options by group, for oslo-config-generator."""
     return [entry for module in _MODULES for entry in module.list_opts()]

@@ -35,5 +35,5 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(OPTS, group=GROUP)
 
 
-def list_opts() -> list[tuple[str, list[Any]]]:
+def list_opts() -> list[tuple[cfg.OptGroup, list[Any]]]:
     return [(GROUP, OPTS)]

@@ -36,13 +36,18 @@ def _start_time(pid: int) -> int | None:
 
     :returns: None if there is no such process, or only its zombie.
     """
+    process = pathlib.Path(f'/proc/{pid}')
     try:
-        stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
+        stat = (process / 'stat').read_text()
+        threads = len(list((process / 'task').iterdir()))
     except OSError:
         return None
     # The second field, the name, may hold spaces and parentheses.
     fields = stat.rpartition(')')[2].split()
-    return None if fields[0] == 'Z' else int(fields[19])
+    # A zombie whose threads still end still holds its sockets.
+    if fields[0] == 'Z' and threads == 1:
+        return None
+    return int(fields[19])
 
 
 @dataclasses.dataclass(frozen=True)
