@@ -1,0 +1,303 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What every database must do with commands and hosts.
+
+test_sqlite.py here and tests/integration/test_mariadb.py run it on theirs.
+"""
+
+from collections.abc import Iterator
+import concurrent.futures
+from typing import Any
+import uuid as uuid_module
+
+from alembic import autogenerate
+from alembic.runtime import migration as alembic_migration
+from oslo_config import cfg
+from oslo_db import exception as db_exc
+from oslo_db import options as db_options
+from oslo_db.sqlalchemy import enginefacade
+import pytest
+
+from guest_agent_ext import command
+from guest_agent_ext import conf as _conf  # noqa: F401 - registers options
+from guest_agent_ext.db import commands
+from guest_agent_ext.db import hosts
+from guest_agent_ext.db import migration
+from guest_agent_ext.db import models
+from guest_agent_ext.db import session
+
+CELL = 'e1c4f4a5-6a07-4e5b-8c3c-0a4f0e2f6f01'
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[None]:
+    """Have the queries speak to the database at ``url`` while it lasts."""
+    conf = cfg.ConfigOpts()
+    for group in ('api_database', 'guest_agent_database'):
+        conf.register_opts(db_options.database_opts, group=group)
+    conf([])
+    conf.set_override('connection', url, group='api_database')
+    monkeypatch.setattr(session, '_context_manager',
+                        enginefacade.transaction_context())
+    session.configure(conf)
+    migration.sync()
+    yield
+    session.get_engine().dispose()
+
+
+def new(start_timeout: int = 300, **values: Any) -> str:
+    """Record a command and return its uuid."""
+    uuid = str(uuid_module.uuid4())
+    commands.create(dict({
+        'uuid': uuid, 'type': command.EXEC, 'project_id': 'project',
+        'user_id': 'user', 'request_id': 'req-1', 'instance_uuid': 'server',
+        'instance_project_id': 'project', 'cell_uuid': CELL, 'host': 'host',
+        'arguments': {'command': ['id']}, 'timeout': 60,
+        'inputs': {'env': {'TOKEN': 'secret'}, 'stdin': 'aGk='},
+    }, **values), start_timeout)
+    return uuid
+
+
+def claim(uuid: str, attempt: str = 'first', *, window: float = 30,
+          grace: int = 600) -> bool:
+    return commands.claim(
+        uuid, attempt=attempt, cell_uuid=CELL, host='host', boot_id='boot',
+        ticket=100, window=window, grace=grace)
+
+
+def finish(uuid: str, status: str, attempt: str = 'first',
+           **values: Any) -> str:
+    return commands.finish(uuid, attempt=attempt, status=status,
+                           values=values, age=1.0)
+
+
+def read(uuid: str) -> models.Command:
+    row = commands.get(uuid, with_output=True, with_inputs=True)
+    assert row is not None
+    return row
+
+
+class DatabaseContract:
+    """The tests; a subclass's ``database`` fixture connects."""
+
+    def test_migrations_make_what_the_models_say(self) -> None:
+        with session.get_engine().connect() as connection:
+            context = alembic_migration.MigrationContext.configure(
+                connection, opts={
+                    'version_table': migration.VERSION_TABLE,
+                    'compare_type': True,
+                    'include_name': lambda name, kind, parents:
+                        migration.is_ours(name, kind)})
+            assert autogenerate.compare_metadata(
+                context, models.Base.metadata) == []
+
+    def test_sync_again_changes_nothing(self) -> None:
+        migration.sync()
+        assert migration.version() == migration.head()
+
+    def test_new_command_is_pending(self) -> None:
+        row = read(new())
+        assert row.status == command.PENDING
+        assert row.updated_at is None
+        assert 299 < (row.start_by - row.created_at).total_seconds() < 301
+
+    def test_uuid_is_unique(self) -> None:
+        uuid = new()
+        with pytest.raises(db_exc.DBDuplicateEntry):
+            new(uuid=uuid)
+
+    def test_large_arguments_and_output_are_kept_whole(self) -> None:
+        argument = 'ü' * command.MAX_INPUT_BYTES
+        uuid = new(arguments={'command': [argument]})
+        output = bytes(range(256)) * (command.MAX_OUTPUT_BYTES // 256)
+        claim(uuid)
+        finish(uuid, command.COMPLETED, out_data=output, err_data=output)
+        row = read(uuid)
+        assert row.arguments['command'] == [argument]
+        assert (row.out_data, row.err_data) == (output, output)
+
+    def test_one_of_many_claims_wins(self) -> None:
+        uuid = new()
+        attempts = [str(number) for number in range(16)]
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(lambda attempt: claim(uuid, attempt),
+                                attempts))
+        assert won.count(True) == 1
+        assert read(uuid).attempt == attempts[won.index(True)]
+
+    def test_claim_again_is_answered_as_the_first_time(self) -> None:
+        uuid = new()
+        assert claim(uuid)
+        assert claim(uuid)
+        assert not claim(uuid, 'second')
+
+    def test_no_claim_after_a_cancel_was_asked_for(self) -> None:
+        uuid = new()
+        with session.writer() as db:
+            db.execute(models.Command.__table__.update().values(
+                cancel_requested=True))
+        assert not claim(uuid)
+
+    def test_no_claim_whose_ticket_passes_start_by(self) -> None:
+        uuid = new(start_timeout=10)
+        assert not claim(uuid, window=11)
+        assert claim(uuid, window=9)
+
+    def test_adoption_takes_it_from_the_attempt_named(self) -> None:
+        uuid = new()
+        claim(uuid)
+        adopt = {'cell_uuid': CELL, 'host': 'other'}
+        assert not commands.adopt(uuid, previous='x', attempt='y', **adopt)
+        assert commands.adopt(uuid, previous='first', attempt='y', **adopt)
+        assert commands.adopt(uuid, previous='first', attempt='y', **adopt)
+        assert finish(uuid, command.COMPLETED) == command.SUPERSEDED
+        assert finish(uuid, command.COMPLETED, 'y') == command.OK
+
+    def test_finish_again_is_answered_as_the_first_time(self) -> None:
+        uuid = new()
+        claim(uuid)
+        assert finish(uuid, command.COMPLETED, exitcode=3) == command.OK
+        assert finish(uuid, command.COMPLETED, exitcode=4) == command.OK
+        assert finish(uuid, command.LOST) == command.SUPERSEDED
+        assert read(uuid).exitcode == 3
+
+    def test_finish_of_no_command_is_gone(self) -> None:
+        assert finish('nobody', command.COMPLETED) == command.GONE
+
+    def test_the_end_erases_what_was_secret(self) -> None:
+        uuid = new()
+        assert read(uuid).inputs
+        claim(uuid)
+        finish(uuid, command.COMPLETED)
+        assert read(uuid).inputs is None
+
+    @pytest.mark.parametrize('status', command.ENDED)
+    def test_an_end_is_final(self, status: str) -> None:
+        uuid = new()
+        claim(uuid)
+        assert finish(uuid, status) == command.OK
+        assert not claim(uuid, 'second')
+        assert not commands.adopt(uuid, previous='first', attempt='second',
+                                  cell_uuid=CELL, host='host')
+        for other in set(command.ENDED) - {status}:
+            assert finish(uuid, other) == command.SUPERSEDED
+            for source in command.sources_of(other):
+                assert not commands.end(uuid, source=source, status=other,
+                                        error='')
+        assert read(uuid).status == status
+
+    def test_start_is_told_from_its_age_and_kept(self) -> None:
+        uuid = new()
+        claim(uuid)
+        commands.note_started(uuid, attempt='first', pid=7,
+                              started_uptime=1234, age=5.0)
+        first = read(uuid)
+        assert first.started_at is not None and first.updated_at is not None
+        age = (first.updated_at - first.started_at).total_seconds()
+        assert 4.9 < age < 5.1
+        finish(uuid, command.COMPLETED)
+        assert read(uuid).started_at == first.started_at
+
+    def test_overdue_pending_fails_with_what_was_seen(self) -> None:
+        late, early = new(start_timeout=-1), new()
+        commands.note_seen(late, 'The agent is not connected')
+        assert commands.end_overdue(10) == 1
+        row = read(late)
+        assert row.status == command.FAILED
+        assert row.error == (
+            f'{commands.NOT_STARTED}. Last seen: The agent is not connected')
+        assert row.inputs is None
+        assert read(early).status == command.PENDING
+
+    def test_overdue_running_is_lost(self) -> None:
+        late, early = new(), new()
+        claim(late, grace=-120)
+        claim(early)
+        assert commands.end_overdue(10) == 1
+        assert read(late).status == command.LOST
+        assert read(late).error == commands.NOT_REPORTED
+        assert read(early).status == command.RUNNING
+
+    def test_end_overdue_is_bounded(self) -> None:
+        for _ in range(3):
+            new(start_timeout=-1)
+        assert [commands.end_overdue(2) for _ in range(3)] == [2, 1, 0]
+
+    def test_list_is_newest_first_by_page(self) -> None:
+        uuids = [new() for _ in range(5)]
+        new(instance_uuid='another')
+        page = commands.list_of_instance('server', limit=3)
+        rest = commands.list_of_instance('server', limit=3,
+                                         before=page[-1].id)
+        assert [row.uuid for row in (*page, *rest)] == uuids[::-1]
+
+    def test_list_filters_by_the_status_that_is_shown(self) -> None:
+        waiting, handed_out, running = new(), new(), new()
+        claim(handed_out)
+        claim(running)
+        commands.note_started(running, attempt='first', pid=1,
+                              started_uptime=1, age=0)
+
+        def listed(status: str) -> set[str]:
+            return {row.uuid for row in commands.list_of_instance(
+                'server', limit=10, statuses=[status])}
+
+        assert listed(command.PENDING) == {waiting, handed_out}
+        assert listed(command.RUNNING) == {running}
+        assert listed(command.LOST) == set()
+
+    def test_work_of_a_host_is_its_unfinished(self) -> None:
+        waiting, running, ended = new(), new(), new()
+        new(host='another')
+        claim(running)
+        claim(ended)
+        finish(ended, command.COMPLETED)
+        work = commands.unfinished_of_host(CELL, 'host', 10)
+        assert [item.uuid for item in work] == [waiting, running]
+        assert [item.attempt for item in work] == [None, 'first']
+        assert 299 < work[0].start_in <= 300
+
+    def test_newer_start_of_a_service_fences_the_older(self) -> None:
+        first, second = register('machine'), register('machine')
+        assert (first, second) == (1, 2)
+        assert not hosts.heartbeat(CELL, 'host', 1)
+        assert hosts.heartbeat(CELL, 'host', 2)
+        assert hosts.is_current(CELL, 'host', 2)
+        assert not hosts.is_current(CELL, 'host', 1)
+
+    def test_other_machine_is_refused_while_the_first_lives(self) -> None:
+        assert register('machine') == 1
+        assert register('other') is None
+        assert register('other', down_time=-1) == 2
+
+    def test_host_is_up_while_it_is_heard(self) -> None:
+        assert not hosts.is_up(CELL, 'host', 60)
+        register('machine')
+        assert hosts.is_up(CELL, 'host', 60)
+        assert not hosts.is_up(CELL, 'host', -1)
+        assert not hosts.is_up('other cell', 'host', 60)
+
+    def test_hosts_count_what_users_see(self) -> None:
+        register('machine')
+        waiting, handed_out, running = new(), new(), new()
+        for uuid in (handed_out, running):
+            claim(uuid)
+        commands.note_started(running, attempt='first', pid=1,
+                              started_uptime=1, age=0)
+        (state,) = hosts.list_all()
+        assert (state.running, state.pending) == (1, 2)
+        assert state.silent_for < 60
+
+
+def register(machine_id: str, down_time: int = 60) -> int | None:
+    return hosts.register(CELL, 'host', machine_id=machine_id, version='1',
+                          down_time=down_time)
