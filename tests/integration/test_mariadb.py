@@ -1,0 +1,28 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.functional.db import contract
+from tools.testbed import mariadb as mariadb_server
+
+
+class TestMariaDB(contract.DatabaseContract):
+
+    @pytest.fixture(autouse=True)
+    def database(self, monkeypatch: pytest.MonkeyPatch,
+                 mariadb: mariadb_server.MariaDB) -> Iterator[None]:
+        # The character set that Nova's databases have.
+        mariadb.create('queries')
+        yield from contract.connect(monkeypatch, mariadb.url('queries'))
