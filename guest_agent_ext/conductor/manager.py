@@ -83,14 +83,15 @@ class ConductorManager:
             commands.note_seen(uuid, seen[uuid])
         strays = {uuid: attempt for uuid, attempt in held.items()
                   if mine.get(uuid) != attempt}
-        ended = self.ended(ctxt, service, list(strays))
+        states = commands.states(strays) if strays else {}
+        ended = [uuid for uuid in strays if _has_ended(states.get(uuid))]
         return {
             'fenced': False,
             'work': [_work(item) for item in work],
             'ended': ended,
-            'moved': [uuid for uuid in strays
-                      if uuid not in ended and self._is_taken(
-                          uuid, strays[uuid])],
+            'moved': [uuid for uuid, attempt in strays.items()
+                      if uuid not in ended
+                      and states[uuid] != (command.RUNNING, attempt)],
         }
 
     def claim(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
@@ -162,8 +163,7 @@ class ConductorManager:
         if not uuids:
             return []
         states = commands.states(uuids)
-        return [uuid for uuid in uuids if uuid not in states
-                or states[uuid][0] in command.ENDED]
+        return [uuid for uuid in uuids if _has_ended(states.get(uuid))]
 
     def _may_change(self, service: rpcapi.Service, uuid: str) -> bool:
         """Tell whether this service is the one that the server is on."""
@@ -187,9 +187,6 @@ class ConductorManager:
                           host=server.host)
         ring(self._compute_api, server.host)
 
-    def _is_taken(self, uuid: str, attempt: str) -> bool:
-        return commands.states([uuid]).get(uuid) != (command.RUNNING, attempt)
-
 
 def ring(compute_api: compute_rpcapi.ComputeAPI, host: str) -> None:
     """Tell a host that it has work; it finds out by itself a little later."""
@@ -212,6 +209,10 @@ def _loss(server: servers.Server | None, state: str) -> str | None:
     if server.vm_state in servers.HAS_NO_MEMORY or state == 'shutoff':
         return SHUT_OFF
     return None
+
+
+def _has_ended(state: tuple[str, str | None] | None) -> bool:
+    return state is None or state[0] in command.ENDED
 
 
 def _work(item: commands.Work) -> rpcapi.Work:

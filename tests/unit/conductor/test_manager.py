@@ -1,0 +1,180 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What the conductor accepts of a host, with database and Nova played."""
+
+import base64
+import dataclasses
+from typing import Any
+from unittest import mock
+
+from nova.compute import vm_states
+import pytest
+
+from guest_agent_ext import command
+from guest_agent_ext.conductor import manager
+from guest_agent_ext.conductor import rpcapi
+from guest_agent_ext.conductor import servers
+from guest_agent_ext.db import commands
+from guest_agent_ext.db import hosts
+from guest_agent_ext.db import models
+
+SERVICE: rpcapi.Service = {'host': 'here', 'incarnation': 3}
+ACTIVE = servers.Server('here', vm_states.ACTIVE, None, False)
+
+
+@pytest.fixture
+def row() -> models.Command:
+    return models.Command(
+        uuid='command', type=command.EXEC, instance_uuid='server',
+        host='here', status=command.RUNNING, attempt='mine',
+        arguments={'command': ['id']}, inputs=None, timeout=60,
+        boot_id='boot', ticket=7)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
+    """Where Nova says that the server is."""
+    read = mock.Mock(return_value={'server': ACTIVE})
+    monkeypatch.setattr(servers, 'read', read)
+    return read
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch,
+             row: models.Command) -> mock.Mock:
+    database = mock.Mock()
+    database.get.return_value = row
+    database.finish.return_value = command.OK
+    database.is_current.return_value = True
+    for name in ('get', 'claim', 'adopt', 'finish', 'end', 'note_started',
+                 'relocate', 'states', 'unfinished_of_host', 'note_seen'):
+        monkeypatch.setattr(commands, name, getattr(database, name))
+    for name in ('is_current', 'heartbeat'):
+        monkeypatch.setattr(hosts, name, getattr(database, name))
+    return database
+
+
+@pytest.fixture
+def compute_api() -> mock.Mock:
+    return mock.Mock()
+
+
+@pytest.fixture
+def conductor(database: mock.Mock, server: mock.Mock,
+              compute_api: mock.Mock) -> manager.ConductorManager:
+    return manager.ConductorManager(mock.Mock(uuid='cell'), compute_api)
+
+
+def changes(conductor: manager.ConductorManager) -> list[Any]:
+    """Try every change of one command and return the answers."""
+    return [
+        conductor.claim({}, SERVICE, 'command', 'mine', 'boot', 7, 30.0),
+        conductor.adopt({}, SERVICE, 'command', 'mine', 'previous'),
+        conductor.started({}, SERVICE, 'command', 'mine', 1, 7, 0.0),
+        conductor.finish({}, SERVICE, 'command', 'mine',
+                         {'status': command.COMPLETED}),
+        conductor.not_here({}, SERVICE, 'command', 'mine', 'shutoff'),
+    ]
+
+
+REFUSED = [None, None, command.SUPERSEDED, command.SUPERSEDED,
+           command.SUPERSEDED]
+
+
+def assert_nothing_written(database: mock.Mock) -> None:
+    for name in ('claim', 'adopt', 'note_started', 'finish', 'end'):
+        getattr(database, name).assert_not_called()
+
+
+def test_no_change_from_a_host_that_the_server_has_left(
+        conductor: manager.ConductorManager, database: mock.Mock,
+        server: mock.Mock, compute_api: mock.Mock) -> None:
+    server.return_value = {
+        'server': dataclasses.replace(ACTIVE, host='there')}
+    assert changes(conductor) == REFUSED
+    assert_nothing_written(database)
+    database.relocate.assert_called_with(
+        ['command'], cell_uuid='cell', host='there')
+    compute_api.work.assert_called_with('there')
+
+
+def test_no_change_from_another_cell(
+        conductor: manager.ConductorManager, database: mock.Mock,
+        server: mock.Mock) -> None:
+    server.return_value = {}
+    assert changes(conductor)[:4] == REFUSED[:4]
+    assert_nothing_written(database)
+
+
+def test_no_change_from_a_fenced_service(
+        conductor: manager.ConductorManager, database: mock.Mock) -> None:
+    database.is_current.return_value = False
+    assert changes(conductor) == REFUSED
+    assert_nothing_written(database)
+
+
+def test_finish_is_recorded_decoded(
+        conductor: manager.ConductorManager, database: mock.Mock) -> None:
+    end: rpcapi.End = {
+        'status': command.COMPLETED, 'exitcode': 3, 'age': 1.5,
+        'out_data': base64.b64encode(b'\xff').decode(), 'out_bytes': 1}
+    assert conductor.finish({}, SERVICE, 'command', 'mine',
+                            end) == command.OK
+    database.finish.assert_called_once_with(
+        'command', attempt='mine', status=command.COMPLETED, age=1.5,
+        values={'exitcode': 3, 'out_data': b'\xff', 'out_bytes': 1})
+
+
+@pytest.mark.parametrize(('server', 'state', 'lost'), [
+    (None, 'absent', manager.DELETED),
+    (dataclasses.replace(ACTIVE, deleted=True), 'absent', manager.DELETED),
+    (ACTIVE, 'shutoff', manager.SHUT_OFF),
+    (ACTIVE, 'paused', None),
+    (ACTIVE, 'absent', None),
+    (dataclasses.replace(ACTIVE, task_state='powering-off'), 'shutoff', None),
+    (dataclasses.replace(ACTIVE, task_state='migrating'), 'absent', None),
+    (dataclasses.replace(ACTIVE, vm_state=vm_states.STOPPED), 'absent',
+     manager.SHUT_OFF),
+    (dataclasses.replace(ACTIVE, vm_state=vm_states.SUSPENDED), 'shutoff',
+     None),
+])
+def test_a_domain_that_is_not_here_is_no_verdict(
+        server: servers.Server | None, state: str, lost: str | None) -> None:
+    assert manager._loss(server, state) == lost
+
+
+def test_report_of_a_fenced_service_tells_it(
+        conductor: manager.ConductorManager, database: mock.Mock) -> None:
+    database.heartbeat.return_value = False
+    report = conductor.report({}, SERVICE, {}, {})
+    assert report['fenced'] and not report['work']
+
+
+def test_report_sorts_what_the_service_holds(
+        conductor: manager.ConductorManager, database: mock.Mock) -> None:
+    database.unfinished_of_host.return_value = [
+        commands.Work('kept', 'server', command.RUNNING, 'a', False, 0.0),
+        commands.Work('retaken', 'server', command.RUNNING, 'b', False, 0.0)]
+    database.states.side_effect = lambda uuids: {
+        uuid: state for uuid, state in {
+            'retaken': (command.RUNNING, 'b'),
+            'over': (command.LOST, 'a'),
+            'elsewhere': (command.RUNNING, 'a')}.items() if uuid in uuids}
+    held = dict.fromkeys(
+        ('kept', 'retaken', 'over', 'elsewhere', 'unknown'), 'a')
+    report = conductor.report({}, SERVICE, held, {
+        'kept': 'obstacle', 'not his': 'obstacle'})
+    assert [item['uuid'] for item in report['work']] == ['kept', 'retaken']
+    assert sorted(report['ended']) == ['over', 'unknown']
+    assert report['moved'] == ['retaken']
+    database.note_seen.assert_called_once_with('kept', 'obstacle')
