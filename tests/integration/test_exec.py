@@ -1,0 +1,172 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Commands in a real guest, through ``make up``'s one process."""
+
+import base64
+import time
+
+import pytest
+
+from tests.integration import client as http
+
+KEPT = 102400
+
+
+def test_both_streams_exit_code_and_pid(client: http.Client) -> None:
+    ended = client.sh('echo out $$; echo err >&2; exit 3')
+    result = ended['result']
+    assert (ended['status'], ended['error']) == ('COMPLETED', None)
+    assert result['exitcode'] == 3
+    assert result['signal'] is None
+    assert result['out_data'] == f'out {result["pid"]}\n'
+    assert result['err_data'] == 'err\n'
+    assert (result['out_bytes'], result['err_bytes']) == (
+        len(result['out_data']), 4)
+    assert not result['out_truncated'] and not result['err_truncated']
+
+
+@pytest.mark.parametrize('signal', [9, 15, 1])
+def test_signal_is_no_exit_code(client: http.Client, signal: int) -> None:
+    result = client.sh(f'kill -{signal} $$')['result']
+    assert (result['signal'], result['exitcode']) == (signal, None)
+
+
+def test_exit_code_137_is_no_signal(client: http.Client) -> None:
+    result = client.sh('exit 137')['result']
+    assert (result['signal'], result['exitcode']) == (None, 137)
+
+
+@pytest.mark.parametrize('argv', [
+    ('/no/such/binary', 'x'), ('no-such-binary',), ('/etc',)])
+def test_what_cannot_be_executed_failed(
+        client: http.Client, argv: tuple[str, ...]) -> None:
+    ended = client.run(*argv)
+    assert ended['status'] == 'FAILED'
+    assert argv[0] in ended['error']
+    assert ended['result'] is None
+    assert ended['started_at'] is None
+
+
+def test_command_that_exits_127_by_itself_completed(
+        client: http.Client) -> None:
+    ended = client.sh('no-such-binary')
+    assert ended['status'] == 'COMPLETED'
+    assert ended['result']['exitcode'] == 127
+
+
+@pytest.mark.parametrize('size', [5_000_000, 50_000_000])
+def test_large_output_is_cut_in_the_guest(
+        client: http.Client, size: int) -> None:
+    ended = client.sh(f'yes 0123456 | head -c {size}; exit 4')
+    result = ended['result']
+    assert ended['status'] == 'COMPLETED'
+    assert result['exitcode'] == 4
+    assert result['out_data'] == '0123456\n' * (KEPT // 8)
+    assert result['out_truncated']
+    assert result['out_bytes'] == size
+    assert client.sh('echo next')['result']['out_data'] == 'next\n'
+
+
+def test_streams_share_what_a_result_holds(client: http.Client) -> None:
+    result = client.sh(
+        'yes e | head -c 200000 >&2; yes o | head -c 1000')['result']
+    assert len(result['err_data']) == 101400 and result['err_truncated']
+    assert len(result['out_data']) == 1000 and not result['out_truncated']
+    assert (result['out_bytes'], result['err_bytes']) == (1000, 200000)
+
+
+def test_tail_keeps_the_other_end(client: http.Client) -> None:
+    result = client.sh('yes x | head -c 300000; printf end',
+                       output_keep='tail')['result']
+    assert len(result['out_data']) == KEPT
+    assert result['out_data'].endswith('x\nend')
+    assert (result['out_bytes'], result['out_truncated']) == (300003, True)
+
+
+def test_bytes_that_are_no_text_come_as_base64(client: http.Client) -> None:
+    result = client.sh(r"printf '\377\000a'; printf 'grün' >&2")['result']
+    assert result['out_encoding'] == 'base64'
+    assert base64.b64decode(result['out_data']) == b'\xff\0a'
+    assert (result['err_encoding'], result['err_data']) == ('utf-8', 'grün')
+
+
+def test_kill_0_ends_only_the_command(client: http.Client) -> None:
+    result = client.sh('kill -TERM 0; sleep 60')['result']
+    assert result['signal'] == 15
+    assert client.sh('echo alive')['result']['out_data'] == 'alive\n'
+
+
+def test_arguments_arrive_as_they_were_sent(client: http.Client) -> None:
+    awkward = ['', ' ', '-n', "it's", '"$HOME" `id` \\', 'a\nb', 'grün', '*']
+    ended = client.run('/bin/sh', '-c', r'printf "%s\0" "$@"', 'sh', *awkward)
+    shown = ended['result']['out_data']
+    assert shown.split('\0')[:-1] == awkward
+    assert ended['arguments']['command'][-1] == '*'
+
+
+def test_stdin_environment_and_directory(client: http.Client) -> None:
+    stdin = bytes(range(256)) * 160
+    ended = client.sh(
+        'printf "%s|%s|" "$PWD" "$SECRET"; cat', cwd='/tmp',
+        env={'SECRET': "a'b $x"}, input_encoding='base64',
+        input_data=base64.b64encode(stdin).decode())
+    result = ended['result']
+    assert base64.b64decode(result['out_data']) == (
+        b"/tmp|a'b $x|" + stdin)
+    assert ended['arguments']['env'] == ['SECRET']
+
+
+def test_directory_that_is_not_there_failed(client: http.Client) -> None:
+    ended = client.run('/bin/true', cwd='/no/such/directory')
+    assert ended['status'] == 'FAILED'
+    assert '/no/such/directory' in ended['error']
+
+
+def test_commands_of_one_server_run_side_by_side(
+        client: http.Client) -> None:
+    slow = client.start('/bin/sleep', '5')
+    began = time.monotonic()
+    assert client.run('/bin/true')['status'] == 'COMPLETED'
+    assert client.wait(slow, 'RUNNING')['started_at']
+    assert time.monotonic() - began < 5
+    assert client.wait(slow)['result']['exitcode'] == 0
+
+
+def test_timeout_kills_the_whole_tree_and_keeps_the_output(
+        client: http.Client) -> None:
+    ended = client.sh(
+        'echo before; setsid sleep 4321 & (env -i sleep 4321) & '
+        "trap '' TERM; sleep 4321", timeout=2)
+    assert ended['status'] == 'TIMED_OUT'
+    assert '2' in ended['error']
+    assert ended['result']['out_data'] == 'before\n'
+    left = client.sh("grep -l 4321 /proc/[0-9]*/cmdline | "
+                     "grep -v /proc/$$/ | wc -l")
+    assert left['result']['out_data'] == '0\n'
+
+
+def test_running_command_tells_pid_and_start(client: http.Client) -> None:
+    uuid = client.start('/bin/sleep', '3')
+    shown = client.wait(uuid, 'RUNNING')
+    assert shown['started_at'] is not None
+    assert client.wait(uuid)['result']['exitcode'] == 0
+
+
+def test_list_is_newest_first_without_output(client: http.Client) -> None:
+    uuids = [client.sh(f'echo {number}')['uuid'] for number in range(3)]
+    status, body = client.request('GET', f'{client.commands}?limit=2')
+    assert status == 200
+    assert [item['uuid'] for item in body['commands']] == uuids[:0:-1]
+    assert 'out_data' not in body['commands'][0]['result']
+    assert body['commands'][0]['result']['exitcode'] == 0
+    assert body['commands_links'][0]['rel'] == 'next'
