@@ -12,8 +12,9 @@
 
 """A libvirtd of our own, and QEMU guests with an agent in them."""
 
-from collections.abc import Mapping
+import contextlib
 import dataclasses
+import functools
 import pathlib
 import shlex
 import uuid
@@ -155,24 +156,31 @@ class Libvirtd:
 
     def stop(self) -> None:
         """Destroy the guests, then end the daemon."""
-        for pid_file in self._directory.glob('run/qemu/*.pid'):
-            _end_qemu(pid_file)
+        self.end_guests()
         if self._process is not None:
             self._process.stop()
 
-    def boot(self, guest: Guest, timeout: float = 60) -> None:
-        """Start a guest and wait until its agent answers, if it has one.
+    def end_guests(self) -> None:
+        """Destroy the guests of this daemon, also when it does not run."""
+        for pid_file in self._directory.glob('run/qemu/*.pid'):
+            _end_qemu(pid_file)
 
-        :param timeout: seconds
+    def boot(self, *guests: Guest) -> None:
+        """Start guests; their agents answer some seconds later."""
+        with contextlib.closing(self.connect()) as connection:
+            for guest in guests:
+                connection.createXML(self._xml(guest))
+
+    def wait(self, *guests: Guest, timeout: float = 60) -> None:
+        """Wait until the agents of guests answer.
+
+        :param timeout: seconds, for each
         """
-        connection = self.connect()
-        try:
-            domain = connection.createXML(self._xml(guest))
-            if guest.agent:
-                processes.wait_for(lambda: _pings(domain), timeout,
+        with contextlib.closing(self.connect()) as connection:
+            for guest in guests:
+                domain = connection.lookupByUUIDString(guest.uuid)
+                processes.wait_for(functools.partial(_pings, domain), timeout,
                                    f'the agent of {guest.name}')
-        finally:
-            connection.close()
 
     def domain(self, guest: Guest) -> libvirt.virDomain:
         """Return a guest's domain, to suspend, reset or destroy it."""
@@ -219,14 +227,11 @@ class Libvirtd:
 
     def _xml(self, guest: Guest) -> str:
         booted = image.build(self._cache)
-        options: Mapping[str, str] = {
-            'guest_shell': guest.shell, 'guest_blocked': ','.join(guest.blocked)}
-        cmdline = ' '.join(['console=ttyS0', 'quiet', 'panic=1', *(
-            f'{name}={value}' for name, value in options.items())])
         values = {
             'name': guest.name, 'uuid': guest.uuid, 'kernel': booted.kernel,
-            'initrd': booted.initrd, 'cmdline': cmdline,
-            'console': self.console(guest)}
+            'initrd': booted.initrd, 'console': self.console(guest),
+            'cmdline': f'console=ttyS0 quiet panic=1 guest_shell={guest.shell}'
+                       f' guest_blocked={",".join(guest.blocked)}'}
         return _DOMAIN.format(
             channel=_CHANNEL if guest.agent else '',
             **{name: saxutils.escape(str(value))

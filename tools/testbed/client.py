@@ -1,0 +1,96 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A tenant with nothing but HTTP."""
+
+import json
+import time
+from typing import Any
+import urllib.error
+import urllib.request
+
+ENDED = ('COMPLETED', 'FAILED', 'TIMED_OUT', 'CANCELLED', 'LOST')
+
+
+class Client:
+    """Requests for one server with one token.
+
+    :param compute_url: ends in ``/v2.1``
+    """
+
+    def __init__(self, compute_url: str, token: str, server_id: str) -> None:
+        self._compute_url = compute_url
+        self._token = token
+        self.server_id = server_id
+
+    def request(self, method: str, path: str,
+                body: Any = None) -> tuple[int, Any]:
+        """Send a request for a path below ``compute_url``.
+
+        :returns: status and decoded body
+        """
+        request = urllib.request.Request(
+            self._compute_url + path, method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={'X-Auth-Token': self._token,
+                     'Content-Type': 'application/json'})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return response.status, _decoded(response.read())
+        except urllib.error.HTTPError as error:
+            return error.code, _decoded(error.read())
+
+    @property
+    def commands(self) -> str:
+        return f'/servers/{self.server_id}/guest-agent/commands'
+
+    def post(self, *argv: str, **arguments: Any) -> tuple[int, Any]:
+        """POST a command and return status and decoded body."""
+        return self.request('POST', self.commands, {'command': {
+            'type': 'exec',
+            'arguments': {'command': list(argv), **arguments}}})
+
+    def start(self, *argv: str, **arguments: Any) -> str:
+        """POST a command that is accepted; return its uuid."""
+        status, body = self.post(*argv, **arguments)
+        assert status == 200, body
+        return str(body['command']['uuid'])
+
+    def show(self, uuid: str) -> dict[str, Any]:
+        status, body = self.request('GET', f'{self.commands}/{uuid}')
+        assert status == 200, body
+        return dict(body['command'])
+
+    def wait(self, uuid: str, *statuses: str,
+             timeout: float = 60) -> dict[str, Any]:
+        """Poll a command until it has one of these states.
+
+        :param statuses: those of a command that has ended if none is named
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            shown = self.show(uuid)
+            if shown['status'] in (statuses or ENDED):
+                return shown
+            assert time.monotonic() < deadline, shown
+            time.sleep(0.05)
+
+    def run(self, *argv: str, **arguments: Any) -> dict[str, Any]:
+        """POST a command and wait for its end."""
+        return self.wait(self.start(*argv, **arguments))
+
+    def sh(self, script: str, **arguments: Any) -> dict[str, Any]:
+        return self.run('/bin/sh', '-c', script, **arguments)
+
+
+def _decoded(body: bytes) -> Any:
+    return json.loads(body) if body else None

@@ -1,0 +1,115 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The embedded default: all of it in one process, beside one real guest."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import shutil
+
+from tools.testbed import libvirtd
+from tools.testbed import nova
+from tools.testbed import processes
+
+_HOST = 'controller'
+
+#: The identities' names by those of their tokens in ``env``.
+TOKENS = {'TOKEN': 'member', 'READER_TOKEN': 'reader',
+          'OTHER_TOKEN': 'other', 'ADMIN_TOKEN': 'admin'}
+
+#: Where nova-api listens, if that port is free.
+PORT = 8774
+
+
+class Demo:
+    """Nova's API with the extension, and one server on it.
+
+    :param directory: where its state is, between runs too
+    :param cache: where the guest's image is kept
+    """
+
+    def __init__(self, directory: pathlib.Path, cache: pathlib.Path) -> None:
+        self._directory = directory
+        self._libvirtd = libvirtd.Libvirtd(directory / 'libvirt', cache)
+        self._state = directory / 'processes.json'
+
+    @property
+    def env(self) -> pathlib.Path:
+        """The file with what a client has to know."""
+        return self._directory / 'env'
+
+    def settings(self) -> dict[str, str]:
+        """Return what is in ``env``."""
+        return dict(line.split('=', 1)
+                    for line in self.env.read_text().splitlines())
+
+    def is_up(self) -> bool:
+        started = self._started()
+        return bool(started) and all(process.alive for process in started)
+
+    def up(self, port: int = 0) -> None:
+        """Start everything, from nothing; on failure stop it again.
+
+        :param port: where the API listens, if that port is free
+        :raises: processes.StartError
+        """
+        self.down()
+        for stale in ('nova', 'libvirt/run', 'libvirt/lib'):
+            shutil.rmtree(self._directory / stale, ignore_errors=True)
+        with contextlib.ExitStack() as failed:
+            failed.callback(self.down)
+            self._start(processes.free_port(port))
+            failed.pop_all()
+
+    def down(self) -> None:
+        """Stop what up() started, in this run or an earlier one."""
+        for process in reversed(self._started()):
+            process.stop()
+        self._libvirtd.end_guests()
+        self._state.unlink(missing_ok=True)
+
+    def _start(self, port: int) -> None:
+        guest = libvirtd.Guest()
+        self._note(self._libvirtd.start())
+        self._libvirtd.boot(guest)
+        directory = self._directory / 'nova'
+        cloud = nova.Nova(
+            directory, nova.Databases.on_sqlite(directory), 'fake:///', port,
+            {'guest_agent': {'connection_uri': self._libvirtd.uri}})
+        cloud.configure()
+        cloud.prepare([nova.Server(guest.uuid, _HOST)])
+        self._note(cloud.start_api(embedded=True))
+        self._libvirtd.wait(guest)
+        self._write_env(cloud, guest.uuid)
+
+    def _write_env(self, cloud: nova.Nova, server_id: str) -> None:
+        tokens = {variable: cloud.identities[name].token
+                  for variable, name in TOKENS.items()}
+        settings = {'COMPUTE_URL': cloud.url, **tokens,
+                    'SERVER_ID': server_id}
+        self.env.touch(mode=0o600)
+        self.env.write_text(''.join(
+            f'{name}={value}\n' for name, value in settings.items()))
+
+    def _note(self, process: processes.Process) -> None:
+        """Write down what runs, before anything else can fail."""
+        started = [*self._started(), process]
+        self._state.write_text(json.dumps(
+            [dataclasses.asdict(item) for item in started]))
+
+    def _started(self) -> list[processes.Process]:
+        if not self._state.exists():
+            return []
+        return [processes.Process(**fields)
+                for fields in json.loads(self._state.read_text())]

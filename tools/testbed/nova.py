@@ -1,0 +1,247 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A Nova with the extension: its configuration, its databases, its programs.
+
+Nova's code, schema, policies and paste pipeline are the installed ones; what
+is ours is only what an operator would write.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import configparser
+import contextlib
+import dataclasses
+import json
+import pathlib
+import sqlite3
+import subprocess
+import sys
+
+from tools.testbed import identity
+from tools.testbed import mariadb
+from tools.testbed import processes
+
+_PREFIX = pathlib.Path(sys.prefix)
+_STOCK_PASTE = _PREFIX / 'etc/nova/api-paste.ini'
+_SAMPLE_PASTE = (pathlib.Path(__file__).parents[2]
+                 / 'etc/guest_agent_ext/api-paste.ini.sample')
+
+_DATABASES = ('nova_api', 'nova_cell0', 'nova_cell1')
+
+Sections = Mapping[str, Mapping[str, object]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Databases:
+    """URLs, as SQLAlchemy wants them."""
+
+    api: str
+    cell0: str
+    cell1: str
+
+    @classmethod
+    def on_sqlite(cls, directory: pathlib.Path) -> 'Databases':
+        """Make empty SQLite files, replacing what was there."""
+        directory.mkdir(parents=True, exist_ok=True)
+        return cls(*(_sqlite(directory / f'{name}.sqlite')
+                     for name in _DATABASES))
+
+    @classmethod
+    def on_mariadb(cls, server: mariadb.MariaDB) -> 'Databases':
+        """Make empty databases on a server, replacing what was there."""
+        server.create(*_DATABASES)
+        return cls(*(server.url(name) for name in _DATABASES))
+
+
+def _sqlite(path: pathlib.Path) -> str:
+    for suffix in ('', '-wal', '-shm'):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        # Readers do not wait for the writer then; the file remembers it.
+        connection.execute('PRAGMA journal_mode = WAL')
+    return f'sqlite:///{path}?timeout=30'
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A server that Nova is to know.
+
+    :ivar uuid: its domain's too
+    :ivar host: the compute host that it is on
+    """
+
+    uuid: str
+    host: str
+    name: str = 'guest'
+    project_id: str = 'demo'
+    agent: bool = True
+
+
+class Nova:
+    """One Nova, in one cell beside cell0.
+
+    :param directory: where its configuration and logs are
+    :param databases: where its tables are
+    :param transport_url: the cell's message queue
+    :param port: the loopback port of its API
+    :param options: more for nova.conf, by section
+    :ivar identities: who may use it, by what they are for
+    """
+
+    def __init__(self, directory: pathlib.Path, databases: Databases,
+                 transport_url: str, port: int,
+                 options: Sections | None = None) -> None:
+        self.directory = directory
+        self.identities = identity.make()
+        self._databases = databases
+        self._transport_url = transport_url
+        self._port = port
+        self._options = options or {}
+
+    @property
+    def url(self) -> str:
+        """The API's, ending in /v2.1."""
+        return f'http://127.0.0.1:{self._port}/v2.1'
+
+    def configure(self) -> None:
+        """Write nova.conf, api-paste.ini and the table of tokens."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        identity.write(self.directory / 'tokens.json', self.identities)
+        _write(self.directory / 'nova.conf', self._sections())
+        _write(self.directory / 'api-paste.ini',
+               paste(self.directory / 'tokens.json'))
+
+    def configure_compute(self, host: str, libvirt_uri: str,
+                          options: Sections | None = None) -> pathlib.Path:
+        """Write the configuration of a compute host, which has no database.
+
+        :param host: its name
+        :param libvirt_uri: of its libvirtd
+        :returns: the file
+        """
+        path = self.directory / f'{host}.conf'
+        _write(path, merge(
+            {'DEFAULT': {'host': host, **self._default()},
+             'guest_agent': {'connection_uri': libvirt_uri}},
+            {'guest_agent': self._options.get('guest_agent', {})},
+            options or {}))
+        return path
+
+    def prepare(self, servers: Sequence[Server]) -> None:
+        """Make the tables, the cells and these servers, where missing."""
+        self._run('tools.testbed.prepare', json.dumps(
+            [self._databases.cell0,
+             [dataclasses.asdict(server) for server in servers]]))
+
+    def start_api(self, *, embedded: bool = False) -> processes.Process:
+        """Start the API, and wait until it accepts connections.
+
+        :param embedded: whether the conductor and the compute service run in
+            the same process
+        """
+        process = processes.start(
+            'nova-api', [sys.executable, '-m', 'tools.testbed.serve',
+                         str(self.directory), str(self._port),
+                         *(['--embedded'] if embedded else [])],
+            self.directory / 'nova-api.log')
+        processes.wait_for(lambda: processes.listening(self._port), 60,
+                           'the API', process)
+        return process
+
+    def start_conductor(self) -> processes.Process:
+        """Start guest-agent-conductor; it is not waited for."""
+        return self._start('guest-agent-conductor',
+                           self.directory / 'nova.conf')
+
+    def start_compute(self, configuration: pathlib.Path) -> processes.Process:
+        """Start guest-agent-compute; it is not waited for.
+
+        :param configuration: what configure_compute() wrote
+        """
+        return self._start('guest-agent-compute', configuration)
+
+    def _start(self, program: str,
+               configuration: pathlib.Path) -> processes.Process:
+        log = self.directory / f'{program}-{configuration.stem}.log'
+        return processes.start(
+            program, [_PREFIX / 'bin' / program, '--config-file',
+                      configuration], log)
+
+    def _run(self, module: str, argument: str) -> None:
+        log = self.directory / f'{module.rpartition(".")[2]}.log'
+        with log.open('ab') as output:
+            ended = subprocess.run(
+                [sys.executable, '-m', module, self.directory / 'nova.conf',
+                 argument], stdout=output, stderr=output)
+        if ended.returncode:
+            raise processes.StartError(f'{module} failed, see {log}')
+
+    def _default(self) -> dict[str, object]:
+        return {'transport_url': self._transport_url,
+                'state_path': self.directory}
+
+    def _sections(self) -> dict[str, dict[str, object]]:
+        here = f'http://127.0.0.1:{self._port}'
+        return merge({
+            'DEFAULT': {'host': 'controller', **self._default()},
+            'api': {'response_validation': 'error'},
+            'api_database': {'connection': self._databases.api},
+            'database': {'connection': self._databases.cell1},
+            'oslo_concurrency': {'lock_path': self.directory / 'locks'},
+            # Nova asks it for the networks of a server that it shows.
+            'neutron': {'auth_type': 'noauth',
+                        'endpoint_override': f'{here}/networking'},
+        }, self._options)
+
+
+def merge(*layers: Sections) -> dict[str, dict[str, object]]:
+    """Lay sections over each other; what comes later holds."""
+    merged: dict[str, dict[str, object]] = {}
+    for layer in layers:
+        for section, options in layer.items():
+            merged.setdefault(section, {}).update(options)
+    return merged
+
+
+def paste(tokens: pathlib.Path) -> Sections:
+    """Return Nova's paste configuration with the extension in it.
+
+    What the documentation tells an operator to do, done to the stock file;
+    and ``authtoken`` replaced.
+
+    :param tokens: the table of tokens
+    """
+    stock, sample = _read(_STOCK_PASTE), _read(_SAMPLE_PASTE)
+    layers: list[Sections] = [
+        {section: dict(stock[section]) for section in stock.sections()},
+        {section: dict(sample[section]) for section in sample.sections()},
+        {'filter:authtoken': {
+            'paste.filter_factory': 'tools.testbed.identity:filter_factory',
+            'tokens': tokens}}]
+    return merge(*layers)
+
+
+def _read(path: pathlib.Path) -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser()
+    # Keys are paths of URLs too, whose case matters.
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(path.read_text())
+    return parser
+
+
+def _write(path: pathlib.Path, sections: Sections) -> None:
+    lines = []
+    for section, options in sections.items():
+        lines.append(f'[{section}]')
+        lines += [f'{name} = {value}' for name, value in options.items()]
+    path.write_text('\n'.join(lines) + '\n')

@@ -1,0 +1,102 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Nova's API over HTTP, alone or with the extension's services beside it.
+
+Run as ``python -m tools.testbed.serve DIRECTORY PORT [--embedded]``. The API
+is the application that nova-api's WSGI entry point makes. Embedded, the
+conductor and the compute service are threads of the same process, and the
+message queue is oslo.messaging's in memory.
+"""
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Iterable
+import importlib
+import json
+import os
+import signal
+import socketserver
+import sys
+import threading
+from typing import Any
+from wsgiref import simple_server
+
+Application = Callable[..., Iterable[bytes]]
+
+
+class _Server(socketserver.ThreadingMixIn, simple_server.WSGIServer):
+    """A thread per request."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
+class _Handler(simple_server.WSGIRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        """Say nothing: Nova logs its requests itself."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('directory')
+    parser.add_argument('port', type=int)
+    parser.add_argument('--embedded', action='store_true')
+    arguments = parser.parse_args()
+    server = simple_server.make_server(
+        '127.0.0.1', arguments.port,
+        _with_networking(_load(arguments.directory)), _Server, _Handler)
+    services = _embedded_services() if arguments.embedded else []
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda signum, frame: stopping.set())
+    for item in services:
+        item.start()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    stopping.wait()
+    for item in reversed(services):
+        item.stop()
+    server.shutdown()
+
+
+def _load(directory: str) -> Application:
+    os.environ['OS_NOVA_CONFIG_DIR'] = directory
+    sys.argv = ['nova-api']  # Nova parses it
+    module = importlib.import_module('nova.wsgi.osapi_compute')
+    application: Application = module.application
+    return application
+
+
+def _embedded_services() -> list[Any]:
+    # Not before Nova's entry point: that wants to be the first to import
+    # what decides between native threads and eventlet.
+    from tools.testbed import embedded
+    return embedded.services()
+
+
+def _with_networking(application: Application) -> Application:
+    """Answer, for Neutron, that no server has any network."""
+    def dispatch(environ: dict[str, Any],
+                 start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ['PATH_INFO']
+        if not path.startswith('/networking/'):
+            return application(environ, start_response)
+        resource = path.rpartition('/')[2].removesuffix('.json')
+        body = json.dumps({resource.replace('-', '_'): []}).encode()
+        start_response('200 OK', [('Content-Type', 'application/json'),
+                                  ('Content-Length', str(len(body)))])
+        return [body]
+    return dispatch
+
+
+if __name__ == '__main__':
+    main()
