@@ -15,6 +15,8 @@
 import pathlib
 import subprocess
 
+import pymysql
+
 from tools.testbed import processes
 
 _USER = 'testbed'
@@ -39,6 +41,12 @@ class MariaDB:
         """Return the URL of a database as SQLAlchemy wants it."""
         return (f'mysql+pymysql://{_USER}:{_USER}@127.0.0.1:{self.port}'
                 f'/{database}?charset=utf8mb4')
+
+    def connect(self, database: str) -> pymysql.Connection:
+        """Open a connection to a database."""
+        return pymysql.connect(
+            host='127.0.0.1', port=self.port, user=_USER, password=_USER,
+            database=database)
 
     @property
     def process(self) -> processes.Process:

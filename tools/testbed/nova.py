@@ -36,7 +36,10 @@ _STOCK_PASTE = _PREFIX / 'etc/nova/api-paste.ini'
 _SAMPLE_PASTE = (pathlib.Path(__file__).parents[2]
                  / 'etc/guest_agent_ext/api-paste.ini.sample')
 
-_DATABASES = ('nova_api', 'nova_cell0', 'nova_cell1')
+#: The database of the cell that has the servers.
+CELL = 'nova_cell1'
+
+_DATABASES = ('nova_api', 'nova_cell0', CELL)
 
 Sections = Mapping[str, Mapping[str, object]]
 
@@ -121,21 +124,16 @@ class Nova:
         _write(self.directory / 'api-paste.ini',
                paste(self.directory / 'tokens.json'))
 
-    def configure_compute(self, host: str, libvirt_uri: str,
-                          options: Sections | None = None) -> pathlib.Path:
+    def configure_compute(self, host: str, libvirt_uri: str) -> None:
         """Write the configuration of a compute host, which has no database.
 
         :param host: its name
         :param libvirt_uri: of its libvirtd
-        :returns: the file
         """
-        path = self.directory / f'{host}.conf'
-        _write(path, merge(
+        _write(self.directory / f'{host}.conf', merge(
+            self._options,
             {'DEFAULT': {'host': host, **self._default()},
-             'guest_agent': {'connection_uri': libvirt_uri}},
-            {'guest_agent': self._options.get('guest_agent', {})},
-            options or {}))
-        return path
+             'guest_agent': {'connection_uri': libvirt_uri}}))
 
     def prepare(self, servers: Sequence[Server]) -> None:
         """Make the tables, the cells and these servers, where missing."""
@@ -160,22 +158,20 @@ class Nova:
 
     def start_conductor(self) -> processes.Process:
         """Start guest-agent-conductor; it is not waited for."""
-        return self._start('guest-agent-conductor',
-                           self.directory / 'nova.conf')
+        return self._start('guest-agent-conductor', 'nova')
 
-    def start_compute(self, configuration: pathlib.Path) -> processes.Process:
-        """Start guest-agent-compute; it is not waited for.
+    def start_compute(self, host: str) -> processes.Process:
+        """Start guest-agent-compute on a host; it is not waited for.
 
-        :param configuration: what configure_compute() wrote
+        :param host: one that configure_compute() was called for
         """
-        return self._start('guest-agent-compute', configuration)
+        return self._start('guest-agent-compute', host)
 
-    def _start(self, program: str,
-               configuration: pathlib.Path) -> processes.Process:
-        log = self.directory / f'{program}-{configuration.stem}.log'
+    def _start(self, program: str, configuration: str) -> processes.Process:
         return processes.start(
             program, [_PREFIX / 'bin' / program, '--config-file',
-                      configuration], log)
+                      self.directory / f'{configuration}.conf'],
+            self.directory / f'{program}-{configuration}.log')
 
     def _run(self, module: str, argument: str) -> None:
         log = self.directory / f'{module.rpartition(".")[2]}.log'

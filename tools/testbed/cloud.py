@@ -1,0 +1,162 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A cloud in earnest: every service a process of its own, and killable.
+
+nova-api, guest-agent-conductor and guest-agent-compute on RabbitMQ and
+MariaDB, one compute host, one guest on it.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import pathlib
+
+import pymysql
+
+from tools.testbed import client
+from tools.testbed import libvirtd
+from tools.testbed import mariadb
+from tools.testbed import nova
+from tools.testbed import processes
+from tools.testbed import rabbitmq
+
+HOST = 'compute-1'
+
+#: Seconds; short, so that tests need not wait long.
+OPTIONS = {'guest_agent': {
+    'report_interval': 1, 'service_down_time': 6, 'sweep_interval': 1,
+    'cells_interval': 5, 'conductor_timeout': 3}}
+
+
+@dataclasses.dataclass
+class Cloud:
+    """The parts, each to be paused, killed and started again.
+
+    :ivar guest: the guest behind the one server
+    """
+
+    nova: nova.Nova
+    libvirtd: libvirtd.Libvirtd
+    rabbitmq: rabbitmq.RabbitMQ
+    mariadb: mariadb.MariaDB
+    guest: libvirtd.Guest
+    api: processes.Process
+    conductor: processes.Process
+    compute: processes.Process
+
+    @property
+    def server_id(self) -> str:
+        return self.guest.uuid
+
+    def client(self, name: str = 'member') -> client.Client:
+        """Return a client.
+
+        :param name: ``member``, ``reader``, ``other`` or ``admin``
+        """
+        return client.Client(self.nova.url, self.nova.identities[name].token,
+                             self.server_id)
+
+    def start_compute(self) -> None:
+        """Start guest-agent-compute; it is not waited for."""
+        self.compute = self.nova.start_compute(HOST)
+
+    def start_conductor(self) -> None:
+        """Start guest-agent-conductor; it is not waited for."""
+        self.conductor = self.nova.start_conductor()
+
+    def host_state(self) -> str | None:
+        """Return the compute host's state, None before it is known."""
+        status, body = self.client('admin').request(
+            'GET', '/guest-agent/hosts')
+        states = {host['host']: host['state'] for host in body['hosts']
+                  } if status == 200 else {}
+        return states.get(HOST)
+
+    def wait_for_host(self, state: str, timeout: float = 60) -> None:
+        """Wait until the compute host is ``up`` or ``down``."""
+        processes.wait_for(lambda: self.host_state() == state, timeout,
+                           f'host {HOST} {state}')
+
+    def mend(self) -> None:
+        """Start again what was stopped or killed, and wait until it works."""
+        for daemon in (self.rabbitmq, self.mariadb, self.libvirtd):
+            daemon.process.resume()
+            if not daemon.process.alive:
+                daemon.start()
+        for process in (self.api, self.conductor, self.compute):
+            process.resume()
+        if not self.api.alive:
+            self.api = self.nova.start_api()
+        if not self.conductor.alive:
+            self.start_conductor()
+        if not self.compute.alive:
+            self.start_compute()
+        self.wait_for_host('up')
+
+    @contextlib.contextmanager
+    def server(self, **columns: object) -> Iterator[None]:
+        """Make Nova believe something else of the server, for a while.
+
+        :param columns: of Nova's ``instances``: ``vm_state='stopped'``
+        """
+        before = self._update(columns)
+        try:
+            yield
+        finally:
+            self._update(before)
+
+    def _update(self, columns: dict[str, object]) -> dict[str, object]:
+        names = ', '.join(columns)
+        assignments = ', '.join(f'{name} = %s' for name in columns)
+        with contextlib.closing(self.mariadb.connect(nova.CELL)) as connection:
+            cursor = connection.cursor(pymysql.cursors.DictCursor)
+            cursor.execute(f'SELECT {names} FROM instances WHERE uuid = %s',
+                           [self.server_id])
+            before = dict(cursor.fetchone() or {})
+            cursor.execute(
+                f'UPDATE instances SET {assignments} WHERE uuid = %s',
+                [*columns.values(), self.server_id])
+            connection.commit()
+        return before
+
+
+@contextlib.contextmanager
+def running(directory: pathlib.Path, cache: pathlib.Path,
+            broker: rabbitmq.RabbitMQ,
+            database: mariadb.MariaDB) -> Iterator[Cloud]:
+    """Run a cloud until the block is left.
+
+    :param directory: where its files are
+    :param cache: where the guest's image is kept
+    """
+    with contextlib.ExitStack() as stack:
+        hypervisor = libvirtd.Libvirtd(directory / 'libvirt', cache)
+        hypervisor.start()
+        stack.callback(hypervisor.stop)
+        guest = libvirtd.Guest()
+        hypervisor.boot(guest)
+        compute_api = nova.Nova(
+            directory / 'nova', nova.Databases.on_mariadb(database),
+            broker.transport_url(), processes.free_port(), OPTIONS)
+        compute_api.configure()
+        compute_api.configure_compute(HOST, hypervisor.uri)
+        compute_api.prepare([nova.Server(guest.uuid, HOST)])
+        cloud = Cloud(
+            compute_api, hypervisor, broker, database, guest,
+            compute_api.start_api(), compute_api.start_conductor(),
+            compute_api.start_compute(HOST))
+        for name in ('api', 'conductor', 'compute'):
+            stack.callback(lambda name=name: getattr(cloud, name).stop())
+        hypervisor.wait(guest)
+        cloud.wait_for_host('up')
+        yield cloud
