@@ -1,0 +1,65 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+# For Debian 12, as root. Every target installs what it needs first.
+
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest
+
+.PHONY: help up demo down test lint types unit functional integration samples
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 20
+
+up: .venv/installed ## Start Nova with the extension and a real guest
+	@$(BIN)/python -m tools.testbed up
+
+demo: .venv/installed ## The same, then a guided tour of it
+	@$(BIN)/python -m tools.testbed demo
+
+down: ## Stop what `make up` started
+	@if [ -e .demo ]; then $(BIN)/python -m tools.testbed down; fi
+
+test: lint types unit functional integration ## All of the following
+
+lint: .venv/installed ## ruff, hacking, codespell, and whether etc/ is current
+	$(BIN)/ruff check
+	$(BIN)/flake8
+	$(BIN)/codespell
+	$(BIN)/python -m tools.samples --check
+
+types: .venv/installed ## mypy --strict
+	$(BIN)/mypy
+
+unit: .venv/installed ## Tests without I/O
+	$(PYTEST) tests/unit
+
+functional: .venv/installed ## Tests on Nova's own fixtures, in one process
+	$(PYTEST) tests/functional
+
+integration: .venv/installed ## Tests on libvirt, QEMU, RabbitMQ and MariaDB
+	$(PYTEST) tests/integration
+
+samples: .venv/installed ## Write the sample files under etc/ anew
+	$(BIN)/python -m tools.samples
+
+.cache/packages-installed: bindep.txt tools/install-packages
+	@tools/install-packages bindep.txt
+	@mkdir -p .cache && touch $@
+
+.venv/installed: .cache/packages-installed setup.cfg requirements.txt \
+		tools/constraints.txt
+	@echo "Installing Nova and the extension into .venv ..."
+	@python3.11 -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check \
+		-c tools/constraints.txt nova -e '.[test,libvirt]'
+	@touch $@

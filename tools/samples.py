@@ -1,0 +1,59 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Write the sample files under etc/ from the declarations in the code.
+
+Run as ``python -m tools.samples``; with ``--check`` nothing is written, and it
+fails when a file is not what would be written.
+"""
+
+import pathlib
+import subprocess
+import sys
+
+_ETC = pathlib.Path(__file__).parents[1] / 'etc/guest_agent_ext'
+_BIN = pathlib.Path(sys.executable).parent
+
+#: What writes each file. The width leaves the lines of our help as they are.
+_GENERATORS = {
+    'guest-agent.conf.sample': (
+        'oslo-config-generator', '--wrap-width', '82'),
+    'policy.yaml.sample': ('oslopolicy-sample-generator',),
+}
+
+
+def main() -> int:
+    if '--check' in sys.argv[1:]:
+        return _check()
+    for name, content in _generate().items():
+        (_ETC / name).write_text(content)
+    return 0
+
+
+def _check() -> int:
+    stale = [name for name, content in _generate().items()
+             if not (_ETC / name).exists()
+             or (_ETC / name).read_text() != content]
+    for name in stale:
+        print(f'etc/guest_agent_ext/{name} is not current: run `make samples`')
+    return 1 if stale else 0
+
+
+def _generate() -> dict[str, str]:
+    return {name: subprocess.run(
+        [_BIN / program, '--namespace', 'guest_agent_ext', *options],
+        check=True, capture_output=True, text=True).stdout
+        for name, (program, *options) in _GENERATORS.items()}
+
+
+if __name__ == '__main__':
+    sys.exit(main())
