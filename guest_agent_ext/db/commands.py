@@ -108,6 +108,19 @@ def list_of_instance(
         return db.scalars(query).all()
 
 
+def output_sizes(ids: Collection[int]) -> dict[int, tuple[int, int]]:
+    """Return how many bytes of stdout and stderr these commands' rows have.
+
+    For lists, which do without the bytes.
+    """
+    query = sa.select(
+        _T.id, sa.func.coalesce(sa.func.length(_T.out_data), 0).label('out'),
+        sa.func.coalesce(sa.func.length(_T.err_data), 0).label('err')
+    ).where(_T.id.in_(ids))
+    with session.reader() as db:
+        return {row.id: (row.out, row.err) for row in db.execute(query)}
+
+
 def _is_shown_as(statuses: Collection[str]) -> sa.ColumnElement[bool]:
     """The SQL of command.shown_status."""
     started = _T.started_at.is_not(None)

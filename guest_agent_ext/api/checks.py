@@ -1,0 +1,127 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What a server must be like for a command to be accepted for it."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+from nova.compute import power_state
+from nova.compute import task_states
+from nova.compute import vm_states
+from oslo_utils import strutils
+
+from guest_agent_ext import conf
+from guest_agent_ext.api import servers
+from guest_agent_ext.db import hosts
+
+CONF = conf.CONF
+
+#: What is being done to a server that is on its way out of ACTIVE. All else
+#: that Nova does to one (live migration, snapshots, a reboot) is fine.
+LEAVING: Mapping[str, str] = {
+    task_states.REBUILDING: 'rebuilt',
+    task_states.REBUILD_BLOCK_DEVICE_MAPPING: 'rebuilt',
+    task_states.REBUILD_SPAWNING: 'rebuilt',
+    task_states.POWERING_OFF: 'stopped',
+    task_states.DELETING: 'deleted',
+    task_states.SOFT_DELETING: 'deleted',
+    task_states.SUSPENDING: 'suspended',
+    task_states.SHELVING: 'shelved',
+    task_states.SHELVING_IMAGE_PENDING_UPLOAD: 'shelved',
+    task_states.SHELVING_IMAGE_UPLOADING: 'shelved',
+    task_states.SHELVING_OFFLOADING: 'shelved',
+    task_states.PAUSING: 'paused',
+    task_states.RESCUING: 'rescued',
+}
+
+_HAS_ITS_GUEST = (vm_states.ACTIVE, vm_states.RESIZED)
+
+
+def check(context: Any, mapping: Any, instance: Any) -> None:
+    """Refuse a server in which a command cannot run now.
+
+    :param mapping: nova.objects.InstanceMapping
+    :param instance: nova.objects.Instance with its system_metadata
+    :raises webob.exc.HTTPConflict: with a message for each reason
+    """
+    for find_problem in _PROBLEMS:
+        problem = find_problem(context, mapping, instance)
+        if problem is not None:
+            servers.conflict('Server %s %s' % (instance.uuid, problem))
+
+
+def _is_rescued(context: Any, mapping: Any, instance: Any) -> str | None:
+    if instance.vm_state != vm_states.RESCUED:
+        return None
+    return ('is RESCUED: a command would run in the rescue system; unrescue '
+            'it first')
+
+
+def _is_leaving(context: Any, mapping: Any, instance: Any) -> str | None:
+    done = LEAVING.get(instance.task_state)
+    if done is None:
+        return None
+    return 'is being %s (task_state %s); it must be running' % (
+        done, instance.task_state)
+
+
+def _is_not_active(context: Any, mapping: Any, instance: Any) -> str | None:
+    if instance.vm_state in _HAS_ITS_GUEST:
+        return None
+    return 'has vm_state %s; it must be %s' % (
+        instance.vm_state, ' or '.join(_HAS_ITS_GUEST))
+
+
+def _is_not_running(context: Any, mapping: Any, instance: Any) -> str | None:
+    if instance.power_state == power_state.RUNNING:
+        return None
+    return 'has power_state %s; it must be %s' % (
+        power_state.STATE_MAP.get(instance.power_state),
+        power_state.STATE_MAP[power_state.RUNNING])
+
+
+def _is_locked(context: Any, mapping: Any, instance: Any) -> str | None:
+    if context.is_admin or not instance.locked:
+        return None
+    return 'is locked; unlock it first'
+
+
+def _has_no_channel(context: Any, mapping: Any, instance: Any) -> str | None:
+    asked_for = instance.system_metadata.get('image_hw_qemu_guest_agent')
+    if strutils.bool_from_string(asked_for):
+        return None
+    return ('has no guest agent channel: its image must have the property '
+            'hw_qemu_guest_agent=yes')
+
+
+def _host_is_down(context: Any, mapping: Any, instance: Any) -> str | None:
+    if instance.host and hosts.is_up(
+            mapping.cell_mapping.uuid, instance.host,
+            CONF.guest_agent.service_down_time):
+        return None
+    return ('is on a host whose guest agent service is down; try again when '
+            'it is back')
+
+
+#: In this order; the first problem is answered.
+_PROBLEMS: Sequence[Callable[[Any, Any, Any], str | None]] = (
+    _is_rescued,
+    _is_leaving,
+    _is_not_active,
+    _is_not_running,
+    _is_locked,
+    _has_no_channel,
+    _host_is_down,
+)

@@ -1,0 +1,173 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The commands of a server."""
+
+from collections.abc import Sequence
+import contextlib
+from typing import Any
+from typing import NoReturn
+
+from oslo_db import exception as db_exc
+from oslo_utils import uuidutils
+import webob.exc
+
+from guest_agent_ext import command
+from guest_agent_ext import conf
+from guest_agent_ext import policies
+from guest_agent_ext.api import checks
+from guest_agent_ext.api import doorbell
+from guest_agent_ext.api import requests
+from guest_agent_ext.api import schemas
+from guest_agent_ext.api import servers
+from guest_agent_ext.api import validation
+from guest_agent_ext.api import views
+from guest_agent_ext.api import wsgi
+from guest_agent_ext.db import commands
+from guest_agent_ext.db import models
+
+CONF = conf.CONF
+
+
+class CommandsController(wsgi.Controller):  # type: ignore[misc]
+    """``/servers/{server_id}/guest-agent/commands``"""
+
+    @wsgi.response(200)
+    @wsgi.expected_errors(400, 403, 404, 409, 503)
+    @servers.authorized(policies.CREATE)
+    @validation.query_schema(schemas.no_query)
+    @validation.schema(schemas.create)
+    @validation.response_body_schema(schemas.show_response)
+    def create(self, req: Any, server: Any,
+               body: dict[str, Any]) -> dict[str, Any]:
+        context = req.environ['nova.context']
+        asked = requests.exec_of(body)
+        instance = servers.read(context, server)
+        checks.check(context, server, instance)
+        row = _record(_row(context, server, instance, asked),
+                      asked.start_timeout)
+        doorbell.ring(server.cell_mapping, instance.host)
+        return {'command': views.show(row, _viewer(context, server))}
+
+    @wsgi.response(200)
+    @wsgi.expected_errors(400, 403, 404)
+    @servers.authorized(policies.INDEX)
+    @validation.query_schema(schemas.index_query)
+    @validation.response_body_schema(schemas.index_response)
+    def index(self, req: Any, server: Any) -> dict[str, Any]:
+        limit = _limit(req)
+        # One more than asked for tells whether there is another page.
+        rows = _list(req, server, limit + 1)
+        page = rows[:limit]
+        answer = _listed(page, _viewer(req.environ['nova.context'], server))
+        if page and len(rows) > limit:
+            answer['commands_links'] = views.Links().next_page(
+                req, server.instance_uuid, page[-1].uuid)
+        return answer
+
+    @wsgi.response(200)
+    @wsgi.expected_errors(400, 403, 404)
+    @servers.authorized(policies.SHOW)
+    @validation.query_schema(schemas.no_query)
+    @validation.response_body_schema(schemas.show_response)
+    def show(self, req: Any, server: Any, command_id: str) -> dict[str, Any]:
+        row = _find(server, command_id, with_output=True)
+        if row is None:
+            raise webob.exc.HTTPNotFound(
+                explanation='Command %s could not be found.' % command_id)
+        viewer = _viewer(req.environ['nova.context'], server)
+        return {'command': views.show(row, viewer)}
+
+
+def _viewer(context: Any, server: Any) -> views.Viewer:
+    return views.Viewer(
+        sees_contents=policies.allows(context, policies.USE,
+                                      server.project_id),
+        is_admin=context.is_admin)
+
+
+def _find(server: Any, uuid: str,
+          with_output: bool = False) -> models.Command | None:
+    if not uuidutils.is_uuid_like(uuid):
+        return None
+    return commands.get(uuid, instance_uuid=server.instance_uuid,
+                        with_output=with_output)
+
+
+def _limit(req: Any) -> int:
+    maximum: int = CONF.api.max_limit
+    return min(int(req.GET.get('limit', maximum)), maximum)
+
+
+def _list(req: Any, server: Any, limit: int) -> Sequence[models.Command]:
+    return commands.list_of_instance(
+        server.instance_uuid, limit=limit, before=_marked(req, server),
+        statuses=req.GET.getall('status'), types=req.GET.getall('type'))
+
+
+def _marked(req: Any, server: Any) -> int | None:
+    marker = req.GET.get('marker')
+    if marker is None:
+        return None
+    row = _find(server, marker)
+    if row is None:
+        validation.bad_request(
+            'marker must be a command of this server, not %s' % marker)
+    return row.id
+
+
+def _listed(rows: Sequence[models.Command],
+            viewer: views.Viewer) -> dict[str, Any]:
+    sizes = commands.output_sizes([row.id for row in rows])
+    return {'commands': [views.listed(row, sizes[row.id], viewer)
+                         for row in rows]}
+
+
+def _row(context: Any, server: Any, instance: Any,
+         asked: requests.Exec) -> dict[str, Any]:
+    return {
+        'uuid': uuidutils.generate_uuid(),
+        'type': command.EXEC,
+        'project_id': context.project_id,
+        'user_id': context.user_id,
+        'request_id': context.request_id,
+        'instance_uuid': server.instance_uuid,
+        'instance_project_id': server.project_id,
+        'cell_uuid': server.cell_mapping.uuid,
+        'host': instance.host,
+        'arguments': asked.arguments,
+        'inputs': asked.inputs,
+        'timeout': asked.timeout,
+    }
+
+
+def _record(values: dict[str, Any], start_timeout: int) -> models.Command:
+    """Record a command and read what was recorded.
+
+    :raises webob.exc.HTTPServiceUnavailable: nobody can tell whether it is
+        recorded
+    """
+    row = None
+    # A commit whose answer is lost may have been made: only the row tells.
+    with contextlib.suppress(db_exc.DBConnectionError):
+        commands.create(values, start_timeout)
+    with contextlib.suppress(db_exc.DBConnectionError):
+        row = commands.get(values['uuid'], with_output=True)
+    if row is None:
+        _unknown(values['uuid'])
+    return row
+
+
+def _unknown(uuid: str) -> NoReturn:
+    raise webob.exc.HTTPServiceUnavailable(
+        explanation='The database did not answer: command %s may have been '
+                    'accepted. Look for it before you ask again.' % uuid)

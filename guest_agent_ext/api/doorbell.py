@@ -1,0 +1,103 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Tells a server's host that it has work, without delaying who asked for it.
+
+The row is the queue: a doorbell that is lost costs seconds, never a command.
+So it is rung from a thread of its own, and dropped rather than waited for.
+"""
+
+import os
+import threading
+from typing import Any
+
+from oslo_log import log as logging
+
+from guest_agent_ext.api import breaker
+from guest_agent_ext.api import servers
+from guest_agent_ext.compute import rpcapi
+
+LOG = logging.getLogger(__name__)
+
+#: Hosts of one cell that wait to be rung. A host's own period finds more.
+MAX_WAITING = 1024
+#: Seconds for which a cell's hosts are not rung after its broker failed.
+RETRY_AFTER = 5.0
+
+_breaker = breaker.Breaker(RETRY_AFTER)
+
+
+class Doorbell:
+    """Rings the hosts of one cell, from a thread that lives while it rings.
+
+    :param cell: nova.objects.CellMapping
+    """
+
+    def __init__(self, cell: Any) -> None:
+        self._cell = cell
+        self._lock = threading.Lock()
+        #: A dict for its order: who waits twice is rung once.
+        self._waiting: dict[str, None] = {}
+        self._is_ringing = False
+
+    def ring(self, host: str) -> None:
+        """Have a host rung soon, or not at all."""
+        with self._lock:
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting[host] = None
+            if self._is_ringing:
+                return
+            self._is_ringing = True
+        thread = threading.Thread(target=self._ring_all, daemon=True,
+                                  name='guest-agent-doorbell')
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            LOG.warning('No thread to ring host %s: %s', host, exc)
+            self._is_ringing = False
+
+    def _ring_all(self) -> None:
+        while (host := self._next()) is not None:
+            if _breaker.allows(self._cell.uuid):
+                self._ring(host)
+
+    def _next(self) -> str | None:
+        with self._lock:
+            for host in self._waiting:
+                del self._waiting[host]
+                return host
+            self._is_ringing = False
+            return None
+
+    def _ring(self, host: str) -> None:
+        try:
+            rpcapi.ComputeAPI(servers.transport(self._cell)).work(host)
+        except Exception as exc:
+            # Whatever it is, the host asks for its work by itself.
+            LOG.warning('The queue of cell %s did not take the doorbell of '
+                        'host %s: %s', self._cell.uuid, host, exc)
+            _breaker.failed(self._cell.uuid)
+        else:
+            _breaker.worked(self._cell.uuid)
+
+
+_doorbells: dict[tuple[int, str], Doorbell] = {}
+
+
+def ring(cell: Any, host: str) -> None:
+    """Tell a host that it has work; this neither waits nor fails.
+
+    :param cell: nova.objects.CellMapping that the host belongs to
+    """
+    # By process: a thread does not survive a fork, what it left behind does.
+    key = (os.getpid(), cell.uuid)
+    _doorbells.setdefault(key, Doorbell(cell)).ring(host)

@@ -1,0 +1,58 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Nova's WSGI layer as our controllers use it.
+
+The one place that imports it, beside servers.py for Nova's servers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+from typing import TypeVar
+
+from nova.api import openstack
+from nova.api.openstack import wsgi
+
+Method = TypeVar('Method', bound=Callable[..., Any])
+
+Controller: Any = wsgi.Controller
+ProjectMapper: Any = openstack.ProjectMapper
+
+
+def response(code: int) -> Callable[[Method], Method]:
+    """Say with which status a method answers."""
+    decorator: Callable[[Method], Method] = wsgi.response(code)
+    return decorator
+
+
+def expected_errors(*codes: int) -> Callable[[Method], Method]:
+    """Say which errors a method may answer; any other becomes a 500."""
+    decorator: Callable[[Method], Method] = wsgi.expected_errors(codes)
+    return decorator
+
+
+class Resource(wsgi.Resource):  # type: ignore[misc]
+    """Nova's resource, but for the body.
+
+    A method gets the body as bytes: it is parsed by validation.schema, after
+    policy has been asked.
+    """
+
+    def get_body(self, request: Any) -> tuple[str | None, bytes]:
+        # Nova logs at DEBUG what this returns, and a body holds secrets.
+        return request.get_content_type(), b''
+
+    def _get_request_content(self, body: bytes,
+                             request: Any) -> dict[str, bytes]:
+        if not self._should_have_body(request):
+            return {}
+        return {'body': request.body}
