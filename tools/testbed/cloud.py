@@ -63,8 +63,7 @@ class Cloud:
 
         :param name: ``member``, ``reader``, ``other`` or ``admin``
         """
-        return client.Client(self.nova.url, self.nova.identities[name].token,
-                             self.server_id)
+        return self.nova.client(name, self.server_id)
 
     def start_compute(self) -> None:
         """Start guest-agent-compute; it is not waited for."""
@@ -74,18 +73,9 @@ class Cloud:
         """Start guest-agent-conductor; it is not waited for."""
         self.conductor = self.nova.start_conductor()
 
-    def host_state(self) -> str | None:
-        """Return the compute host's state, None before it is known."""
-        status, body = self.client('admin').request(
-            'GET', '/guest-agent/hosts')
-        states = {host['host']: host['state'] for host in body['hosts']
-                  } if status == 200 else {}
-        return states.get(HOST)
-
     def wait_for_host(self, state: str, timeout: float = 60) -> None:
         """Wait until the compute host is ``up`` or ``down``."""
-        processes.wait_for(lambda: self.host_state() == state, timeout,
-                           f'host {HOST} {state}')
+        self.nova.wait_for_host(HOST, state, timeout)
 
     def mend(self) -> None:
         """Start again what was stopped or killed, and wait until it works."""

@@ -91,6 +91,7 @@ class Demo:
         cloud.prepare([nova.Server(guest.uuid, _HOST)])
         self._note(cloud.start_api(embedded=True))
         self._libvirtd.wait(guest)
+        cloud.wait_for_host(_HOST, 'up')
         self._write_env(cloud, guest.uuid)
 
     def _write_env(self, cloud: nova.Nova, server_id: str) -> None:

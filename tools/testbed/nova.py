@@ -27,6 +27,7 @@ import sqlite3
 import subprocess
 import sys
 
+from tools.testbed import client
 from tools.testbed import identity
 from tools.testbed import mariadb
 from tools.testbed import processes
@@ -115,6 +116,26 @@ class Nova:
     def url(self) -> str:
         """The API's, ending in /v2.1."""
         return f'http://127.0.0.1:{self._port}/v2.1'
+
+    def client(self, name: str, server_id: str) -> client.Client:
+        """Return a client.
+
+        :param name: ``member``, ``reader``, ``other`` or ``admin``
+        :param server_id: the server that it is about
+        """
+        return client.Client(self.url, self.identities[name].token, server_id)
+
+    def wait_for_host(self, host: str, state: str,
+                      timeout: float = 60) -> None:
+        """Wait until a compute host is ``up`` or ``down``."""
+        admin = self.client('admin', '')
+
+        def is_so() -> bool:
+            status, body = admin.request('GET', '/guest-agent/hosts')
+            return status == 200 and (host, state) in [
+                (item['host'], item['state']) for item in body['hosts']]
+
+        processes.wait_for(is_so, timeout, f'host {host} {state}')
 
     def configure(self) -> None:
         """Write nova.conf, api-paste.ini and the table of tokens."""
