@@ -45,8 +45,11 @@ LAUNCH_WINDOW = 60.0
 CLAIM_MARGIN = 0.1
 #: Seconds between two polls: at least, at most, and as a share of the age.
 MIN_GAP, MAX_GAP, GAP_SHARE = 0.02, 2.0, 0.1
-#: Age in seconds at which a running command's pid and start are asked for.
+#: Age in seconds at which a running command's pid and start are asked for, and
+#: seconds between two such looks: at the guest's clock, and at whether only
+#: children of the command still run.
 NOTE_STARTED_AFTER = 0.25
+LOOK_GAP = 5.0
 #: Seconds between two looks at a process tree that was told to end.
 KILL_GAP = 0.2
 #: Centiseconds of guest uptime in a second.
@@ -118,6 +121,8 @@ class Job:
         self._pid: int | None = None
         self._launched_at: float | None = None
         self._is_start_noted = False
+        self._looked_at = float('-inf')
+        self._exited_at: float | None = None
         self._kill_status: str | None = None
         self._killed = 0
         self._kill_by: float | None = None
@@ -245,12 +250,14 @@ class Job:
             return self._go(self._terminate)
         if self._cancelled or self._is_overdue():
             return self._go(self._recover)
-        if not self._is_start_noted and self._age() > NOTE_STARTED_AFTER:
+        if (self._age() > NOTE_STARTED_AFTER
+                and time.monotonic() - self._looked_at > LOOK_GAP):
             return self._go(self._recover)
         return self._gap()
 
     def _recover(self) -> float:
         """Ask the guest's files what became of the command."""
+        self._looked_at = time.monotonic()
         return self._meet(self._lane.launcher().recover(self.uuid))
 
     def _meet(self, outcome: launcher.Outcome) -> float:
@@ -274,8 +281,6 @@ class Job:
                 assert_never(outcome)
 
     def _meet_running(self, running: launcher.Running) -> float:
-        if self._launched_at is None:
-            self._launched_at = time.monotonic()
         age = (running.uptime - running.started) / UPTIME_HZ
         # The guest's clock counts: a paused guest grows no older.
         self._launched_at = time.monotonic() - age
@@ -284,6 +289,8 @@ class Job:
                 self._lane.service, self.uuid, self.attempt, running.pid,
                 running.started, age)
             self._is_start_noted = True
+        if running.has_exited:
+            self._release_streams()
         if self._cancelled:
             self._kill_status = self._kill_status or command.CANCELLED
         elif self._is_overdue():
@@ -291,6 +298,13 @@ class Job:
         if self._kill_status is not None:
             return self._go(self._terminate)
         return self._go(self._watch(), self._gap())
+
+    def _release_streams(self) -> None:
+        """Do not wait for ever for children that hold stdout or stderr."""
+        now = time.monotonic()
+        self._exited_at = self._exited_at or now
+        if now - self._exited_at >= CONF.guest_agent.background_grace:
+            self._lane.launcher().unhold(self.uuid)
 
     def _watch(self) -> Step:
         return self._recover if self._pid is None else self._poll
@@ -340,7 +354,10 @@ class Job:
     def _meet_end(self, ended: launcher.Ended) -> float:
         if ended.never_ran:
             return self._end_as(command.FAILED, error=ended.error)
-        status, error = command.COMPLETED, None
+        status: str = command.COMPLETED
+        error: str | None = None
+        if ended.exitcode is None and ended.signal is None:
+            status, error = command.LOST, DIED
         if self._kill_status is not None and self._killed:
             status = self._kill_status
             error = _KILLED[status] % {

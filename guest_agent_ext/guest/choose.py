@@ -1,0 +1,48 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Which launcher a guest gets."""
+
+from guest_agent_ext import exception
+from guest_agent_ext.guest import agent as guest_agent
+from guest_agent_ext.guest import launcher
+
+_NEEDED = ('guest-exec', 'guest-exec-status')
+
+
+def launcher_for(agent: guest_agent.Agent) -> launcher.PosixLauncher:
+    """Choose by what the agent allows and by what the guest says it is.
+
+    :raises exception.AgentCommandDisabled: the guest does not allow it
+    :raises exception.LauncherUnavailable: there is none for such a guest
+    """
+    enabled = agent.info()
+    for name in _NEEDED:
+        if not enabled.get(name, False):
+            raise exception.AgentCommandDisabled(name)
+    if _system(agent, enabled) == 'mswindows':
+        raise exception.LauncherUnavailable(
+            'Commands cannot be run in Windows guests yet')
+    return launcher.PosixLauncher(agent)
+
+
+def _system(agent: guest_agent.Agent, enabled: dict[str, bool]) -> str | None:
+    """Return what guest-get-osinfo says, None where it says nothing.
+
+    Small POSIX guests have no os-release; a Windows guest always knows.
+    """
+    if not enabled.get('guest-get-osinfo', False):
+        return None
+    try:
+        return agent.osinfo().get('id')
+    except exception.AgentRefused:
+        return None
