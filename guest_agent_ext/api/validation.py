@@ -23,6 +23,7 @@ from collections.abc import Mapping
 import functools
 import json
 from typing import Any
+from typing import cast
 from typing import NoReturn
 
 import jsonschema
@@ -79,7 +80,8 @@ def response_body_schema(body_schema: dict[str, Any]
                 _check_response(body_schema, response)
             return response
 
-        return _noted(wrapper, 'response_body_schemas', body_schema)
+        _note(wrapper, 'response_body_schemas', body_schema)
+        return cast(wsgi.Method, wrapper)
 
     return decorate
 
@@ -101,16 +103,16 @@ def _checked_before(attribute: str, checked: dict[str, Any],
             check(kwargs)
             return method(self, **kwargs)
 
-        return _noted(wrapper, attribute, checked)
+        _note(wrapper, attribute, checked)
+        return cast(wsgi.Method, wrapper)
 
     return decorate
 
 
-def _noted(wrapper: Any, attribute: str, schema: dict[str, Any]) -> Any:
+def _note(wrapper: Any, attribute: str, schema: dict[str, Any]) -> None:
     schemas = nova_validation.Schemas()
     schemas.add_schema(schema, None, None)
     setattr(wrapper, attribute, schemas)
-    return wrapper
 
 
 def _check_response(schema: dict[str, Any], response: Any) -> None:

@@ -1,0 +1,21 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import os
+
+# Before anything imports eventlet: Nova 34 refuses to run on native threads
+# after that, and older ones patch for it where nobody says otherwise.
+os.environ['OS_NOVA_DISABLE_EVENTLET_PATCHING'] = '1'
+
+from nova import monkey_patch  # noqa: E402
+
+monkey_patch.patch()

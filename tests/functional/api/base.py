@@ -1,0 +1,202 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Nova's API with our filter in it, in this process, on SQLite."""
+
+import configparser
+from importlib import metadata
+import json
+import pathlib
+from typing import Any
+
+import fixtures
+import nova.conf
+from nova import context as nova_context
+from nova import objects
+from nova import test
+from nova.compute import power_state
+from nova.compute import vm_states
+from nova.tests import fixtures as nova_fixtures
+from oslo_db.sqlalchemy import enginefacade
+from oslo_utils import uuidutils
+import requests
+
+from guest_agent_ext import command
+from guest_agent_ext.api import breaker
+from guest_agent_ext.api import doorbell
+from guest_agent_ext.api import servers
+from guest_agent_ext.db import commands
+from guest_agent_ext.db import hosts
+from guest_agent_ext.db import migration
+from guest_agent_ext.db import session
+
+CONF = nova.conf.CONF
+
+PASTE_SAMPLE = (pathlib.Path(__file__).parents[3]
+                / 'etc/guest_agent_ext/api-paste.ini.sample')
+HOST = 'compute1'
+PROJECT = nova_fixtures.PROJECT_ID
+OTHER_PROJECT = 'b' * 32
+
+
+def write_paste_config(path: pathlib.Path) -> None:
+    """Write Nova's own api-paste.ini, changed as our sample says."""
+    (nova_paste,) = [
+        file.locate() for file in metadata.files('nova') or ()
+        if file.name == 'api-paste.ini']
+    config = configparser.ConfigParser(interpolation=None)
+    config.read([str(nova_paste), PASTE_SAMPLE])
+    with path.open('w') as file:
+        config.write(file)
+
+
+class Cloud(test.TestCase):  # type: ignore[misc]
+    """A Nova with a server of PROJECT on HOST that a command could run in.
+
+    Nova keeps its fixtures in a test case: start() and stop() make one of it
+    that many tests share.
+    """
+
+    @classmethod
+    def start(cls) -> 'Cloud':
+        cloud = cls('stop')
+        cloud.setUp()
+        return cloud
+
+    def stop(self) -> None:
+        self.tearDown()
+        self.doCleanups()
+
+    def setUp(self) -> None:
+        # It makes errors of warnings that are for Nova to mend.
+        self.patch(nova_fixtures, 'WarningsFixture', fixtures.Fixture)
+        super().setUp()
+        self.directory = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path)
+        self.useFixture(nova_fixtures.RealPolicyFixture())
+        self._connect()
+        self.rung: list[tuple[str, str]] = []
+        self.patch(doorbell, 'ring', lambda cell, host: self.rung.append(
+            (cell.uuid, host)))
+        self.patch(servers, '_breaker', breaker.Breaker(5))
+        self._start_api()
+        self.cell = self.cell_mappings['cell1']
+        hosts.register(self.cell.uuid, HOST, machine_id='machine',
+                       version='1', down_time=60)
+
+    def renew(self) -> None:
+        """Forget what an earlier test did."""
+        self.rung.clear()
+        servers._breaker = breaker.Breaker(5)
+        self.instance = self.make_instance()
+        self.path = commands_of(self.instance.uuid)
+
+    def _connect(self) -> None:
+        self.flags(connection=f'sqlite:///{self.directory}/api.sqlite',
+                   group='guest_agent_database')
+        self.patch(session, '_context_manager',
+                   enginefacade.transaction_context())
+        session.configure(CONF)
+        migration.sync()
+        self.addCleanup(session.get_engine().dispose)
+
+    def _start_api(self) -> None:
+        paste_config = self.directory / 'api-paste.ini'
+        write_paste_config(paste_config)
+        self.flags(api_paste_config=str(paste_config), group='wsgi')
+        self.flags(response_validation='error', group='api')
+        api = self.useFixture(nova_fixtures.OSAPIFixture())
+        self.endpoint = api.base_url.removesuffix('/v2.1')
+
+    def patch(self, module: Any, name: str, value: Any) -> None:
+        self.useFixture(fixtures.MockPatchObject(module, name, value))
+
+    def make_instance(self, project_id: str = PROJECT,
+                      channel: str = 'yes', **values: Any) -> Any:
+        """Make a server as if Nova had built it."""
+        context = nova_context.get_admin_context()
+        with nova_context.target_cell(context, self.cell) as cell_context:
+            instance = objects.Instance(cell_context, **dict({
+                'uuid': uuidutils.generate_uuid(), 'project_id': project_id,
+                'user_id': 'fake', 'host': HOST,
+                'vm_state': vm_states.ACTIVE, 'task_state': None,
+                'power_state': power_state.RUNNING, 'locked': False,
+                'system_metadata': {'image_hw_qemu_guest_agent': channel},
+            }, **values))
+            instance.create()
+        objects.InstanceMapping(
+            context, instance_uuid=instance.uuid, project_id=project_id,
+            cell_mapping=self.cell, user_id='fake',
+            queued_for_delete=False).create()
+        return instance
+
+    def request(self, method: str, path: str, body: Any = None, *,
+                user: str = 'fake', project_id: str = PROJECT,
+                roles: str = 'reader,member', raw: bytes | None = None,
+                headers: dict[str, str] | None = None,
+                version: str = '/v2.1') -> Any:
+        """Send a request.
+
+        :param body: sent as JSON, unless ``raw`` is
+        :param version: what stands before the path
+        :returns: requests.Response
+        """
+        data = json.dumps(body).encode() if body is not None else raw
+        return requests.request(
+            method, self.endpoint + version + path, data=data, headers=dict({
+                'Content-Type': 'application/json', 'X-Auth-User': user,
+                'X-Auth-Project-Id': project_id, 'X-Roles': roles,
+            }, **headers or {}))
+
+    def get(self, path: str, **kwargs: Any) -> Any:
+        return self.request('GET', path, **kwargs)
+
+    def admin_get(self, path: str, **kwargs: Any) -> Any:
+        return self.get(path, user='admin', roles='admin,member,reader',
+                        **kwargs)
+
+    def post(self, arguments: Any = None, *, path: str | None = None,
+             **kwargs: Any) -> Any:
+        """Ask for a command."""
+        if arguments is None:
+            arguments = {'command': ['id']}
+        return self.request('POST', path or self.path, body_of(arguments),
+                            **kwargs)
+
+    def end(self, uuid: str, status: str = command.COMPLETED,
+            **values: Any) -> None:
+        """Have a command started and ended as its host would."""
+        commands.claim(uuid, attempt='attempt', cell_uuid=self.cell.uuid,
+                       host=HOST, boot_id='boot', ticket=1, window=1.0,
+                       grace=600)
+        commands.note_started(uuid, attempt='attempt', pid=7,
+                              started_uptime=1, age=0.0)
+        commands.finish(uuid, attempt='attempt', status=status,
+                        values=dict({'pid': 7, 'exitcode': 0}, **values),
+                        age=0.0)
+
+
+def commands_of(uuid: str) -> str:
+    return f'/servers/{uuid}/guest-agent/commands'
+
+
+def body_of(arguments: Any) -> dict[str, Any]:
+    return {'command': {'type': 'exec', 'arguments': arguments}}
+
+
+def message_of(response: Any, code: int, name: str) -> str:
+    """Return the message of a fault that must be this one."""
+    fault = response.json()
+    assert response.status_code == code, (response.status_code, fault)
+    assert fault[name]['code'] == code
+    message: str = fault[name]['message']
+    return message
