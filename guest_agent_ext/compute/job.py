@@ -79,7 +79,7 @@ class Lane(Protocol):
     service: rpcapi.Service
     conductor: rpcapi.ConductorAPI
 
-    def launcher(self) -> launcher.PosixLauncher:
+    def guest(self) -> launcher.PosixLauncher:
         """Return the guest's launcher.
 
         :raises exception.GuestError: there is none
@@ -213,7 +213,7 @@ class Job:
             return self._go(self._fence)
         self._sends += 1
         try:
-            self._pid = self._lane.launcher().launch(self._order())
+            self._pid = self._lane.guest().launch(self._order())
         except exception.GuestError as error:
             if not error.may_have_run:
                 self._sends -= 1
@@ -234,7 +234,7 @@ class Job:
         """Ask the agent for the end of the launcher that it started."""
         assert self._pid is not None
         try:
-            outcome = self._lane.launcher().poll(self._pid)
+            outcome = self._lane.guest().poll(self._pid)
         except exception.AgentRefused:
             # The agent was restarted, or its record was read by a call
             # whose answer was lost: the guest's files know.
@@ -242,6 +242,8 @@ class Job:
             return self._go(self._recover)
         if outcome is None:
             return self._wait()
+        # That launcher has ended, and the agent has forgotten it.
+        self._pid = None
         return self._meet(outcome)
 
     def _wait(self) -> float:
@@ -258,7 +260,7 @@ class Job:
     def _recover(self) -> float:
         """Ask the guest's files what became of the command."""
         self._looked_at = time.monotonic()
-        return self._meet(self._lane.launcher().recover(self.uuid))
+        return self._meet(self._lane.guest().recover(self.uuid))
 
     def _meet(self, outcome: launcher.Outcome) -> float:
         """Do what follows from what the guest says."""
@@ -304,14 +306,14 @@ class Job:
         now = time.monotonic()
         self._exited_at = self._exited_at or now
         if now - self._exited_at >= CONF.guest_agent.background_grace:
-            self._lane.launcher().unhold(self.uuid)
+            self._lane.guest().unhold(self.uuid)
 
     def _watch(self) -> Step:
         return self._recover if self._pid is None else self._poll
 
     def _terminate(self) -> float:
         """Kill the process tree: SIGTERM, and SIGKILL after the grace."""
-        posix = self._lane.launcher()
+        posix = self._lane.guest()
         now = time.monotonic()
         if self._kill_by is None:
             self._killed = posix.signal_tree(self.uuid, 'TERM')
@@ -343,7 +345,7 @@ class Job:
             if self._sends:
                 return self._end_as(command.LOST, error=REBOOTED)
             return self._end_unstarted()
-        return self._meet(self._lane.launcher().fence(self.uuid))
+        return self._meet(self._lane.guest().fence(self.uuid))
 
     def _end_unstarted(self) -> float:
         if self._cancelled:

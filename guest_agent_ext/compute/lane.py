@@ -146,13 +146,13 @@ class Lane:
 
     # What jobs use.
 
-    def launcher(self) -> launcher.PosixLauncher:
+    def guest(self) -> launcher.PosixLauncher:
         if self._launcher is None:
             self._launcher = choose.launcher_for(self._agent)
         return self._launcher
 
     def probe(self) -> launcher.Probe:
-        probe = self.launcher().probe()
+        probe = self.guest().probe()
         with self._changed:
             strays = set(probe.ids) - self._jobs.keys() - set(
                 self._acknowledged)
@@ -164,9 +164,9 @@ class Lane:
         return probe
 
     def clear(self, uuid: str) -> None:
-        outcome = self.launcher().fence(uuid)
+        outcome = self.guest().fence(uuid)
         if isinstance(outcome, launcher.Running):
-            self.launcher().signal_tree(uuid, 'KILL')
+            self.guest().signal_tree(uuid, 'KILL')
         self.acknowledge(uuid)
 
     def acknowledge(self, uuid: str) -> None:
@@ -293,7 +293,7 @@ class Lane:
             del self._acknowledged[:RELEASE_BATCH]
         # What fails here is found again by a later probe of the guest.
         self._check_well()
-        self.launcher().release(batch)
+        self.guest().release(batch)
 
     def _guarded(self, task: Callable[[], None]) -> None:
         try:
