@@ -46,7 +46,7 @@ class Cloud:
     """
 
     nova: nova.Nova
-    libvirtd: libvirtd.Libvirtd
+    hypervisor: libvirtd.Libvirtd
     rabbitmq: rabbitmq.RabbitMQ
     mariadb: mariadb.MariaDB
     guest: libvirtd.Guest
@@ -79,7 +79,7 @@ class Cloud:
 
     def mend(self) -> None:
         """Start again what was stopped or killed, and wait until it works."""
-        for daemon in (self.rabbitmq, self.mariadb, self.libvirtd):
+        for daemon in (self.rabbitmq, self.mariadb, self.hypervisor):
             daemon.process.resume()
             if not daemon.process.alive:
                 daemon.start()
@@ -92,6 +92,11 @@ class Cloud:
         if not self.compute.alive:
             self.start_compute()
         self.wait_for_host('up')
+
+    def stop_services(self) -> None:
+        """Stop the three services of Nova and ours."""
+        for process in (self.compute, self.conductor, self.api):
+            process.stop()
 
     @contextlib.contextmanager
     def server(self, **columns: object) -> Iterator[None]:
@@ -145,8 +150,7 @@ def running(directory: pathlib.Path, cache: pathlib.Path,
             compute_api, hypervisor, broker, database, guest,
             compute_api.start_api(), compute_api.start_conductor(),
             compute_api.start_compute(HOST))
-        for name in ('api', 'conductor', 'compute'):
-            stack.callback(lambda name=name: getattr(cloud, name).stop())
+        stack.callback(cloud.stop_services)
         hypervisor.wait(guest)
         cloud.wait_for_host('up')
         yield cloud
