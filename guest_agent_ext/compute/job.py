@@ -24,7 +24,7 @@ the guest says decides: it holds the lock, the process and the result.
 import base64
 from collections.abc import Callable
 import time
-from typing import assert_never
+from typing import Literal
 from typing import Protocol
 import uuid as uuid_module
 
@@ -279,8 +279,6 @@ class Job:
                 return self._end_unstarted()
             case launcher.Died():
                 return self._end_as(command.LOST, error=DIED)
-            case _:
-                assert_never(outcome)
 
     def _meet_running(self, running: launcher.Running) -> float:
         age = (running.uptime - running.started) / UPTIME_HZ
@@ -426,14 +424,19 @@ class Job:
             keep_end=claim['output_keep'])
 
 
+#: What of an end may be unknown.
+_OPTIONAL: tuple[Literal['exitcode', 'signal', 'out_bytes', 'err_bytes'],
+                 ...] = ('exitcode', 'signal', 'out_bytes', 'err_bytes')
+
+
 def _result(ended: launcher.Ended) -> rpcapi.End:
     result: rpcapi.End = {
         'pid': ended.pid,
         'out_data': base64.b64encode(ended.out).decode(),
         'err_data': base64.b64encode(ended.err).decode(),
     }
-    for name in ('exitcode', 'signal', 'out_bytes', 'err_bytes'):
+    for name in _OPTIONAL:
         value = getattr(ended, name)
         if value is not None:
-            result[name] = value  # type: ignore[literal-required]
+            result[name] = value
     return result

@@ -78,7 +78,8 @@ class Lane:
         self.service = service
         self._guests = guests
         self._on_idle = on_idle
-        self._agent = agent.Agent(guests, uuid)
+        self._agent = agent.Agent(
+            guests, uuid, CONF.guest_agent.agent_timeout)
         self._launcher: launcher.PosixLauncher | None = None
         self._jobs: dict[str, job.Job] = {}
         self._acknowledged: list[str] = []

@@ -102,8 +102,8 @@ class ComputeManager:
             lanes = list(self._lanes.values())
         for item in lanes:
             item.stop()
-        for waited_for in (*lanes, stopper):
-            waited_for.join(max(0.0, deadline - time.monotonic()))
+        for join in (*(item.join for item in lanes), stopper.join):
+            join(max(0.0, deadline - time.monotonic()))
         self._guests.close()
 
     def _report_forever(self) -> None:

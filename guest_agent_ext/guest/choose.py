@@ -28,7 +28,7 @@ def launcher_for(agent: guest_agent.Agent) -> launcher.PosixLauncher:
     enabled = agent.info()
     for name in _NEEDED:
         if not enabled.get(name, False):
-            raise exception.AgentCommandDisabled(name)
+            raise exception.AgentCommandDisabled()
     if _system(agent, enabled) == 'mswindows':
         raise exception.LauncherUnavailable(
             'Commands cannot be run in Windows guests yet')
