@@ -64,7 +64,8 @@ def query_schema(parameters: dict[str, Any]
             bad_request('The query string must be UTF-8')
         error = _best_error(parameters, query)
         if error is not None:
-            bad_request(_describe(error, 'The query'))
+            # Below a parameter's name there is but the list of its values.
+            bad_request(_describe(error, 'The query', depth=1))
 
     return _checked_before('request_query_schemas', parameters, check)
 
@@ -187,13 +188,15 @@ def _best_error(schema: dict[str, Any], value: Any) -> Any:
     return jsonschema_exc.best_match(errors)
 
 
-def _describe(error: Any, whole: str) -> str:
+def _describe(error: Any, whole: str, depth: int | None = None) -> str:
     """Say which field is wrong, with which value, and what is accepted.
 
     :param whole: what to call that which was checked
+    :param depth: how many names of a path are told
     """
     names, must = _PROBLEMS[error.validator](error)
-    message = '%s %s' % (_field([*error.absolute_path, *names]) or whole, must)
+    path = [*error.absolute_path, *names][:depth]
+    message = '%s %s' % (_field(path) or whole, must)
     if not names and _may_be_shown(error):
         message += ', not ' + _shown(error.instance)
     return message
