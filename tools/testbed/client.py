@@ -12,6 +12,8 @@
 
 """A tenant with nothing but HTTP."""
 
+from collections.abc import Mapping
+import dataclasses
 import json
 import time
 from typing import Any
@@ -19,6 +21,15 @@ import urllib.error
 import urllib.request
 
 ENDED = ('COMPLETED', 'FAILED', 'TIMED_OUT', 'CANCELLED', 'LOST')
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What came back, whatever its status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Client:
@@ -32,22 +43,35 @@ class Client:
         self._token = token
         self.server_id = server_id
 
+    def send(self, method: str, path: str, body: Any = None,
+             headers: Mapping[str, str] | None = None) -> Answer:
+        """Send a request for a path below ``compute_url``.
+
+        :param body: bytes go as they are, anything else as JSON
+        """
+        data = body
+        if body is not None and not isinstance(body, bytes):
+            data = json.dumps(body).encode()
+        request = urllib.request.Request(
+            self._compute_url + path, method=method, data=data,
+            headers={'X-Auth-Token': self._token,
+                     'Content-Type': 'application/json', **(headers or {})})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return Answer(response.status, dict(response.headers),
+                              response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, dict(error.headers), error.read())
+
     def request(self, method: str, path: str,
                 body: Any = None) -> tuple[int, Any]:
         """Send a request for a path below ``compute_url``.
 
         :returns: status and decoded body
         """
-        request = urllib.request.Request(
-            self._compute_url + path, method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={'X-Auth-Token': self._token,
-                     'Content-Type': 'application/json'})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                return response.status, _decoded(response.read())
-        except urllib.error.HTTPError as error:
-            return error.code, _decoded(error.read())
+        answer = self.send(method, path, body)
+        return answer.status, json.loads(answer.body) if answer.body else None
 
     @property
     def commands(self) -> str:
@@ -90,7 +114,3 @@ class Client:
 
     def sh(self, script: str, **arguments: Any) -> dict[str, Any]:
         return self.run('/bin/sh', '-c', script, **arguments)
-
-
-def _decoded(body: bytes) -> Any:
-    return json.loads(body) if body else None

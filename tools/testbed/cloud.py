@@ -24,6 +24,7 @@ import pathlib
 import pymysql
 
 from tools.testbed import client
+from tools.testbed import keystone
 from tools.testbed import libvirtd
 from tools.testbed import mariadb
 from tools.testbed import nova
@@ -135,6 +136,9 @@ def running(directory: pathlib.Path, cache: pathlib.Path,
     :param cache: where the guest's image is kept
     """
     with contextlib.ExitStack() as stack:
+        authority = keystone.Keystone(directory / 'keystone')
+        stack.callback(authority.stop)
+        identities = authority.start()
         hypervisor = libvirtd.Libvirtd(directory / 'libvirt', cache)
         hypervisor.start()
         stack.callback(hypervisor.stop)
@@ -142,7 +146,8 @@ def running(directory: pathlib.Path, cache: pathlib.Path,
         hypervisor.boot(guest)
         compute_api = nova.Nova(
             directory / 'nova', nova.Databases.on_mariadb(database),
-            broker.transport_url(), processes.free_port(), OPTIONS)
+            broker.transport_url(), processes.free_port(), identities,
+            {**OPTIONS, 'keystone_authtoken': authority.authtoken()})
         compute_api.configure()
         compute_api.configure_compute(HOST, hypervisor.uri)
         compute_api.prepare([nova.Server(guest.uuid, HOST)])

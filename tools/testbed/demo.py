@@ -18,6 +18,7 @@ import json
 import pathlib
 import shutil
 
+from tools.testbed import identity
 from tools.testbed import libvirtd
 from tools.testbed import nova
 from tools.testbed import processes
@@ -86,6 +87,7 @@ class Demo:
         directory = self._directory / 'nova'
         cloud = nova.Nova(
             directory, nova.Databases.on_sqlite(directory), 'fake:///', port,
+            identity.make(),
             {'guest_agent': {'connection_uri': self._libvirtd.uri}})
         cloud.configure()
         cloud.prepare([nova.Server(guest.uuid, _HOST)])

@@ -82,12 +82,12 @@ class Server:
 
     :ivar uuid: its domain's too
     :ivar host: the compute host that it is on
+    :ivar agent: whether its image has the property for the guest agent
     """
 
     uuid: str
     host: str
     name: str = 'guest'
-    project_id: str = 'demo'
     agent: bool = True
 
 
@@ -98,19 +98,22 @@ class Nova:
     :param databases: where its tables are
     :param transport_url: the cell's message queue
     :param port: the loopback port of its API
-    :param options: more for nova.conf, by section
-    :ivar identities: who may use it, by what they are for
+    :param identities: who uses it, by what they are for; what stands in for
+        Keystone knows them, unless there is one
+    :param options: more for nova.conf, by section; with
+        ``keystone_authtoken`` that Keystone is asked who a token belongs to
     """
 
     def __init__(self, directory: pathlib.Path, databases: Databases,
                  transport_url: str, port: int,
-                 options: Sections | None = None) -> None:
+                 identities: Mapping[str, identity.Identity],
+                 options: Sections) -> None:
         self.directory = directory
-        self.identities = identity.make()
+        self.identities = identities
         self._databases = databases
         self._transport_url = transport_url
         self._port = port
-        self._options = options or {}
+        self._options = options
 
     @property
     def url(self) -> str:
@@ -142,8 +145,9 @@ class Nova:
         self.directory.mkdir(parents=True, exist_ok=True)
         identity.write(self.directory / 'tokens.json', self.identities)
         _write(self.directory / 'nova.conf', self._sections())
-        _write(self.directory / 'api-paste.ini',
-               paste(self.directory / 'tokens.json'))
+        _write(self.directory / 'api-paste.ini', merge(
+            _paste(), {} if 'keystone_authtoken' in self._options
+            else _stand_in(self.directory / 'tokens.json')))
 
     def configure_compute(self, host: str, libvirt_uri: str) -> None:
         """Write the configuration of a compute host, which has no database.
@@ -157,10 +161,12 @@ class Nova:
              'guest_agent': {'connection_uri': libvirt_uri}}))
 
     def prepare(self, servers: Sequence[Server]) -> None:
-        """Make the tables, the cells and these servers, where missing."""
+        """Make the tables, the cells and these servers of the member's."""
         self._run('tools.testbed.prepare', json.dumps(
-            [self._databases.cell0,
-             [dataclasses.asdict(server) for server in servers]]))
+            {'cell0': self._databases.cell0,
+             'project_id': self.identities['member'].project_id,
+             'user_id': self.identities['member'].user_id,
+             'servers': [dataclasses.asdict(item) for item in servers]}))
 
     def start_api(self, *, embedded: bool = False) -> processes.Process:
         """Start the API, and wait until it accepts connections.
@@ -170,9 +176,10 @@ class Nova:
         """
         process = processes.start(
             'nova-api', [sys.executable, '-m', 'tools.testbed.serve',
-                         str(self.directory), str(self._port),
+                         'nova.wsgi.osapi_compute', str(self._port),
                          *(['--embedded'] if embedded else [])],
-            self.directory / 'nova-api.log')
+            self.directory / 'nova-api.log',
+            {'OS_NOVA_CONFIG_DIR': str(self.directory)})
         processes.wait_for(lambda: processes.listening(self._port), 60,
                            'the API', process)
         return process
@@ -230,22 +237,21 @@ def merge(*layers: Sections) -> dict[str, dict[str, object]]:
     return merged
 
 
-def paste(tokens: pathlib.Path) -> Sections:
+def _paste() -> Sections:
     """Return Nova's paste configuration with the extension in it.
 
-    What the documentation tells an operator to do, done to the stock file;
-    and ``authtoken`` replaced.
-
-    :param tokens: the table of tokens
+    What the documentation tells an operator to do, done to the stock file.
     """
     stock, sample = _read(_STOCK_PASTE), _read(_SAMPLE_PASTE)
-    layers: list[Sections] = [
+    return merge(
         {section: dict(stock[section]) for section in stock.sections()},
-        {section: dict(sample[section]) for section in sample.sections()},
-        {'filter:authtoken': {
-            'paste.filter_factory': 'tools.testbed.identity:filter_factory',
-            'tokens': tokens}}]
-    return merge(*layers)
+        {section: dict(sample[section]) for section in sample.sections()})
+
+
+def _stand_in(tokens: pathlib.Path) -> Sections:
+    return {'filter:authtoken': {
+        'paste.filter_factory': 'tools.testbed.identity:filter_factory',
+        'tokens': tokens}}
 
 
 def _read(path: pathlib.Path) -> configparser.RawConfigParser:

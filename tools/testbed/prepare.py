@@ -48,7 +48,7 @@ _FLAVOR = {
 
 def main() -> None:
     nova_conf, argument = sys.argv[1:]
-    cell0_database, servers = json.loads(argument)
+    wanted = json.loads(argument)
     config.parse_args(['prepare', '--config-file', nova_conf])
     objects.register_all()
     nova_migration.db_sync(database='api')
@@ -56,12 +56,14 @@ def main() -> None:
     migration.sync()
     context = nova_context.get_admin_context()
     _cell(context, 'cell0', objects.CellMapping.CELL0_UUID,
-          cell0_database, 'none:///')
+          wanted['cell0'], 'none:///')
     cell = _cell(context, 'cell1', uuidutils.generate_uuid(),
                  CONF.database.connection, CONF.transport_url)
     flavor = _flavor(context)
-    for server in servers:
-        _server(context, cell, flavor, server)
+    for server in wanted['servers']:
+        owned = dict(server, project_id=wanted['project_id'],
+                     user_id=wanted['user_id'])
+        _server(context, cell, flavor, owned)
 
 
 def _cell(context: Any, name: str, uuid: str, database: str,
@@ -94,7 +96,7 @@ def _server(context: Any, cell: Any, flavor: Any,
         _instance(cell_context, flavor, server).create()
     objects.InstanceMapping(
         context, instance_uuid=server['uuid'], cell_mapping=cell,
-        project_id=server['project_id'], user_id='demo-user',
+        project_id=server['project_id'], user_id=server['user_id'],
         queued_for_delete=False).create()
 
 
@@ -115,8 +117,8 @@ def _instance(context: Any, flavor: Any, server: dict[str, Any]) -> Any:
             network_info=network_model.NetworkInfo()),
         display_name=server['name'],
         hostname=server['name'], project_id=server['project_id'],
-        user_id='demo-user', host=server['host'], launched_on=server['host'],
-        launched_at=timeutils.utcnow(),
+        user_id=server['user_id'], host=server['host'],
+        launched_on=server['host'], launched_at=timeutils.utcnow(),
         vm_state=vm_states.ACTIVE, power_state=power_state.RUNNING,
         image_ref=uuidutils.generate_uuid(), system_metadata=properties,
         metadata={}, flavor=flavor, old_flavor=None, new_flavor=None,

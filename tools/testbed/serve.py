@@ -10,12 +10,11 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Nova's API over HTTP, alone or with the extension's services beside it.
+"""A WSGI application of OpenStack's over HTTP, on a loopback port.
 
-Run as ``python -m tools.testbed.serve DIRECTORY PORT [--embedded]``. The API
-is the application that nova-api's WSGI entry point makes. Embedded, the
-conductor and the compute service are threads of the same process, and the
-message queue is oslo.messaging's in memory.
+Run as ``python -m tools.testbed.serve MODULE PORT [--embedded]``, where MODULE
+is the entry point that a real web server would load. Embedded, the
+extension's conductor and compute service are threads of the same process.
 """
 
 import argparse
@@ -23,7 +22,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 import importlib
 import json
-import os
 import signal
 import socketserver
 import sys
@@ -43,44 +41,38 @@ class _Server(socketserver.ThreadingMixIn, simple_server.WSGIServer):
 
 class _Handler(simple_server.WSGIRequestHandler):
     def log_message(self, *args: Any) -> None:
-        """Say nothing: Nova logs its requests itself."""
+        """Say nothing: the applications log their requests themselves."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument('directory')
+    parser.add_argument('module')
     parser.add_argument('port', type=int)
     parser.add_argument('--embedded', action='store_true')
     arguments = parser.parse_args()
+    sys.argv = sys.argv[:1]  # the application parses it too
+    application = importlib.import_module(arguments.module).application
     server = simple_server.make_server(
-        '127.0.0.1', arguments.port,
-        _with_networking(_load(arguments.directory)), _Server, _Handler)
+        '127.0.0.1', arguments.port, _with_networking(application), _Server,
+        _Handler)
     services = _embedded_services() if arguments.embedded else []
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, frame: stopping.set())
-    for item in services:
-        item.start()
+    for service in services:
+        service.start()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     stopping.wait()
-    for item in reversed(services):
-        item.stop()
+    for service in reversed(services):
+        service.stop()
     server.shutdown()
-
-
-def _load(directory: str) -> Application:
-    os.environ['OS_NOVA_CONFIG_DIR'] = directory
-    sys.argv = ['nova-api']  # Nova parses it
-    module = importlib.import_module('nova.wsgi.osapi_compute')
-    application: Application = module.application
-    return application
 
 
 def _embedded_services() -> list[Any]:
     # Not before Nova's entry point: that wants to be the first to import
     # what decides between native threads and eventlet.
     from tools.testbed import embedded
-    return embedded.services()
+    return list(embedded.services())
 
 
 def _with_networking(application: Application) -> Application:
