@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from tests.integration import client as http
+from tools.testbed import client as http
 
 KEPT = 102400
 

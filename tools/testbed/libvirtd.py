@@ -216,7 +216,8 @@ class Libvirtd:
             *(f'mkdir -p {path}' for _, path in directories),
             *(f'mount --bind {shlex.quote(str(self._directory / own))} {path}'
               for own, path in (*directories, *accounts)),
-            'exec libvirtd'])
+            'exec libvirtd --pid-file '
+            + shlex.quote(str(self._directory / 'libvirtd.pid'))])
 
     def _answers(self) -> bool:
         try:
