@@ -19,12 +19,12 @@ import pathlib
 from typing import Any
 
 import fixtures
-import nova.conf
 from nova import context as nova_context
 from nova import objects
 from nova import test
 from nova.compute import power_state
 from nova.compute import vm_states
+import nova.conf
 from nova.tests import fixtures as nova_fixtures
 from oslo_db.sqlalchemy import enginefacade
 from oslo_utils import uuidutils
@@ -115,7 +115,7 @@ class Cloud(test.TestCase):  # type: ignore[misc]
         self.flags(api_paste_config=str(paste_config), group='wsgi')
         self.flags(response_validation='error', group='api')
         api = self.useFixture(nova_fixtures.OSAPIFixture())
-        self.endpoint = api.base_url.removesuffix('/v2.1')
+        self.endpoint = api.base_url.removesuffix(':80/v2.1')
 
     def patch(self, module: Any, name: str, value: Any) -> None:
         self.useFixture(fixtures.MockPatchObject(module, name, value))
