@@ -163,6 +163,8 @@ def test_exit_codes(guest: Guest, code: int) -> None:
 def test_signals(guest: Guest, number: int) -> None:
     ended = guest.sh(f'ulimit -c 0; kill -{number} $$')
     assert (ended.exitcode, ended.signal) == (None, number)
+    # The shell's own word on it ("Killed") is not the command's output.
+    assert (ended.err, ended.err_bytes) == (b'', 0)
 
 
 @pytest.mark.parametrize(('argv', 'values', 'word'), [

@@ -115,6 +115,8 @@ err_keeper=$!
 witness </dev/null >/dev/null 2>&1 &
 
 # The command, in the foreground: shells have background jobs ignore SIGINT.
+# What this shell says when a signal ends the command goes nowhere.
+exec 8>&2 2>/dev/null
 (
     read -r pid _ _ shell _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ start _ \
         </proc/self/stat
@@ -122,7 +124,7 @@ witness </dev/null >/dev/null 2>&1 &
     while read -r _ _ state _ <"/proc/$shell/stat"; [ "$state" != T ]; do
         :
     done
-    exec >"$own.1" 2>"$own.2"
+    exec >"$own.1" 2>"$own.2" 8>&-
     echo "$pid $start" >"$own.pid" || exit 126
     cd "$cwd" || exit 126
     # By this mark its whole tree is found.
@@ -145,4 +147,4 @@ witness </dev/null >/dev/null 2>&1 &
 read -r result <"$own.result" || { echo died; exit; }
 echo "ended $result"
 cat "$own.stdout"
-cat "$own.stderr" >&2
+cat "$own.stderr" >&8
