@@ -72,7 +72,10 @@ class Keystone:
                 ['db_sync'],
                 ['fernet_setup', '--keystone-user=root',
                  '--keystone-group=root'],
-                ['bootstrap', f'--bootstrap-password={self._password}']):
+                # Nova's middleware looks for Keystone in the catalog.
+                ['bootstrap', '--bootstrap-region-id=testbed',
+                 f'--bootstrap-internal-url={self.url}',
+                 f'--bootstrap-password={self._password}']):
             self._manage(arguments)
         self._process = processes.start(
             'keystone', [sys.executable, '-m', 'tools.testbed.serve',
