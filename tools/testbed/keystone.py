@@ -31,6 +31,9 @@ connection = sqlite:///{directory}/keystone.sqlite?timeout=30
 key_repository = {directory}/keys
 [credential]
 key_repository = {directory}/credential-keys
+[identity]
+# The passwords are random: slow hashes would protect nothing.
+password_hash_rounds = 4
 [token]
 expiration = 86400
 """
