@@ -295,6 +295,17 @@ def test_running_command_is_known_with_pid_and_start(guest: Guest) -> None:
     assert (ended.signal, ended.pid) == (signal.SIGKILL, running.pid)
 
 
+def test_command_that_ends_under_our_eyes_never_seems_to_have_died(
+        guest: Guest) -> None:
+    order = guest.order('/bin/sleep', '0.3')
+    guest.launcher.launch(order)
+    deadline = time.monotonic() + 20
+    while not isinstance(outcome := guest.launcher.recover(order.id),
+                         launcher.Ended):
+        assert not isinstance(outcome, launcher.Died)
+        assert time.monotonic() < deadline
+
+
 def test_launcher_killed_before_its_record_died(guest: Guest) -> None:
     order = guest.order('sleep', '30')
     pid = guest.launcher.launch(order)

@@ -32,13 +32,16 @@ fi
 read -r shell <"$own"
 [ "$shell" = fence ] && { echo fenced; exit; }
 
-if [ -s "$own.result" ]; then
+tell_end() {
+    [ -s "$own.result" ] || return
     read -r result <"$own.result"
     echo "ended $result"
     cat "$own.stdout"
     cat "$own.stderr" >&2
     exit
-fi
+}
+
+tell_end
 
 # The pid of a launcher may be another's by now: its arguments name the id.
 alive=
@@ -49,7 +52,12 @@ read -r uptime _ </proc/uptime
 uptime=${uptime%.*}${uptime#*.}
 pid=- start=-
 [ -s "$own.pid" ] && read -r pid start <"$own.pid"
-[ -n "$alive" ] || { echo died; exit; }
+if [ -z "$alive" ]; then
+    # It may have ended since the first look.
+    tell_end
+    echo died
+    exit
+fi
 state=-
 { read -r line <"/proc/$pid/stat"; } 2>/dev/null && {
     state=${line##*) }
