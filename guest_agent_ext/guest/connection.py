@@ -17,15 +17,16 @@ requests of one connection at once, and a guest that hangs keeps its place for
 as long as the call's timeout.
 """
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from concurrent import futures
 import contextlib
 import functools
 import json
 import re
 import threading
+import time
 from typing import Any
 
 import libvirt
@@ -57,53 +58,36 @@ _STATES = {
 
 # Of newer libvirts; older bindings have no names for them.
 _AGENT_COMMAND_TIMEOUT = 112
-_AGENT_COMMAND_FAILED = 113
-
-_Error = Callable[[str], exception.GuestError]
-
-
-def _plain(kind: type[exception.GuestError],
-           may_have_run: bool) -> _Error:
-    return lambda text: kind(may_have_run=may_have_run)
-
-
-def _refused(text: str) -> exception.GuestError:
-    """Take the agent's own words out of libvirt's."""
-    words = re.sub(r"^.*?unable to execute QEMU agent command '[^']*': ", '',
-                   text, flags=re.DOTALL)
-    if 'has been disabled' in words:
-        return exception.AgentCommandDisabled()
-    return exception.AgentRefused(f'The guest agent refused: {words}')
-
 
 #: What libvirt's errors mean, the first that fits: code, words of the message,
-#: and what to raise.
-_ERRORS: Sequence[tuple[int, str, _Error]] = (
-    (libvirt.VIR_ERR_NO_DOMAIN, '',
-     _plain(exception.DomainNotFound, False)),
+#: what to raise, and whether the agent may have had the request. A refusal by
+#: the agent is told by its words alone, in libvirts old and new.
+_ERRORS: Sequence[tuple[int, str, type[exception.GuestError], bool]] = (
+    (libvirt.VIR_ERR_NO_DOMAIN, '', exception.DomainNotFound, False),
     (libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, '',
-     _plain(exception.AgentNotConfigured, False)),
+     exception.AgentNotConfigured, False),
     (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, 'not connected',
-     _plain(exception.AgentNotConnected, False)),
+     exception.AgentNotConnected, False),
     (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, 'disappeared',
-     _plain(exception.AgentNotConnected, True)),
+     exception.AgentNotConnected, True),
+    # Before a request the agent is asked to show that it listens.
+    (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, 'synchronization',
+     exception.AgentUnresponsive, False),
     (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, '',
-     _plain(exception.AgentUnresponsive, True)),
-    (libvirt.VIR_ERR_AGENT_UNSYNCED, '',
-     _plain(exception.AgentUnresponsive, True)),
-    (_AGENT_COMMAND_TIMEOUT, '', _plain(exception.AgentUnresponsive, True)),
-    (_AGENT_COMMAND_FAILED, '', _refused),
-    (libvirt.VIR_ERR_OPERATION_TIMEOUT, '',
-     _plain(exception.AgentBusy, False)),
-    (libvirt.VIR_ERR_INTERNAL_ERROR, 'client socket is closed',
-     _plain(exception.HypervisorUnavailable, False)),
-    (libvirt.VIR_ERR_INTERNAL_ERROR, 'unable to execute QEMU agent command',
-     _refused),
-    (libvirt.VIR_ERR_SYSTEM_ERROR, 'Unable to encode message payload',
-     _plain(exception.AgentReplyTooLarge, True)),
-    (libvirt.VIR_ERR_RPC, 'Unable to encode message payload',
-     _plain(exception.AgentReplyTooLarge, True)),
+     exception.AgentUnresponsive, True),
+    (libvirt.VIR_ERR_AGENT_UNSYNCED, '', exception.AgentUnresponsive, False),
+    (_AGENT_COMMAND_TIMEOUT, '', exception.AgentUnresponsive, True),
+    (libvirt.VIR_ERR_OPERATION_TIMEOUT, '', exception.AgentBusy, False),
+    (libvirt.VIR_ERR_SYSTEM_ERROR, 'encode message payload',
+     exception.AgentReplyTooLarge, True),
+    (libvirt.VIR_ERR_RPC, 'encode message payload',
+     exception.AgentReplyTooLarge, True),
 )
+
+#: What libvirt puts before the agent's own words.
+_REFUSAL = re.compile(r"QEMU agent command '[^']*': (.*)", re.DOTALL)
+#: Characters of them that are passed on.
+_REFUSAL_LENGTH = 500
 
 
 class Connection:
@@ -114,7 +98,7 @@ class Connection:
     """
 
     def __init__(self, uri: str, work_calls: int = 4) -> None:
-        _start_event_loop()
+        _prepare_libvirt()
         self._work = _Channel(uri, work_calls)
         self._probe = _Channel(uri, 1)
 
@@ -125,165 +109,193 @@ class Connection:
         :param timeout: seconds to wait for the answer
         :raises exception.GuestError: there is none, or it is an error
         """
-        return _agent_command(self._work, uuid, request, timeout)
+        return self._call(self._work, uuid, request, timeout)
 
     def ping(self, uuid: str, timeout: int = 1) -> None:
-        """Have a domain's agent show that it answers."""
-        _agent_command(self._probe, uuid, {'execute': 'guest-ping'}, timeout)
+        """Have a domain's agent show that it answers.
+
+        :param timeout: seconds; libvirt takes up to 5 all the same where the
+            agent did not answer the call before
+        :raises exception.GuestError: it does not
+        """
+        self._call(self._probe, uuid, {'execute': 'guest-ping'}, timeout)
 
     def domain_state(self, uuid: str) -> str:
-        """Return a domain's state in libvirt's words, or ``absent``."""
+        """Return a domain's state in libvirt's words, or ``absent``.
+
+        :raises exception.HypervisorUnavailable: libvirt does not tell
+        """
+        # No guest can delay this one, so that it needs no place.
         try:
-            with self._probe.place() as connection:
-                return _state(connection.lookupByUUIDString(uuid))
+            with _translated_errors():
+                domain = self._work.connection().lookupByUUIDString(uuid)
+                return _STATES.get(domain.state()[0], 'unknown')
         except exception.DomainNotFound:
             return ABSENT
 
     def close(self) -> None:
+        """Let go of libvirt; a later call would connect again."""
         self._work.close()
         self._probe.close()
 
+    def _call(self, channel: '_Channel', uuid: str,
+              request: Mapping[str, Any], timeout: int) -> Any:
+        text = json.dumps(request)
+        try:
+            with channel.place() as connection, _translated_errors():
+                answer = libvirt_qemu.qemuAgentCommand(
+                    connection.lookupByUUIDString(uuid), text, timeout, 0)
+        except exception.DomainNotRunning:
+            # libvirt does not say in which state it is.
+            raise self._not_running(uuid) from None
+        return json.loads(answer)['return']
+
+    def _not_running(self, uuid: str) -> exception.GuestError:
+        state = self.domain_state(uuid)
+        if state == ABSENT:
+            return exception.DomainNotFound()
+        return exception.DomainNotRunning(state)
+
 
 class _Channel:
-    """One connection, opened when it is needed and again when it has died."""
+    """One connection, opened when it is needed and again when it has died.
+
+    :param places: calls under way at once
+    """
 
     def __init__(self, uri: str, places: int) -> None:
         self._uri = uri
         self._places = threading.BoundedSemaphore(places)
         self._lock = threading.Lock()
-        self._connection: Any = None
-        self._opening: _Opening | None = None
+        self._opened: futures.Future[Any] | None = None
 
     @contextlib.contextmanager
     def place(self) -> Iterator[Any]:
         """Take a place among the calls under way.
 
-        libvirt's errors are translated here.
+        :raises exception.GuestError: the connection cannot be opened, or no
+            place became free in time
         """
+        connection = self.connection()
         if not self._places.acquire(timeout=PLACE_TIMEOUT):
-            raise exception.HypervisorUnavailable(
-                'The host of the server is too busy', may_have_run=False)
+            raise exception.AgentBusy(
+                'The host of the server is busy with calls to other guests')
         try:
-            connection = self._get()
-            try:
-                yield connection
-            except libvirt.libvirtError as error:
-                self._drop_if_dead(connection)
-                raise _translated(error) from None
+            yield connection
         finally:
             self._places.release()
 
-    def close(self) -> None:
+    def connection(self) -> Any:
+        """Return the connection.
+
+        :raises exception.HypervisorUnavailable: it cannot be opened
+        """
         with self._lock:
-            connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(libvirt.libvirtError):
-                connection.close()
-
-    def _get(self) -> Any:
-        with self._lock:
-            if self._connection is not None:
-                return self._connection
-            opening = self._opening
-            if opening is None:
-                # One at a time: where libvirt hangs each would leave a
-                # thread behind.
-                opening = self._opening = _Opening(self._uri)
-        connection = opening.wait(OPEN_TIMEOUT)
-        with self._lock:
-            if self._opening is opening and opening.is_over:
-                self._opening = None
-                self._connection = connection
-        if connection is None:
-            raise exception.HypervisorUnavailable()
-        return connection
-
-    def _drop_if_dead(self, connection: Any) -> None:
-        with contextlib.suppress(libvirt.libvirtError):
-            if connection.isAlive():
-                return
-        with self._lock:
-            if self._connection is connection:
-                self._connection = None
-
-
-class _Opening:
-    """A connection that is being opened, which has no bound of its own."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-        self._connection: Any = None
-        self._done = threading.Event()
-        threading.Thread(name='open-libvirt', target=self._open,
-                         daemon=True).start()
-
-    @property
-    def is_over(self) -> bool:
-        return self._done.is_set()
-
-    def wait(self, timeout: float) -> Any:
-        """Return the connection, None if there is none by then."""
-        self._done.wait(timeout)
-        return self._connection
-
-    def _open(self) -> None:
+            if self._opened is None or _has_died(self._opened):
+                self._opened = _open(self._uri)
+            opened = self._opened
         try:
-            connection = libvirt.open(self._uri)
-            connection.setKeepAlive(*KEEPALIVE)
-            self._connection = connection
+            return opened.result(OPEN_TIMEOUT)
+        except futures.TimeoutError:
+            LOG.warning('libvirt does not answer')
         except libvirt.libvirtError as error:
             LOG.warning('libvirt cannot be reached: %s', error)
-        finally:
-            self._done.set()
+        raise exception.HypervisorUnavailable()
+
+    def close(self) -> None:
+        with self._lock:
+            opened, self._opened = self._opened, None
+        if opened is None or not opened.done() or opened.exception():
+            return
+        with contextlib.suppress(libvirt.libvirtError):
+            opened.result().close()
 
 
-def _agent_command(channel: _Channel, uuid: str, request: Mapping[str, Any],
-                   timeout: int) -> Any:
-    text = json.dumps(request)
+def _open(uri: str) -> 'futures.Future[Any]':
+    """Open a connection in a thread: libvirt sets no bound to that.
+
+    Who waits for it shares it, so that a libvirt that hangs gets one thread
+    of ours and not one with each call.
+    """
+    opened: futures.Future[Any] = futures.Future()
+
+    def run() -> None:
+        try:
+            connection = libvirt.open(uri)
+            connection.setKeepAlive(*KEEPALIVE)
+        except Exception as error:
+            opened.set_exception(error)
+        else:
+            opened.set_result(connection)
+
+    threading.Thread(name='libvirt-open', target=run, daemon=True).start()
+    return opened
+
+
+def _has_died(opened: 'futures.Future[Any]') -> bool:
+    if not opened.done():
+        return False
+    return bool(opened.exception()) or not opened.result().isAlive()
+
+
+@contextlib.contextmanager
+def _translated_errors() -> Iterator[None]:
+    """Raise libvirt's errors as ours.
+
+    Without a trace of the original: its text may be what the guest said.
+    """
     try:
-        with channel.place() as connection:
-            domain = connection.lookupByUUIDString(uuid)
-            answer = libvirt_qemu.qemuAgentCommand(domain, text, timeout, 0)
-    except _NotRunning:
-        raise exception.DomainNotRunning(_look(channel, uuid)) from None
-    return json.loads(answer)['return']
-
-
-class _NotRunning(exception.GuestError):
-    """libvirt says only that the domain does not run."""
-
-
-def _look(channel: _Channel, uuid: str) -> str:
-    with channel.place() as connection:
-        return _state(connection.lookupByUUIDString(uuid))
-
-
-def _state(domain: Any) -> str:
-    return _STATES.get(domain.state()[0], 'unknown')
+        yield
+    except libvirt.libvirtError as error:
+        raise _translated(error) from None
 
 
 def _translated(error: libvirt.libvirtError) -> exception.GuestError:
     code, text = error.get_error_code(), error.get_error_message() or ''
-    if code == libvirt.VIR_ERR_OPERATION_INVALID and 'not running' in text:
-        return _NotRunning()
-    if error.get_error_domain() == libvirt.VIR_FROM_RPC and (
-            code == libvirt.VIR_ERR_SYSTEM_ERROR):
-        return exception.HypervisorUnavailable(may_have_run=True)
-    for known, words, make in _ERRORS:
+    for known, words, kind, may_have_run in _ERRORS:
         if code == known and words in text:
-            return make(text)
-    LOG.warning('libvirt: code %(code)s: %(text)s',
-                {'code': code, 'text': text})
+            return kind(may_have_run=may_have_run)
+    if error.get_error_domain() == libvirt.VIR_FROM_RPC:
+        return exception.HypervisorUnavailable(may_have_run=True)
+    if code == libvirt.VIR_ERR_OPERATION_INVALID:
+        return exception.DomainNotRunning()
+    refusal = _REFUSAL.search(text)
+    if refusal is not None:
+        return _refused(refusal[1])
+    LOG.warning('libvirt error %(code)s from %(domain)s',
+                {'code': code, 'domain': error.get_error_domain()})
     return exception.AgentError(may_have_run=True)
 
 
+def _refused(words: str) -> exception.GuestError:
+    """Tell the agent's refusals apart by its own words."""
+    if 'frozen' in words:
+        return exception.AgentBusy(
+            "The server's file systems are frozen for a snapshot")
+    if 'has been disabled' in words:
+        return exception.AgentCommandDisabled()
+    return exception.AgentRefused(
+        f'The guest agent refused: {words[:_REFUSAL_LENGTH]}')
+
+
 @functools.cache
-def _start_event_loop() -> None:
-    """Run libvirt's event loop; keepalive needs it, once in a process."""
+def _prepare_libvirt() -> None:
+    """Run libvirt's event loop, which keepalive needs: once in a process."""
+    # It would print each error, and with it what guests said.
+    libvirt.registerErrorHandler(_ignore, None)
     libvirt.virEventRegisterDefaultImpl()
+    threading.Thread(name='libvirt-events', target=_run_event_loop,
+                     daemon=True).start()
 
-    def run() -> None:
-        while True:
+
+def _run_event_loop() -> None:
+    while True:
+        try:
             libvirt.virEventRunDefaultImpl()
+        except libvirt.libvirtError:
+            LOG.exception("libvirt's event loop failed")
+            time.sleep(1)
 
-    threading.Thread(name='libvirt-events', target=run, daemon=True).start()
+
+def _ignore(context: None, error: Sequence[Any]) -> None:
+    """Every error is raised too."""
