@@ -66,6 +66,16 @@ class Cloud:
         """
         return self.nova.client(name, self.server_id)
 
+    def add(self, guest: libvirtd.Guest) -> client.Client:
+        """Boot one more guest on the compute host, as a server.
+
+        :returns: a client of a member of its project
+        """
+        self.hypervisor.boot(guest)
+        self.nova.prepare([nova.Server(guest.uuid, HOST, agent=guest.agent)])
+        self.hypervisor.wait(guest)
+        return self.nova.client('member', guest.uuid)
+
     def start_compute(self) -> None:
         """Start guest-agent-compute; it is not waited for."""
         self.compute = self.nova.start_compute(HOST)

@@ -15,6 +15,7 @@
 import contextlib
 import dataclasses
 import functools
+import operator
 import pathlib
 import shlex
 import uuid
@@ -172,12 +173,12 @@ class Libvirtd:
                 connection.createXML(self._xml(guest))
 
     def wait(self, *guests: Guest, timeout: float = 60) -> None:
-        """Wait until the agents of guests answer.
+        """Wait until the agents of those guests that have one answer.
 
         :param timeout: seconds, for each
         """
         with contextlib.closing(self.connect()) as connection:
-            for guest in guests:
+            for guest in filter(operator.attrgetter('agent'), guests):
                 domain = connection.lookupByUUIDString(guest.uuid)
                 processes.wait_for(functools.partial(_pings, domain), timeout,
                                    f'the agent of {guest.name}')
