@@ -23,7 +23,7 @@ import pathlib
 
 import pymysql
 
-from tools.testbed import client
+from tools.testbed import client as http
 from tools.testbed import keystone
 from tools.testbed import libvirtd
 from tools.testbed import mariadb
@@ -59,14 +59,14 @@ class Cloud:
     def server_id(self) -> str:
         return self.guest.uuid
 
-    def client(self, name: str = 'member') -> client.Client:
+    def client(self, name: str = 'member') -> http.Client:
         """Return a client.
 
         :param name: ``member``, ``reader``, ``other`` or ``admin``
         """
         return self.nova.client(name, self.server_id)
 
-    def add(self, guest: libvirtd.Guest) -> client.Client:
+    def add(self, guest: libvirtd.Guest) -> http.Client:
         """Boot one more guest on the compute host, as a server.
 
         :returns: a client of a member of its project

@@ -27,7 +27,7 @@ import sqlite3
 import subprocess
 import sys
 
-from tools.testbed import client
+from tools.testbed import client as http
 from tools.testbed import identity
 from tools.testbed import mariadb
 from tools.testbed import processes
@@ -120,13 +120,13 @@ class Nova:
         """The API's, ending in /v2.1."""
         return f'http://127.0.0.1:{self._port}/v2.1'
 
-    def client(self, name: str, server_id: str) -> client.Client:
+    def client(self, name: str, server_id: str) -> http.Client:
         """Return a client.
 
         :param name: ``member``, ``reader``, ``other`` or ``admin``
         :param server_id: the server that it is about
         """
-        return client.Client(self.url, self.identities[name].token, server_id)
+        return http.Client(self.url, self.identities[name].token, server_id)
 
     def wait_for_host(self, host: str, state: str,
                       timeout: float = 60) -> None:
