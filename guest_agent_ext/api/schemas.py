@@ -40,16 +40,18 @@ def _closed(properties: dict[str, Any],
             'additionalProperties': False}
 
 
-_exec_arguments = _closed({
+exec_arguments = _closed({
     'command': {
         'type': 'array', 'minItems': 1, 'maxItems': command.MAX_ARGUMENTS,
         'prefixItems': [dict(_text, minLength=1)], 'items': _text,
-        'description': 'The program and its arguments. No shell reads them.',
+        'description': 'The program and its arguments. They are passed on as '
+                       'they are; no shell reads them.',
     },
     'input_data': {
         'type': 'string', 'format': validation.UNICODE,
         'description': 'What the command reads from its stdin. Without it '
-                       'stdin is empty.',
+                       'stdin is empty. Together with command and env at '
+                       'most %d bytes.' % command.MAX_INPUT_BYTES,
     },
     'input_encoding': {
         'type': 'string', 'enum': ['utf-8', 'base64'],
@@ -58,7 +60,8 @@ _exec_arguments = _closed({
     'env': {
         'type': 'object', 'patternProperties': {_ENV_NAME: _text},
         'additionalProperties': False,
-        'description': 'Variables added to the environment.',
+        'description': 'Variables added to the environment that the command '
+                       'has anyway (PATH, HOME, LANG).',
     },
     'cwd': _described(dict(_text, minLength=1, maxLength=4096),
                       'The directory in which the command starts.'),
@@ -75,11 +78,11 @@ _exec_arguments = _closed({
 }, required=['command'])
 
 create = _closed({
-    'command': _closed({
+    'command': _described(_closed({
         'type': {'type': 'string', 'enum': [command.EXEC],
                  'description': 'What kind of command it is.'},
-        'arguments': _exec_arguments,
-    }),
+        'arguments': _described(exec_arguments, 'What to run, and how.'),
+    }), 'The command.'),
 })
 
 
@@ -107,8 +110,13 @@ index_query = _closed({
 }, required=[])
 
 _string = {'type': 'string'}
+_integer = {'type': 'integer'}
+_count = {'type': 'integer', 'minimum': 0}
+_flag = {'type': 'boolean'}
 _time = {'type': 'string',
          'pattern': r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$'}
+_type = {'type': 'string', 'enum': list(command.TYPES)}
+_status = {'type': 'string', 'enum': list(command.STATUSES)}
 _encoding = {'type': 'string', 'enum': ['utf-8', 'base64']}
 
 
@@ -116,92 +124,120 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return dict(schema, type=[schema['type'], 'null'])
 
 
-_count = {'type': 'integer', 'minimum': 0}
-
-_shown_arguments = _closed({
-    'command': {'type': 'array', 'items': _string},
-    'cwd': _string,
-    'timeout': {'type': 'integer'},
-    'start_timeout': {'type': 'integer'},
-    'output_keep': _string,
-    'env': _described({'type': 'array', 'items': _string},
-                      'The names; values are never shown.'),
+shown_arguments = _closed({
+    'command': {'type': 'array', 'items': _string,
+                'description': 'The program and its arguments.'},
+    'cwd': _described(_string, 'As asked for.'),
+    'timeout': _described(_integer, 'As asked for.'),
+    'start_timeout': _described(_integer, 'As asked for.'),
+    'output_keep': _described(_string, 'As asked for.'),
+    'env': {'type': 'array', 'items': _string,
+            'description': 'The names; values are never shown.'},
     'input_bytes': _described(_count, 'The size of stdin.'),
 }, required=['command'])
 
-_result = {
-    'pid': _described(_or_null(_count),
-                      'The process id of the command in the guest.'),
+_ended = {
+    'pid': _described(
+        _or_null(_count), 'The process id of the command in the guest.'),
     'exitcode': _described(
-        _or_null({'type': 'integer'}),
-        'Null if a signal ended it, or it was killed before it could tell.'),
-    'signal': _or_null({'type': 'integer'}),
+        _or_null(_integer), 'Null if a signal ended it, or it was killed '
+                            'before it could tell.'),
+    'signal': _described(
+        _or_null(_integer), 'The signal that ended it, if one did.'),
     'out_truncated': _described(
-        {'type': 'boolean'}, 'Whether bytes are missing from out_data.'),
+        _flag, 'Whether bytes of stdout are missing from out_data.'),
     'err_truncated': _described(
-        {'type': 'boolean'}, 'Whether bytes are missing from err_data.'),
+        _flag, 'Whether bytes of stderr are missing from err_data.'),
     'out_bytes': _described(
         _or_null(_count), 'Bytes that the command wrote to stdout, kept or '
-                          'not. Null where the guest could not count.'),
+                          'not; null where the guest could not count.'),
     'err_bytes': _described(
-        _or_null(_count), 'The same of stderr.'),
+        _or_null(_count), 'Bytes that the command wrote to stderr, kept or '
+                          'not; null where the guest could not count.'),
 }
 _output = {
-    'out_data': _described(_string, 'What is kept of stdout.'),
+    'out_data': _described(
+        _string, 'What is kept of stdout. Of both streams together %d bytes '
+                 'are, of each at least half of that if it needs them.'
+                 % command.MAX_OUTPUT_BYTES),
     'out_encoding': _described(
         _encoding, 'How out_data stands for bytes: utf-8 where they are '
                    'valid UTF-8, else base64.'),
     'err_data': _described(_string, 'What is kept of stderr.'),
-    'err_encoding': _described(_encoding, 'The same of err_data.'),
+    'err_encoding': _described(
+        _encoding, 'How err_data stands for bytes.'),
 }
+result = _closed({**_ended, **_output}, required=list(_ended))
 
 _metadata = {
-    'uuid': _string,
-    'type': {'type': 'string', 'enum': list(command.TYPES)},
-    'instance_uuid': _string,
-    'status': {'type': 'string', 'enum': list(command.STATUSES)},
-    'created_at': _time,
-    'updated_at': _or_null(_time),
-    'started_at': _or_null(_time),
-    'finished_at': _or_null(_time),
-    'error': _described(_or_null(_string), 'Why it did not complete.'),
-    'project_id': _string,
-    'user_id': _string,
-    'request_id': _or_null(_string),
+    'uuid': _described(_string, 'The uuid of the command.'),
+    'type': _described(_type, 'What kind of command it is.'),
+    'instance_uuid': _described(_string, 'The uuid of the server.'),
+    'status': _described(_status, 'The state of the command.'),
+    'created_at': _described(_time, 'When it was accepted.'),
+    'updated_at': _described(
+        _or_null(_time), 'When it last changed; null until then.'),
+    'started_at': _described(
+        _or_null(_time), 'When it started in the guest, if it did.'),
+    'finished_at': _described(
+        _or_null(_time), 'When its end was recorded.'),
+    'error': _described(
+        _or_null(_string), 'Why it did not complete; null when it did.'),
+    'project_id': _described(_string, 'The project that asked for it.'),
+    'user_id': _described(_string, 'The user who asked for it.'),
+    'request_id': _described(
+        _or_null(_string), 'The request that asked for it.'),
 }
 
 
 def _command(result: dict[str, Any]) -> dict[str, Any]:
     return _closed({
         **_metadata,
-        'result': _or_null(_closed(result, required=list(_result))),
+        'result': _described(
+            _or_null(result), 'What came of it; null until it has ended, and '
+                              'if it never started.'),
         'arguments': _described(
-            _shown_arguments, 'What was asked. Absent for those whom the '
-                              'policy does not let run commands.'),
+            shown_arguments, 'What was asked. Absent for those whom the '
+                             'policy does not let run commands.'),
         'host': _described(
-            _string, 'Where the server was when last seen. For admins.'),
+            _string, 'Where the server was when last seen. Absent for those '
+                     'who are not admins.'),
     }, required=[*_metadata, 'result'])
 
 
-show_response = _closed({'command': _command({**_result, **_output})})
+show_response = _closed({
+    'command': _described(_command(result), 'The command.'),
+})
 
 index_response = _closed({
-    'commands': {'type': 'array', 'items': _command(_result)},
+    'commands': {
+        'type': 'array', 'items': _command(_closed(_ended)),
+        'description': 'The commands, newest first, without their output.',
+    },
     'commands_links': {
         'type': 'array',
-        'items': _closed({'rel': {'const': 'next'}, 'href': _string}),
+        'items': _closed({
+            'rel': _described({'const': 'next'}, 'What the link is to.'),
+            'href': _described(_string, 'The URL of the next page.'),
+        }),
         'description': 'Where the list goes on. Absent at its end.',
     },
 }, required=['commands'])
 
+host = _closed({
+    'host': _described(_string, 'The name of the compute host.'),
+    'cell': _described(_string, 'The uuid of its cell.'),
+    'state': {'type': 'string', 'enum': ['up', 'down'],
+              'description': 'Whether the service was heard of lately.'},
+    'version': _described(_string, 'The release that it runs.'),
+    'last_seen_at': _described(_time, 'When it was last heard of.'),
+    'running': _described(
+        _count, 'Commands that are running in servers on the host.'),
+    'pending': _described(
+        _count, 'Commands that wait to start in servers on the host.'),
+})
+
 hosts_response = _closed({
-    'hosts': {'type': 'array', 'items': _closed({
-        'host': _string,
-        'cell': _described(_string, 'The uuid of its cell.'),
-        'state': {'type': 'string', 'enum': ['up', 'down']},
-        'version': _string,
-        'last_seen_at': _time,
-        'running': _count,
-        'pending': _count,
-    })},
+    'hosts': {'type': 'array', 'items': host,
+              'description': 'The services, by cell and host.'},
 })

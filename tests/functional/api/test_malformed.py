@@ -15,10 +15,12 @@
 import json
 from typing import Any
 
+from nova import objects
 from oslo_utils import uuidutils
 import pytest
 
 from guest_agent_ext import command
+from guest_agent_ext.db import commands
 from tests.functional.api import base
 
 SECRET = 'hunter2'
@@ -236,6 +238,21 @@ def test_no_such_command(cloud: base.Cloud, uuid: str) -> None:
     response = cloud.get(f'{cloud.path}/{uuid}')
     assert 'could not be found' in base.message_of(
         response, 404, 'itemNotFound')
+
+
+def test_database_is_asked_for_uuids_only(
+        cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    # MySQL takes "x " for "x"; PostgreSQL fails where there is a NUL.
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(commands, 'get', refuse)
+    path = f'{cloud.path}/{uuidutils.generate_uuid()}%20'
+    assert cloud.get(path).status_code == 404
+    monkeypatch.setattr(objects.InstanceMapping, 'get_by_instance_uuid',
+                        refuse)
+    path = base.commands_of(cloud.instance.uuid + '%20')
+    assert cloud.get(path).status_code == 404
 
 
 def test_foreign_project_in_the_path(cloud: base.Cloud) -> None:

@@ -1,0 +1,90 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The API reference. Its parameters are written from the schemas."""
+
+import json
+import pathlib
+from typing import Any
+
+from guest_agent_ext.api import schemas
+
+extensions = [
+    'openstackdocstheme',
+    'os_api_ref',
+]
+project = 'guest_agent_ext'
+html_theme = 'openstackdocs'
+html_theme_options = {'sidebar_mode': 'toc'}
+openstackdocs_auto_name = False
+openstackdocs_repo_name = 'guest_agent_ext'
+
+_PATH = {
+    'server_id': 'The uuid of the server.',
+    'command_id': 'The uuid of the command.',
+}
+#: Prefix of the parameters' names, where they stand, and their schema.
+_SCHEMAS: tuple[tuple[str, str, Any], ...] = (
+    ('request', 'body', schemas.create['properties']['command']),
+    ('request.arguments', 'body', schemas.exec_arguments),
+    ('query', 'query', schemas.index_query),
+    ('show', 'body', schemas.show_response),
+    ('command', 'body', schemas.show_response['properties']['command']),
+    ('arguments', 'body', schemas.shown_arguments),
+    ('result', 'body', schemas.result),
+    ('index', 'body', schemas.index_response),
+    ('hosts', 'body', schemas.hosts_response),
+    ('host', 'body', schemas.host),
+)
+
+
+def _parameters() -> dict[str, dict[str, Any]]:
+    found = {name: _parameter('path', 'string', True, description)
+             for name, description in _PATH.items()}
+    for prefix, place, schema in _SCHEMAS:
+        for name, value in schema['properties'].items():
+            found[f'{prefix}.{name}'] = _parameter(
+                place, _type(value), name in schema['required'],
+                value['description'] + _accepted(value))
+    # os-api-ref wants them in this order.
+    return dict(sorted(found.items(),
+                       key=lambda item: (item[1]['in'], item[0])))
+
+
+def _parameter(place: str, type_: str, required: bool,
+               description: str) -> dict[str, Any]:
+    return {'in': place, 'type': type_, 'required': required,
+            'description': description}
+
+
+def _type(schema: dict[str, Any]) -> str:
+    # A query parameter is an array only because it might be repeated.
+    if schema.get('maxItems') == 1:
+        return _type(schema['items'])
+    types = schema.get('type', 'string')
+    return types if isinstance(types, str) else ' or '.join(types)
+
+
+def _accepted(schema: dict[str, Any]) -> str:
+    if schema.get('maxItems') == 1:
+        return _accepted(schema['items'])
+    if 'enum' in schema:
+        return ' One of %s.' % ', '.join(
+            f'``{value}``' for value in schema['enum'])
+    if 'maximum' in schema:
+        return ' From %(minimum)d to %(maximum)d.' % schema
+    return ''
+
+
+# JSON is YAML.
+(pathlib.Path(__file__).parent / 'parameters.yaml').write_text(
+    json.dumps(_parameters(), indent=1))
