@@ -28,6 +28,8 @@ html_theme_options = {'sidebar_mode': 'toc'}
 openstackdocs_auto_name = False
 openstackdocs_repo_name = 'guest_agent_ext'
 
+#: In the order that os-api-ref wants.
+_PLACES = ('path', 'query', 'body')
 _PATH = {
     'server_id': 'The uuid of the server.',
     'command_id': 'The uuid of the command.',
@@ -55,9 +57,8 @@ def _parameters() -> dict[str, dict[str, Any]]:
             found[f'{prefix}.{name}'] = _parameter(
                 place, _type(value), name in schema['required'],
                 value['description'] + _accepted(value))
-    # os-api-ref wants them in this order.
-    return dict(sorted(found.items(),
-                       key=lambda item: (item[1]['in'], item[0])))
+    return dict(sorted(found.items(), key=lambda item: (
+        _PLACES.index(item[1]['in']), item[0])))
 
 
 def _parameter(place: str, type_: str, required: bool,
