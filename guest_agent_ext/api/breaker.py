@@ -42,9 +42,11 @@ class Breaker:
             return True
 
     def failed(self, key: Hashable) -> None:
+        """Note that a try failed."""
         with self._lock:
             self._closed_until[key] = time.monotonic() + self._period
 
     def worked(self, key: Hashable) -> None:
+        """Note that a try did not fail: everybody may try again."""
         with self._lock:
             self._closed_until.pop(key, None)

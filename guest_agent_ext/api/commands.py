@@ -39,7 +39,10 @@ CONF = conf.CONF
 
 
 class CommandsController(wsgi.Controller):  # type: ignore[misc]
-    """``/servers/{server_id}/guest-agent/commands``"""
+    """``/servers/{server_id}/guest-agent/commands``
+
+    ``server`` is a nova.objects.InstanceMapping, found by servers.authorized.
+    """
 
     @wsgi.response(200)
     @wsgi.expected_errors(400, 403, 404, 409, 503)
@@ -49,6 +52,7 @@ class CommandsController(wsgi.Controller):  # type: ignore[misc]
     @validation.response_body_schema(schemas.show_response)
     def create(self, req: Any, server: Any,
                body: dict[str, Any]) -> dict[str, Any]:
+        """Record a command, and tell its host."""
         context = req.environ['nova.context']
         asked = requests.exec_of(body)
         instance = servers.read(context, server)
@@ -64,6 +68,7 @@ class CommandsController(wsgi.Controller):  # type: ignore[misc]
     @validation.query_schema(schemas.index_query)
     @validation.response_body_schema(schemas.index_response)
     def index(self, req: Any, server: Any) -> dict[str, Any]:
+        """List commands, newest first, without their output."""
         limit = _limit(req)
         # One more than asked for tells whether there is another page.
         rows = _list(req, server, limit + 1)
@@ -80,6 +85,7 @@ class CommandsController(wsgi.Controller):  # type: ignore[misc]
     @validation.query_schema(schemas.no_query)
     @validation.response_body_schema(schemas.show_response)
     def show(self, req: Any, server: Any, command_id: str) -> dict[str, Any]:
+        """Show a command with its output."""
         row = _find(server, command_id, with_output=True)
         if row is None:
             raise webob.exc.HTTPNotFound(

@@ -34,6 +34,7 @@ class HostsController(wsgi.Controller):  # type: ignore[misc]
     @validation.query_schema(schemas.no_query)
     @validation.response_body_schema(schemas.hosts_response)
     def index(self, req: Any) -> dict[str, Any]:
+        """List the services, with what their hosts have to do."""
         down_time = CONF.guest_agent.service_down_time
         return {'hosts': [views.host(state, down_time)
                           for state in hosts.list_all()]}
