@@ -16,11 +16,17 @@ Names and fields are those of QEMU's ``qga/qapi-schema.json``.
 """
 
 import base64
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 from typing import Any
 from typing import Protocol
+from typing import TypeVar
+
+from guest_agent_ext import exception
+
+_Answer = TypeVar('_Answer')
 
 
 class Caller(Protocol):
@@ -72,27 +78,27 @@ class Agent:
 
     def ping(self) -> None:
         """Return if the agent answers."""
-        self._call('guest-ping')
+        self._call('guest-ping', {}, lambda answer: None)
 
     def version(self) -> str:
         """Return the agent's version, for example ``7.2.22``."""
-        return str(self._call('guest-info')['version'])
+        return self._call('guest-info', {},
+                          lambda answer: str(answer['version']))
 
     def info(self) -> dict[str, bool]:
         """Return for each call that the agent knows whether it is enabled."""
-        return {command['name']: command['enabled']
-                for command in self._call('guest-info')['supported_commands']}
+        return self._call('guest-info', {}, _enabled)
 
     def osinfo(self) -> dict[str, str]:
         """Return what the guest says of its operating system.
 
         ``id`` is ``mswindows``, or that of its os-release.
         """
-        return dict(self._call('guest-get-osinfo'))
+        return self._call('guest-get-osinfo', {}, dict)
 
     def fsfreeze_status(self) -> str:
         """Return ``frozen`` or ``thawed``."""
-        return str(self._call('guest-fsfreeze-status'))
+        return self._call('guest-fsfreeze-status', {}, str)
 
     def exec(self, path: str, args: Sequence[str], *,
              env: Sequence[str] = (), stdin: bytes = b'',
@@ -111,27 +117,49 @@ class Agent:
         if stdin:
             # Without it stdin is at EOF.
             arguments['input-data'] = base64.b64encode(stdin).decode()
-        return int(self._call('guest-exec', arguments)['pid'])
+        return self._call('guest-exec', arguments,
+                          lambda answer: int(answer['pid']))
 
     def exec_status(self, pid: int) -> ExecStatus:
         """Ask after a process; the agent forgets it once it told its end.
 
         :raises exception.AgentRefused: the agent does not know the pid
         """
-        status = self._call('guest-exec-status', {'pid': pid})
-        return ExecStatus(
-            exited=status['exited'], exitcode=status.get('exitcode'),
-            signal=status.get('signal'), out=_bytes(status, 'out-data'),
-            err=_bytes(status, 'err-data'))
+        return self._call('guest-exec-status', {'pid': pid}, _exec_status)
 
-    def _call(self, command: str,
-              arguments: Mapping[str, Any] | None = None) -> Any:
-        request: dict[str, Any] = {'execute': command}
-        if arguments is not None:
-            request['arguments'] = arguments
-        return self._caller.agent_command(
-            self._uuid, request, self._timeout)
+    def _call(self, command: str, arguments: Mapping[str, Any],
+              read: Callable[[Any], _Answer]) -> _Answer:
+        """Send a request.
+
+        :param read: makes of the answer what the caller wants
+        """
+        answer = self._caller.agent_command(
+            self._uuid, {'execute': command, 'arguments': arguments},
+            self._timeout)
+        try:
+            return read(answer)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            # The guest's root may answer anything.
+            raise exception.AgentError(
+                f'The guest agent gave no proper answer to {command}',
+                may_have_run=True) from None
 
 
-def _bytes(status: Mapping[str, str], name: str) -> bytes:
-    return base64.b64decode(status.get(name, ''))
+def _enabled(answer: Mapping[str, Any]) -> dict[str, bool]:
+    return {command['name']: bool(command['enabled'])
+            for command in answer['supported_commands']}
+
+
+def _exec_status(answer: Mapping[str, Any]) -> ExecStatus:
+    return ExecStatus(
+        exited=bool(answer['exited']), exitcode=_number(answer, 'exitcode'),
+        signal=_number(answer, 'signal'), out=_bytes(answer, 'out-data'),
+        err=_bytes(answer, 'err-data'))
+
+
+def _number(answer: Mapping[str, Any], name: str) -> int | None:
+    return int(answer[name]) if name in answer else None
+
+
+def _bytes(answer: Mapping[str, str], name: str) -> bytes:
+    return base64.b64decode(answer.get(name, ''))

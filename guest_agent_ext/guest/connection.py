@@ -43,6 +43,8 @@ KEEPALIVE = (5, 3)
 #: place among those under way.
 OPEN_TIMEOUT = 10.0
 PLACE_TIMEOUT = 30.0
+#: Seconds after an error of the event loop until its next turn.
+EVENT_ERROR_GAP = 1.0
 
 ABSENT = 'absent'
 _STATES = {
@@ -70,6 +72,10 @@ _ERRORS: Sequence[tuple[int, str, type[exception.GuestError], bool]] = (
      exception.AgentNotConnected, False),
     (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, 'disappeared',
      exception.AgentNotConnected, True),
+    # An answer too large for libvirt leaves it like that until the guest's
+    # reset.
+    (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, 'due to an error',
+     exception.AgentUnresponsive, False),
     # Before a request the agent is asked to show that it listens.
     (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, 'synchronization',
      exception.AgentUnresponsive, False),
@@ -82,6 +88,10 @@ _ERRORS: Sequence[tuple[int, str, type[exception.GuestError], bool]] = (
      exception.AgentReplyTooLarge, True),
     (libvirt.VIR_ERR_RPC, 'encode message payload',
      exception.AgentReplyTooLarge, True),
+    (libvirt.VIR_ERR_SYSTEM_ERROR, 'No complete agent response',
+     exception.AgentReplyTooLarge, True),
+    (libvirt.VIR_ERR_SYSTEM_ERROR, ' agent: ',
+     exception.AgentNotConnected, True),
 )
 
 #: What libvirt puts before the agent's own words.
@@ -294,7 +304,7 @@ def _run_event_loop() -> None:
             libvirt.virEventRunDefaultImpl()
         except libvirt.libvirtError:
             LOG.exception("libvirt's event loop failed")
-            time.sleep(1)
+            time.sleep(EVENT_ERROR_GAP)
 
 
 def _ignore(context: None, error: Sequence[Any]) -> None:
