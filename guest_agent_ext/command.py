@@ -52,10 +52,13 @@ UNFINISHED = tuple(status for status in STATUSES if status in TRANSITIONS)
 ENDED = tuple(status for status in STATUSES if status not in TRANSITIONS)
 
 #: What becomes of a change that a host reports: made (now or by an earlier
-#: report), another's or ended by another, no such command.
+#: report); too late, the command has ended otherwise; no such command;
+#: unfinished, but not this attempt's or not this host's. Only in the last case
+#: does the guest still need what it keeps of the command.
 OK = 'ok'
 SUPERSEDED = 'superseded'
 GONE = 'gone'
+MOVED = 'moved'
 
 #: Bytes of stdout and stderr together that a result holds, before encoding.
 #: It is also what the guest keeps of each stream: which stream needs how

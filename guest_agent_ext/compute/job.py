@@ -88,8 +88,12 @@ class Lane(Protocol):
     def probe(self) -> launcher.Probe:
         """Ask the guest for its boot and its uptime."""
 
-    def acknowledge(self, uuid: str) -> None:
-        """Have the guest remove what it keeps of a command, by and by."""
+    def acknowledge(self, uuid: str, *, is_certain: bool) -> None:
+        """Have the guest remove what it keeps of a command, by and by.
+
+        :param is_certain: no launch of it is under way; otherwise the lock
+            stays until its ticket has expired
+        """
 
     def clear(self, uuid: str) -> None:
         """Kill what is left of a command that has ended without us."""
@@ -377,11 +381,14 @@ class Job:
     def _finish(self) -> float:
         outcome = self._lane.conductor.finish(
             self._lane.service, self.uuid, self.attempt, self._end)
+        if outcome == command.MOVED:
+            # Another host will ask the guest for this end.
+            return self._stop()
         if outcome != command.OK:
             LOG.warning('Command %(uuid)s had ended without its host: '
                         '%(outcome)s',
                         {'uuid': self.uuid, 'outcome': outcome})
-        self._lane.acknowledge(self.uuid)
+        self._lane.acknowledge(self.uuid, is_certain=self._sends == 1)
         return self._stop()
 
     def _clear(self) -> float:

@@ -47,9 +47,15 @@ PROBE_GAPS = (5.0, 10.0, 20.0, 40.0, 60.0)
 ABSENT_GAP = 2.0
 #: Seconds until a conductor is asked again that did not answer.
 CONDUCTOR_GAP = 2.0
-#: Seconds that an idle lane stays, and that acknowledgements wait for more.
+#: Seconds that an idle lane stays.
 IDLE = 60.0
+#: Seconds that the removal of files waits for more of them, and how long work
+#: may put it off.
 RELEASE_AFTER = 1.0
+LATE_RELEASE = 10.0
+#: Seconds after which a launch that libvirt may still hold for a service that
+#: died (30 s for another's lock) meets an expired ticket.
+LATE_LAUNCH = job.LAUNCH_WINDOW + 35.0
 #: Commands whose files are removed in one go.
 RELEASE_BATCH = 30
 
@@ -82,8 +88,8 @@ class Lane:
             guests, uuid, CONF.guest_agent.agent_timeout)
         self._launcher: launcher.PosixLauncher | None = None
         self._jobs: dict[str, job.Job] = {}
-        self._acknowledged: list[str] = []
-        self._acknowledged_at = 0.0
+        #: When to remove what the guest keeps of which command.
+        self._acknowledged: dict[str, float] = {}
         self._answered_at = float('-inf')
         self._failures = 0
         self._seen: dict[str, str] = {}
@@ -155,8 +161,8 @@ class Lane:
     def probe(self) -> launcher.Probe:
         probe = self.guest().probe()
         with self._changed:
-            strays = set(probe.ids) - self._jobs.keys() - set(
-                self._acknowledged)
+            strays = (set(probe.ids) - self._jobs.keys()
+                      - self._acknowledged.keys())
         if strays:
             # Left by a service before this one, or by a report that was
             # never made.
@@ -168,12 +174,12 @@ class Lane:
         outcome = self.guest().fence(uuid)
         if isinstance(outcome, launcher.Running):
             self.guest().signal_tree(uuid, 'KILL')
-        self.acknowledge(uuid)
+        self.acknowledge(uuid, is_certain=False)
 
-    def acknowledge(self, uuid: str) -> None:
+    def acknowledge(self, uuid: str, *, is_certain: bool) -> None:
+        delay = RELEASE_AFTER if is_certain else LATE_LAUNCH
         with self._changed:
-            self._acknowledged.append(uuid)
-            self._acknowledged_at = time.monotonic()
+            self._acknowledged[uuid] = time.monotonic() + delay
 
     # The thread.
 
@@ -183,28 +189,28 @@ class Lane:
             if item is not None:
                 self._step(item)
             elif self._acknowledged:
-                self._guarded(self._release)
+                self._guarded(self._release_due)
             elif self._on_idle(self):
                 return
 
     def _wait_for_job(self) -> job.Job | None:
         """Return the next job when it is due, None if there is time."""
-        deadline = time.monotonic() + (
-            RELEASE_AFTER if self._acknowledged else IDLE)
         with self._changed:
+            idle_until = time.monotonic() + IDLE
             while not self._is_stopping:
                 item = self._first()
-                due = deadline if item is None else min(item.due, deadline)
-                left = due - time.monotonic()
-                if len(self._acknowledged) >= RELEASE_BATCH:
+                now = time.monotonic()
+                release_at = min(self._acknowledged.values(),
+                                 default=idle_until)
+                if item is not None and item.due <= now:
+                    # Work comes first, unless too much is left behind.
+                    is_late = now > release_at + LATE_RELEASE
+                    return None if is_late else item
+                if release_at <= now:
                     return None
-                if left <= 0:
-                    break
-                self._changed.wait(left)
-            else:
-                return None
-        if item is not None and item.due <= time.monotonic():
-            return item
+                due = release_at if item is None else min(item.due,
+                                                          release_at)
+                self._changed.wait(due - now)
         return None
 
     def _first(self) -> job.Job | None:
@@ -287,14 +293,18 @@ class Lane:
         self._guarded(lambda: item.refuse(error))
         item.postpone(PROBE_GAPS[0])
 
-    def _release(self) -> None:
+    def _release_due(self) -> None:
         """Have the guest remove what it keeps of acknowledged commands."""
+        now = time.monotonic()
         with self._changed:
-            batch = self._acknowledged[:RELEASE_BATCH]
-            del self._acknowledged[:RELEASE_BATCH]
-        # What fails here is found again by a later probe of the guest.
-        self._check_well()
-        self.guest().release(batch)
+            batch = [uuid for uuid, due in self._acknowledged.items()
+                     if due <= now][:RELEASE_BATCH]
+            for uuid in batch:
+                del self._acknowledged[uuid]
+        if batch:
+            # What fails here is found again by a later probe of the guest.
+            self._check_well()
+            self.guest().release(batch)
 
     def _guarded(self, task: Callable[[], None]) -> None:
         try:

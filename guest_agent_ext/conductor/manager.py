@@ -125,7 +125,7 @@ class ConductorManager:
                 uuid: str, attempt: str, pid: int | None,
                 started_uptime: int, age: float) -> str:
         if not self._may_change(service, uuid):
-            return command.SUPERSEDED
+            return command.MOVED
         return commands.note_started(
             uuid, attempt=attempt, pid=pid, started_uptime=started_uptime,
             age=age)
@@ -133,7 +133,7 @@ class ConductorManager:
     def finish(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
                uuid: str, attempt: str, end: rpcapi.End) -> str:
         if not self._may_change(service, uuid):
-            return command.SUPERSEDED
+            return command.MOVED
         values = _columns(end)
         outcome = commands.finish(uuid, attempt=attempt,
                                   status=end['status'], values=values,
@@ -148,7 +148,7 @@ class ConductorManager:
         if row is None:
             return command.GONE
         if not self._may_change(service, uuid):
-            return command.SUPERSEDED
+            return command.MOVED
         server = servers.read(self._cell, [row.instance_uuid]).get(
             row.instance_uuid)
         error = _loss(server, state)

@@ -171,7 +171,7 @@ class ConductorAPI:
                 pid: int | None, started_uptime: int, age: float) -> str:
         """Say that the guest is known to have started a command.
 
-        :returns: command.OK, SUPERSEDED or GONE
+        :returns: command.OK, SUPERSEDED, GONE or MOVED
         """
         return str(self._call(
             'started', service=service, uuid=uuid, attempt=attempt, pid=pid,
@@ -181,7 +181,7 @@ class ConductorAPI:
                end: End) -> str:
         """Say how a command ended.
 
-        :returns: command.OK, SUPERSEDED or GONE
+        :returns: command.OK, SUPERSEDED, GONE or MOVED
         """
         return str(self._call('finish', service=service, uuid=uuid,
                               attempt=attempt, end=end))
@@ -194,7 +194,7 @@ class ConductorAPI:
         about to, or was stopped.
 
         :param state: of the domain, in libvirt's words, or ``absent``
-        :returns: command.OK (wait), SUPERSEDED or GONE
+        :returns: command.OK (wait), SUPERSEDED, GONE or MOVED
         """
         return str(self._call('not_here', service=service, uuid=uuid,
                               attempt=attempt, state=state))

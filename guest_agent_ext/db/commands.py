@@ -227,7 +227,7 @@ def note_started(uuid: str, *, attempt: str, pid: int | None,
 
     :param started_uptime: the guest's uptime then, in centiseconds
     :param age: seconds since then
-    :returns: command.OK, SUPERSEDED or GONE
+    :returns: command.OK, SUPERSEDED, GONE or MOVED
     """
     change = (sa.update(_T).where(
         _T.uuid == uuid, _T.status == command.RUNNING,
@@ -247,7 +247,7 @@ def finish(uuid: str, *, attempt: str, status: str,
     :param status: the state it ends in
     :param values: error, pid, exitcode, signal and output columns
     :param age: seconds since its start, None if it never started
-    :returns: command.OK, SUPERSEDED or GONE
+    :returns: command.OK, SUPERSEDED, GONE or MOVED
     """
     row = dict(values, **_end_of(status))
     if age is not None:
@@ -349,4 +349,5 @@ def _outcome(uuid: str, attempt: str, status: str | None) -> str:
         return command.GONE
     if found == (status, attempt):
         return command.OK
-    return command.SUPERSEDED
+    return (command.MOVED if found[0] in command.UNFINISHED
+            else command.SUPERSEDED)

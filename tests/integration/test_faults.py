@@ -113,7 +113,7 @@ def test_compute_stopped_is_told_once_its_heartbeat_is_stale(
     cloud.wait_for_host('down')
     status, body = client.post('/bin/true')
     assert status == 409
-    assert 'guest-agent-compute' in body['conflictingRequest']['message']
+    assert 'service is down' in body['conflictingRequest']['message']
     cloud.start_compute()
     cloud.wait_for_host('up', PATIENCE)
     assert client.run('/bin/true')['status'] == 'COMPLETED'

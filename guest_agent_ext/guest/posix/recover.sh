@@ -44,7 +44,9 @@ tell_end() {
 tell_end
 
 # The pid of a launcher may be another's by now: its arguments name the id.
+# An empty lock was made this moment, and its maker has yet to sign it.
 alive=
+[ -n "$shell" ] || alive=yes
 while read -r line || [ -n "$line" ]; do
     case $line in *"$2"*) alive=yes ;; esac
 done 2>/dev/null <"/proc/$shell/cmdline"

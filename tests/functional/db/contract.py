@@ -159,7 +159,7 @@ class DatabaseContract:
         assert not commands.adopt(uuid, previous='x', attempt='y', **adopt)
         assert commands.adopt(uuid, previous='first', attempt='y', **adopt)
         assert commands.adopt(uuid, previous='first', attempt='y', **adopt)
-        assert finish(uuid, command.COMPLETED) == command.SUPERSEDED
+        assert finish(uuid, command.COMPLETED) == command.MOVED
         assert finish(uuid, command.COMPLETED, 'y') == command.OK
 
     def test_finish_again_is_answered_as_the_first_time(self) -> None:

@@ -102,7 +102,7 @@ def test_command_is_claimed_launched_polled_and_reported(lane: Lane) -> None:
     assert lane.end['status'] == command.COMPLETED
     assert (lane.end['pid'], lane.end['exitcode']) == (77, 3)
     assert 'error' not in lane.end
-    lane.acknowledge.assert_called_once_with('command')
+    lane.acknowledge.assert_called_once_with('command', is_certain=True)
 
 
 def test_claim_bounds_the_start_by_the_guests_clock(lane: Lane) -> None:
@@ -258,6 +258,20 @@ def test_kill_that_met_nobody_leaves_what_the_guest_recorded(
         launcher.Running(pid=77, started=0, uptime=6100), ended()]
     run(adopted(lane))
     assert lane.end['status'] == command.COMPLETED
+
+
+def test_end_of_a_command_that_moved_is_kept_in_the_guest(
+        lane: Lane) -> None:
+    lane.guest.poll.return_value = ended()
+    lane.conductor.finish.return_value = command.MOVED
+    run(make(lane))
+    lane.acknowledge.assert_not_called()
+
+
+def test_lock_outlives_a_launch_that_may_still_come(lane: Lane) -> None:
+    lane.guest.recover.return_value = ended()
+    run(adopted(lane))
+    lane.acknowledge.assert_called_once_with('command', is_certain=False)
 
 
 def test_cancel_before_the_launch_fences(lane: Lane) -> None:

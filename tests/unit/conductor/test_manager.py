@@ -87,8 +87,7 @@ def changes(conductor: manager.ConductorManager) -> list[Any]:
     ]
 
 
-REFUSED = [None, None, command.SUPERSEDED, command.SUPERSEDED,
-           command.SUPERSEDED]
+REFUSED = [None, None, command.MOVED, command.MOVED, command.MOVED]
 
 
 def assert_nothing_written(database: mock.Mock) -> None:
