@@ -17,7 +17,6 @@ without installing them. The build is kept, and repeated only when this file,
 the guest's init or a package changes.
 """
 
-from collections.abc import Iterator
 import dataclasses
 import hashlib
 import pathlib
@@ -62,7 +61,7 @@ def build(cache: pathlib.Path) -> Image:
 
     :param cache: a directory that is kept between runs
     """
-    packages = list(_download(cache / 'packages'))
+    packages = _download(cache / 'packages')
     directory = cache / f'guest-{_key(packages)}'
     image = Image(directory / 'vmlinuz', directory / 'initrd')
     if image.initrd.exists():
@@ -79,24 +78,34 @@ def build(cache: pathlib.Path) -> Image:
     return image
 
 
+def _download(directory: pathlib.Path) -> list[pathlib.Path]:
+    """Fetch the packages, if they are not there, and name their files."""
+    done = directory / 'complete'
+    if not done.exists():
+        print("Fetching the guest's packages ...", flush=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            _fetch(directory)
+        except subprocess.CalledProcessError:
+            # No lists of packages yet, or such as have grown old.
+            subprocess.run(['apt-get', 'update', '-qq'], check=True)
+            _fetch(directory)
+        done.touch()
+    return sorted(directory.glob('*.deb'))
+
+
+def _fetch(directory: pathlib.Path) -> None:
+    subprocess.run(
+        ['apt-get', 'download', '-qq', '-o', 'APT::Sandbox::User=root',
+         _kernel_package(), *_PACKAGES], cwd=directory, check=True)
+
+
 def _kernel_package() -> str:
     depends = subprocess.run(
         ['apt-cache', 'depends', 'linux-image-cloud-amd64'],
         check=True, capture_output=True, text=True).stdout
     return next(line.split()[-1] for line in depends.splitlines()
                 if 'Depends: linux-image-' in line)
-
-
-def _download(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Fetch the packages that are missing, and name all their files."""
-    directory.mkdir(parents=True, exist_ok=True)
-    done = directory / 'complete'
-    if not done.exists():
-        subprocess.run(
-            ['apt-get', 'download', '-q', '-o', 'APT::Sandbox::User=root',
-             _kernel_package(), *_PACKAGES], cwd=directory, check=True)
-        done.touch()
-    return iter(sorted(directory.glob('*.deb')))
 
 
 def _key(packages: list[pathlib.Path]) -> str:
