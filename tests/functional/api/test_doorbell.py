@@ -35,7 +35,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     with socket.socket() as port:
         port.bind(('127.0.0.1', 0))
         url = 'rabbit://user:password@127.0.0.1:%d/' % port.getsockname()[1]
-        transport = oslo_messaging.get_rpc_transport(cfg.ConfigOpts(), url)
+        transport = oslo_messaging.get_rpc_transport(cfg.CONF, url)
         monkeypatch.setattr(servers, 'transport', lambda cell: transport)
         monkeypatch.setattr(doorbell, '_breaker', breaker.Breaker(60))
         monkeypatch.setattr(doorbell, '_doorbells', {})
@@ -57,6 +57,7 @@ def test_broker_that_refuses(broker: socket.socket,
         thread.join(5)
     assert not ringing()
     assert 'did not take the doorbell of host host' in caplog.text
+    assert 'Connection refused' in caplog.text
     assert 'password' not in caplog.text
     assert not doorbell._breaker.allows('cell')
 
