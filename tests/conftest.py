@@ -10,13 +10,14 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-import os
+import pytest
 
-# Before anything imports eventlet: Nova 34 refuses to run on native threads
-# after that. Set to 0 beforehand, the tests run on eventlet, as the API of
-# Nova 32 does.
-os.environ.setdefault('OS_NOVA_DISABLE_EVENTLET_PATCHING', '1')
 
-from nova import monkey_patch  # noqa: E402
+@pytest.fixture(scope='session', autouse=True)
+def _temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Fix where pytest's temporary directories are, before any test.
 
-monkey_patch.patch()
+    The base classes of Nova's tests move the temporary directory into one that
+    ends with the test.
+    """
+    tmp_path_factory.getbasetemp()
