@@ -68,6 +68,8 @@ ARGUMENT_TABLE: list[tuple[Any, str]] = [
      f'{ARGUMENTS}.input_encoding must be one of: utf-8, base64'),
     ({'command': ['a'], 'input_encoding': 'base64', 'input_data': SECRET},
      f'{ARGUMENTS}.input_data must be base64'),
+    ({'command': ['a'], 'input_encoding': 'base64', 'input_data': 'aG!k='},
+     f'{ARGUMENTS}.input_data must be base64'),
     ({'command': ['a'], 'input_encoding': 'base64', 'input_data': 'ü'},
      f'{ARGUMENTS}.input_data must be base64'),
     ({'command': ['a'], 'input_data': SECRET + '\udfff'},

@@ -288,7 +288,7 @@ class DatabaseContract:
 
     def test_hosts_count_what_users_see(self) -> None:
         register('machine')
-        waiting, handed_out, running = new(), new(), new()
+        _, handed_out, running = new(), new(), new()
         for uuid in (handed_out, running):
             claim(uuid)
         commands.note_started(running, attempt='first', pid=1,

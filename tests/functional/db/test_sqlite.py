@@ -10,8 +10,8 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-import pathlib
 from collections.abc import Iterator
+import pathlib
 
 import pytest
 
