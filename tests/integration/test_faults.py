@@ -104,6 +104,7 @@ def test_conductor_killed_while_a_command_runs(
     time.sleep(4)
     cloud.start_conductor()
     assert_completed(client, command, 0, 'out\n')
+    cloud.wait_for_host('up', PATIENCE)
     assert witness.count(client) == 1
 
 
