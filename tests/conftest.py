@@ -10,7 +10,16 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-import pytest
+import os
+
+# Before anything imports eventlet: Nova 34 refuses to run on native threads
+# after that, and older ones patch for it where nobody says otherwise.
+os.environ['OS_NOVA_DISABLE_EVENTLET_PATCHING'] = '1'
+
+from nova import monkey_patch  # noqa: E402
+import pytest  # noqa: E402
+
+monkey_patch.patch()
 
 
 @pytest.fixture(scope='session', autouse=True)
