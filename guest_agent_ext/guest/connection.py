@@ -215,7 +215,7 @@ class _Channel:
     def close(self) -> None:
         with self._lock:
             opened, self._opened = self._opened, None
-        if opened is None or not opened.done() or opened.exception():
+        if opened is None or not opened.done():
             return
         with contextlib.suppress(libvirt.libvirtError):
             opened.result().close()
