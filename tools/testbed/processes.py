@@ -52,14 +52,18 @@ def _start_time(pid: int) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """A process of ours, which need not be a child of this one."""
+    """A process of ours, which need not be a child of this one.
+
+    :ivar log: the file that its output goes to, if that is known
+    """
 
     name: str
     pid: int
     start_time: int
+    log: str | None = None
 
     @classmethod
-    def of(cls, name: str, pid: int) -> 'Process':
+    def of(cls, name: str, pid: int, log: str | None = None) -> 'Process':
         """Name a process that is running now.
 
         :raises: StartError if it is not
@@ -67,7 +71,13 @@ class Process:
         start_time = _start_time(pid)
         if start_time is None:
             raise StartError(f'{name} (pid {pid}) is not running')
-        return cls(name, pid, start_time)
+        return cls(name, pid, start_time, log)
+
+    def last_words(self) -> str:
+        """Return the end of its log."""
+        if self.log is None:
+            return ''
+        return pathlib.Path(self.log).read_text(errors='replace')[-3000:]
 
     @property
     def alive(self) -> bool:
@@ -124,7 +134,7 @@ def start(name: str, argv: Sequence[str | os.PathLike[str]],
             start_new_session=True, env={**os.environ, **(env or {})})
     # It ends by Process.stop(), often from another run of this program.
     child.returncode = 0
-    return Process.of(name, child.pid)
+    return Process.of(name, child.pid, str(log))
 
 
 def wait_for(condition: Callable[[], object], timeout: float, what: str,
@@ -140,7 +150,8 @@ def wait_for(condition: Callable[[], object], timeout: float, what: str,
     deadline = time.monotonic() + timeout
     while not condition():
         if process is not None and not process.alive:
-            raise StartError(f'{process.name} ended before {what}')
+            raise StartError(f'{process.name} ended before {what} was there; '
+                             f'its last words:\n{process.last_words()}')
         if time.monotonic() > deadline:
             raise StartError(f'{what}: not within {timeout:g} seconds')
         time.sleep(0.05)
