@@ -22,10 +22,15 @@ _NEEDED = ('guest-exec', 'guest-exec-status')
 def launcher_for(agent: guest_agent.Agent) -> launcher.PosixLauncher:
     """Choose by what the agent allows and by what the guest says it is.
 
+    :raises exception.AgentBusy: its file systems are frozen
     :raises exception.AgentCommandDisabled: the guest does not allow it
     :raises exception.LauncherUnavailable: there is none for such a guest
     """
     enabled = agent.info()
+    if not enabled.get('guest-exec', False) and _is_frozen(agent):
+        # For the time of a snapshot nothing but a ping is enabled.
+        raise exception.AgentBusy(
+            "The server's file systems are frozen for a snapshot")
     for name in _NEEDED:
         if not enabled.get(name, False):
             raise exception.AgentCommandDisabled()
@@ -33,6 +38,13 @@ def launcher_for(agent: guest_agent.Agent) -> launcher.PosixLauncher:
         raise exception.LauncherUnavailable(
             'Commands cannot be run in Windows guests yet')
     return launcher.PosixLauncher(agent)
+
+
+def _is_frozen(agent: guest_agent.Agent) -> bool:
+    try:
+        return agent.fsfreeze_status() == 'frozen'
+    except exception.AgentRefused:
+        return False
 
 
 def _system(agent: guest_agent.Agent, enabled: dict[str, bool]) -> str | None:

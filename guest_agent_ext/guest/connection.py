@@ -12,9 +12,9 @@
 
 """libvirt: the connections to it, and what it says of guests.
 
-Work and probes have a connection each: libvirtd works on a bounded number of
-requests of one connection at once, and a guest that hangs keeps its place for
-as long as the call's timeout.
+Each call has a connection to itself. libvirt's client lets one of the threads
+that share a connection read for all of them; beside a call to a guest that
+hangs another thread's answer was seen to wait until that call had timed out.
 """
 
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from concurrent import futures
 import contextlib
 import functools
 import json
+import queue
 import re
 import threading
 import time
@@ -39,10 +40,13 @@ LOG = logging.getLogger(__name__)
 
 #: Seconds between two keepalive messages, and how many may go unanswered.
 KEEPALIVE = (5, 3)
-#: Seconds that opening a connection may take, and that a call waits for a
-#: place among those under way.
+#: Seconds that opening a connection may take, and that a call waits for one
+#: that is free.
 OPEN_TIMEOUT = 10.0
-PLACE_TIMEOUT = 30.0
+FREE_TIMEOUT = 30.0
+#: Pings under way at once. With the calls they leave most of libvirtd's workers
+#: (20 by default) to nova-compute.
+PINGS = 4
 #: Seconds after an error of the event loop until its next turn.
 EVENT_ERROR_GAP = 1.0
 
@@ -109,8 +113,10 @@ class Connection:
 
     def __init__(self, uri: str, work_calls: int = 4) -> None:
         _prepare_libvirt()
-        self._work = _Channel(uri, work_calls)
-        self._probe = _Channel(uri, 1)
+        self._work = _Pool(uri, work_calls)
+        self._probe = _Pool(uri, PINGS)
+        # For what no guest can delay.
+        self._inspect = _Channel(uri)
 
     def agent_command(self, uuid: str, request: Mapping[str, Any],
                       timeout: int) -> Any:
@@ -135,24 +141,23 @@ class Connection:
 
         :raises exception.HypervisorUnavailable: libvirt does not tell
         """
-        # No guest can delay this one, so that it needs no place.
         try:
             with _translated_errors():
-                domain = self._work.connection().lookupByUUIDString(uuid)
+                domain = self._inspect.connection().lookupByUUIDString(uuid)
                 return _STATES.get(domain.state()[0], 'unknown')
         except exception.DomainNotFound:
             return ABSENT
 
     def close(self) -> None:
         """Let go of libvirt; a later call would connect again."""
-        self._work.close()
-        self._probe.close()
+        for opened in (self._work, self._probe, self._inspect):
+            opened.close()
 
-    def _call(self, channel: '_Channel', uuid: str,
+    def _call(self, pool: '_Pool', uuid: str,
               request: Mapping[str, Any], timeout: int) -> Any:
         text = json.dumps(request)
         try:
-            with channel.place() as connection, _translated_errors():
+            with pool.connection() as connection, _translated_errors():
                 answer = libvirt_qemu.qemuAgentCommand(
                     connection.lookupByUUIDString(uuid), text, timeout, 0)
         except exception.DomainNotRunning:
@@ -167,33 +172,50 @@ class Connection:
         return exception.DomainNotRunning(state)
 
 
-class _Channel:
-    """One connection, opened when it is needed and again when it has died.
+class _Pool:
+    """Connections, each for one call at a time.
 
-    :param places: calls under way at once
+    :param size: calls under way at once
     """
 
-    def __init__(self, uri: str, places: int) -> None:
-        self._uri = uri
-        self._places = threading.BoundedSemaphore(places)
-        self._lock = threading.Lock()
-        self._opened: futures.Future[Any] | None = None
+    def __init__(self, uri: str, size: int) -> None:
+        self._channels = [_Channel(uri) for _ in range(size)]
+        # The last one used is used next, so that no more are opened than are
+        # needed.
+        self._free: queue.LifoQueue[_Channel] = queue.LifoQueue()
+        for channel in self._channels:
+            self._free.put(channel)
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[Any]:
-        """Take a place among the calls under way.
+    def connection(self) -> Iterator[Any]:
+        """Borrow a connection.
 
-        :raises exception.GuestError: the connection cannot be opened, or no
-            place became free in time
+        :raises exception.GuestError: it cannot be opened, or none became free
+            in time
         """
-        connection = self.connection()
-        if not self._places.acquire(timeout=PLACE_TIMEOUT):
-            raise exception.AgentBusy(
-                'The host of the server is busy with calls to other guests')
         try:
-            yield connection
+            channel = self._free.get(timeout=FREE_TIMEOUT)
+        except queue.Empty:
+            raise exception.AgentBusy(
+                'The host of the server is busy with calls to other '
+                'guests') from None
+        try:
+            yield channel.connection()
         finally:
-            self._places.release()
+            self._free.put(channel)
+
+    def close(self) -> None:
+        for channel in self._channels:
+            channel.close()
+
+
+class _Channel:
+    """A connection, opened when it is needed and again when it has died."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._lock = threading.Lock()
+        self._opened: futures.Future[Any] | None = None
 
     def connection(self) -> Any:
         """Return the connection.

@@ -22,9 +22,9 @@ from unittest import mock
 import pytest
 
 from guest_agent_ext import command
+from guest_agent_ext import exception
 from guest_agent_ext.compute import job
 from guest_agent_ext.conductor import rpcapi
-from guest_agent_ext import exception
 from guest_agent_ext.guest import launcher
 
 PROBE = launcher.Probe(boot_id='boot', uptime=1000, ids=())

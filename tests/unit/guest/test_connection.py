@@ -281,7 +281,7 @@ def test_calls_at_once_are_bounded(
         monkeypatch: pytest.MonkeyPatch) -> None:
     threads = start_calls(guests, 4, [])
     gate.wait_for(inside=4)
-    monkeypatch.setattr(connection, 'PLACE_TIMEOUT', 0.01)
+    monkeypatch.setattr(connection, 'FREE_TIMEOUT', 0.01)
     with pytest.raises(exception.AgentBusy) as raised:
         guests.agent_command(UUID, PING, 5)
     assert not raised.value.may_have_run
@@ -306,7 +306,7 @@ def test_hung_guests_delay_neither_probes_nor_states(
         monkeypatch: pytest.MonkeyPatch) -> None:
     threads = start_calls(guests, 4, [])
     gate.wait_for(inside=4)
-    monkeypatch.setattr(connection, 'PLACE_TIMEOUT', 0.01)
+    monkeypatch.setattr(connection, 'FREE_TIMEOUT', 0.01)
     guests.ping(UUID)
     assert guests.domain_state(UUID) == 'running'
     gate.released.set()
@@ -314,10 +314,10 @@ def test_hung_guests_delay_neither_probes_nor_states(
         thread.join(PATIENCE)
 
 
-def test_place_is_given_back_after_an_error(
+def test_connection_is_given_back_after_an_error(
         played: Libvirt, guests: connection.Connection,
         monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, 'PLACE_TIMEOUT', 0.01)
+    monkeypatch.setattr(connection, 'FREE_TIMEOUT', 0.01)
     played.answer = mock.Mock(side_effect=error(68, 'busy'))
     for _ in range(3):
         with pytest.raises(exception.AgentBusy,
@@ -325,13 +325,13 @@ def test_place_is_given_back_after_an_error(
             guests.ping(UUID)
 
 
-def test_work_and_probes_have_a_connection_each_for_all_calls(
+def test_work_probes_and_looks_have_a_connection_each(
         played: Libvirt, guests: connection.Connection) -> None:
     for _ in range(2):
         guests.agent_command(UUID, PING, 5)
         guests.ping(UUID)
         guests.domain_state(UUID)
-    assert len(played.opened) == 2
+    assert len(played.opened) == 3
     for opened in played.opened:
         opened.setKeepAlive.assert_called_once_with(5, 3)
 
