@@ -44,8 +44,8 @@ KEEPALIVE = (5, 3)
 #: that is free.
 OPEN_TIMEOUT = 10.0
 FREE_TIMEOUT = 30.0
-#: Pings under way at once. With the calls they leave most of libvirtd's workers
-#: (20 by default) to nova-compute.
+#: Pings under way at once. With the calls they leave most of libvirtd's
+#: workers (20 by default) to nova-compute.
 PINGS = 4
 #: Seconds after an error of the event loop until its next turn.
 EVENT_ERROR_GAP = 1.0
