@@ -120,12 +120,12 @@ a ping of one second.
 """),
     cfg.IntOpt(
         'agent_calls',
-        default=4, min=1, max=4,
+        default=4, min=1, max=8,
         help="""
 Agent calls of guest-agent-compute that are under way at once, over all guests
-of its host. At most 4: libvirtd works on 5 requests of a connection at once,
-and one place stays free, so that a guest that hangs costs nova-compute and the
-other guests nothing.
+of its host. Each has a connection to libvirtd of its own and, while it waits
+for its guest, one of libvirtd's workers (``max_workers``, 20 by default), which
+nova-compute needs too.
 """),
     cfg.IntOpt(
         'max_running_per_server',

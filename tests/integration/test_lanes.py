@@ -27,9 +27,9 @@ import uuid
 import pytest
 
 from guest_agent_ext import command
+from guest_agent_ext import exception
 from guest_agent_ext.compute import lane as compute_lane
 from guest_agent_ext.conductor import rpcapi
-from guest_agent_ext import exception
 from guest_agent_ext.guest import connection
 from tools.testbed import libvirtd as testbed_libvirtd
 from tools.testbed import processes
