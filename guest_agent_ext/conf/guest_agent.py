@@ -124,8 +124,8 @@ a ping of one second.
         help="""
 Agent calls of guest-agent-compute that are under way at once, over all guests
 of its host. Each has a connection to libvirtd of its own and, while it waits
-for its guest, one of libvirtd's workers (``max_workers``, 20 by default), which
-nova-compute needs too.
+for its guest, one of the workers of libvirtd (``max_workers``, 20 by default)
+that nova-compute needs too.
 """),
     cfg.IntOpt(
         'max_running_per_server',
