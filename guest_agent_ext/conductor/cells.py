@@ -73,6 +73,17 @@ class Cell:
             stopper.join(STOP_TIMEOUT)
 
     def _serve(self) -> None:
+        """Serve the queue; until that works, try again."""
+        while not self._stopping.is_set():
+            try:
+                return self._start_server()
+            except Exception:
+                LOG.exception('Cell %s cannot be served yet',
+                              self.mapping.uuid)
+                self._stopping.wait(CONF.guest_agent.sweep_interval)
+        return None
+
+    def _start_server(self) -> None:
         # Opening the queue and start() wait for a dead broker to come back.
         transport = servers.create_transport(self.mapping)
         compute_api = compute_rpcapi.ComputeAPI(transport)

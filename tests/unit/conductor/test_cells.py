@@ -53,14 +53,17 @@ class Queues:
 
     def __init__(self) -> None:
         self.gate = threading.Event()
+        self.failures: list[Exception] = []
         self.serving = threading.Event()
         self.server = mock.Mock()
         self.server.start.side_effect = self.serving.set
 
     def open(self, cell: Any) -> Any:
         if cell.uuid == 'dead':
-            self.gate.wait(PATIENCE)
-            raise SystemExit  # ends the thread that waited
+            # Its thread is a daemon and stays behind, as in life.
+            self.gate.wait()
+        if self.failures:
+            raise self.failures.pop()
         return cell.uuid
 
     def serve(self, transport: Any, *args: Any, **kwargs: Any) -> Any:
@@ -74,7 +77,6 @@ def queues(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queues]:
     monkeypatch.setattr(oslo_messaging, 'get_rpc_server', queues.serve)
     monkeypatch.setattr(cells.compute_rpcapi, 'ComputeAPI', mock.Mock())
     yield queues
-    queues.gate.set()
 
 
 @pytest.fixture
@@ -93,6 +95,18 @@ def test_dead_cell_delays_no_other(
     conductor.start()
     assert queues.serving.wait(PATIENCE)
     assert queues.server.start.call_count == 1
+
+
+def test_cell_that_cannot_be_served_is_tried_again(
+        conductor: cells.Conductor, queues: Queues,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, 'cells', lambda: [mapping('alive')])
+    monkeypatch.setattr(cells, 'CONF', mock.Mock(guest_agent=mock.Mock(
+        sweep_interval=0.01, cells_interval=60)))
+    queues.failures = [ValueError(), ValueError()]
+    conductor.start()
+    assert queues.serving.wait(PATIENCE)
+    assert not queues.failures
 
 
 def test_cells_come_and_go(
