@@ -50,6 +50,11 @@ class Demo:
         """The file with what a client has to know."""
         return self._directory / 'env'
 
+    @property
+    def libvirt_uri(self) -> str:
+        """Where the guest's libvirtd is."""
+        return self._libvirtd.uri
+
     def settings(self) -> dict[str, str]:
         """Return what is in ``env``."""
         return dict(line.split('=', 1)
