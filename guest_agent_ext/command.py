@@ -51,6 +51,9 @@ STATUSES = (
 UNFINISHED = tuple(status for status in STATUSES if status in TRANSITIONS)
 ENDED = tuple(status for status in STATUSES if status not in TRANSITIONS)
 
+#: The error of a command that was cancelled in time.
+NEVER_STARTED = 'It was cancelled before it started'
+
 #: What becomes of a change that a host reports: made (now or by an earlier
 #: report); too late, the command has ended otherwise; no such command;
 #: unfinished, but not this attempt's or not this host's. Only in the last case

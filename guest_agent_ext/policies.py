@@ -34,6 +34,8 @@ USE = _PREFIX + 'use'
 CREATE = _PREFIX + 'commands:create'
 INDEX = _PREFIX + 'commands:index'
 SHOW = _PREFIX + 'commands:show'
+CANCEL = _PREFIX + 'commands:cancel'
+DELETE = _PREFIX + 'commands:delete'
 HOSTS_INDEX = _PREFIX + 'hosts:index'
 
 _LOCK = threading.Lock()
@@ -72,6 +74,13 @@ _RULES = (
         'Show a command of a server. Its arguments and its output are shown '
         'to those only whom ' + USE + ' lets.',
         ('GET', _SERVER + '/commands/{command_id}')),
+    _rule(
+        CANCEL, 'rule:' + USE, 'Cancel a command of a server.',
+        ('POST', _SERVER + '/commands/{command_id}/action')),
+    _rule(
+        DELETE, 'rule:' + USE,
+        'Delete a command of a server that has ended, with its output.',
+        ('DELETE', _SERVER + '/commands/{command_id}')),
     _rule(
         HOSTS_INDEX, base.ADMIN,
         'List the guest-agent-compute services.',

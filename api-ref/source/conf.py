@@ -38,6 +38,7 @@ _PATH = {
 _SCHEMAS: tuple[tuple[str, str, Any], ...] = (
     ('request', 'body', schemas.create['properties']['command']),
     ('request.arguments', 'body', schemas.exec_arguments),
+    ('request', 'body', schemas.cancel),
     ('query', 'query', schemas.index_query),
     ('show', 'body', schemas.show_response),
     ('command', 'body', schemas.show_response['properties']['command']),

@@ -86,12 +86,35 @@ class CommandsController(wsgi.Controller):  # type: ignore[misc]
     @validation.response_body_schema(schemas.show_response)
     def show(self, req: Any, server: Any, command_id: str) -> dict[str, Any]:
         """Show a command with its output."""
-        row = _find(server, command_id, with_output=True)
-        if row is None:
-            raise webob.exc.HTTPNotFound(
-                explanation='Command %s could not be found.' % command_id)
+        row = _read(server, command_id, with_output=True)
         viewer = _viewer(req.environ['nova.context'], server)
         return {'command': views.show(row, viewer)}
+
+    @wsgi.response(202)
+    @wsgi.expected_errors(400, 403, 404, 409)
+    @servers.authorized(policies.CANCEL)
+    @validation.query_schema(schemas.no_query)
+    @validation.schema(schemas.cancel)
+    @validation.response_body_schema(schemas.no_response)
+    def cancel(self, req: Any, server: Any, command_id: str,
+               body: dict[str, Any]) -> None:
+        """Have a command never start, or be killed."""
+        row = _read(server, command_id)
+        if not commands.cancel(row.uuid):
+            _conflict(row.uuid, 'has already ended')
+        if row.host and server.cell_mapping is not None:
+            doorbell.ring(server.cell_mapping, row.host)
+
+    @wsgi.response(204)
+    @wsgi.expected_errors(400, 403, 404, 409)
+    @servers.authorized(policies.DELETE)
+    @validation.query_schema(schemas.no_query)
+    @validation.response_body_schema(schemas.no_response)
+    def delete(self, req: Any, server: Any, command_id: str) -> None:
+        """Delete a command that has ended."""
+        row = _read(server, command_id)
+        if not commands.delete(row.uuid):
+            _conflict(row.uuid, 'has not ended; cancel it first')
 
 
 def _viewer(context: Any, server: Any) -> views.Viewer:
@@ -107,6 +130,23 @@ def _find(server: Any, uuid: str,
         return None
     return commands.get(uuid, instance_uuid=server.instance_uuid,
                         with_output=with_output)
+
+
+def _read(server: Any, uuid: str, with_output: bool = False
+          ) -> models.Command:
+    """Return a command of a server.
+
+    :raises webob.exc.HTTPNotFound: it has none of this uuid
+    """
+    row = _find(server, uuid, with_output)
+    if row is None:
+        raise webob.exc.HTTPNotFound(
+            explanation='Command %s could not be found.' % uuid)
+    return row
+
+
+def _conflict(uuid: str, problem: str) -> NoReturn:
+    servers.conflict('Command %s %s' % (uuid, problem))
 
 
 def _limit(req: Any) -> int:

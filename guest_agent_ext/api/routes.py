@@ -41,6 +41,10 @@ ROUTES: Sequence[Route] = (
     Route('GET', _COMMANDS, commands.CommandsController, 'index'),
     Route('GET', _COMMANDS + '/{command_id}', commands.CommandsController,
           'show'),
+    Route('DELETE', _COMMANDS + '/{command_id}', commands.CommandsController,
+          'delete'),
+    Route('POST', _COMMANDS + '/{command_id}/action',
+          commands.CommandsController, 'cancel'),
 
     Route('GET', '/guest-agent/hosts', hosts.HostsController, 'index'),
 )

@@ -85,6 +85,13 @@ create = _closed({
     }), 'The command.'),
 })
 
+cancel = _closed({
+    'cancel': {'type': 'null', 'description': 'What to do with it.'},
+})
+
+#: The answer of what answers nothing.
+no_response = {'type': 'null'}
+
 
 def _parameter(schema: dict[str, Any], description: str) -> dict[str, Any]:
     """A query parameter, given at most once."""

@@ -352,7 +352,7 @@ class Job:
     def _end_unstarted(self) -> float:
         if self._cancelled:
             return self._end_as(command.CANCELLED,
-                                error='It was cancelled before it started')
+                                error=command.NEVER_STARTED)
         return self._end_as(command.FAILED, error=REFUSED['ticket'])
 
     def _meet_end(self, ended: launcher.Ended) -> float:

@@ -154,6 +154,38 @@ def test_timeout_kills_the_whole_tree_and_keeps_the_output(
     assert left['result']['out_data'] == '0\n'
 
 
+def test_cancel_kills_the_whole_tree_and_keeps_the_output(
+        client: http.Client) -> None:
+    uuid = client.start(
+        '/bin/sh', '-c',
+        'echo before; setsid sleep 4322 & (env -i sleep 4322) & '
+        "trap '' TERM; sleep 4322; sleep 4322")
+    client.wait(uuid, 'RUNNING')
+    assert client.cancel(uuid) == 202
+    ended = client.wait(uuid)
+    assert (ended['status'], ended['result']['out_data']) == (
+        'CANCELLED', 'before\n')
+    left = client.sh('grep -l sleep /proc/[0-9]*/comm | wc -l')
+    assert left['result']['out_data'] == '0\n'
+    assert client.cancel(uuid) == 409
+
+
+def test_cancel_at_any_moment_ends_it_once(client: http.Client) -> None:
+    """Also between its claim and its start in the guest."""
+    for delay in range(0, 200, 20):
+        path = f'/tmp/cancelled-{time.monotonic_ns()}'
+        uuid = client.start(
+            '/bin/sh', '-c', f'echo >{path}; sleep 4323; echo >{path}.end')
+        time.sleep(delay / 1000)
+        assert client.cancel(uuid) == 202
+        ended = client.wait(uuid)
+        assert ended['status'] == 'CANCELLED'
+        if ended['started_at'] is None:
+            assert client.run('/bin/cat', path)['result']['exitcode'] == 1
+    left = client.sh('grep -l sleep /proc/[0-9]*/comm | wc -l')
+    assert left['result']['out_data'] == '0\n'
+
+
 def test_running_command_tells_pid_and_start(client: http.Client) -> None:
     uuid = client.start('/bin/sleep', '3')
     shown = client.wait(uuid, 'RUNNING')

@@ -145,6 +145,20 @@ def test_accepted_before_the_stop_never_runs_when_it_is_back_too_late(
     assert client.show(command) == ended
 
 
+def test_cancelled_while_its_host_was_down_never_runs(
+        cloud: testbed_cloud.Cloud, client: http.Client,
+        witness: Witness) -> None:
+    cloud.compute.kill()
+    command = start(client, witness.then('echo out'))
+    assert client.cancel(command) == 202
+    ended = client.show(command)
+    assert ended['status'] == 'CANCELLED'
+    cloud.start_compute()
+    cloud.wait_for_host('up', PATIENCE)
+    assert witness.count(client) == 0
+    assert client.show(command) == ended
+
+
 def test_broker_that_refuses_delays_no_post(
         cloud: testbed_cloud.Cloud, client: http.Client,
         witness: Witness) -> None:

@@ -108,6 +108,11 @@ class Client:
             assert time.monotonic() < deadline, shown
             time.sleep(0.05)
 
+    def cancel(self, uuid: str) -> int:
+        """Ask for a command to be cancelled; return the status."""
+        return self.request('POST', f'{self.commands}/{uuid}/action',
+                            {'cancel': None})[0]
+
     def run(self, *argv: str, **arguments: Any) -> dict[str, Any]:
         """POST a command and wait for its end."""
         return self.wait(self.start(*argv, **arguments))

@@ -51,16 +51,20 @@ def calls(cloud: base.Cloud, **caller: Any) -> dict[str, int]:
         'index': cloud.get(cloud.path, **caller).status_code,
         'query': cloud.get(cloud.path + '?x=1', **caller).status_code,
         'show': cloud.get(f'{cloud.path}/{uuid}', **caller).status_code,
+        'cancel': cloud.request('POST', f'{cloud.path}/{uuid}/action',
+                                {'cancel': None}, **caller).status_code,
+        'delete': cloud.request('DELETE', f'{cloud.path}/{uuid}',
+                                **caller).status_code,
     }
 
 
 @pytest.mark.parametrize(('caller', 'statuses'), [
-    (ADMIN, [200, 400, 200, 400, 200]),
-    (dict(ADMIN, **OTHER_PROJECT), [200, 400, 200, 400, 200]),
-    (MEMBER, [200, 400, 200, 400, 200]),
-    (READER, [403, 403, 200, 400, 200]),
-    ({'roles': 'other'}, [403, 403, 403, 403, 403]),
-    (dict(MEMBER, **OTHER_PROJECT), [404, 404, 404, 404, 404]),
+    (ADMIN, [200, 400, 200, 400, 200, 202, 204]),
+    (dict(ADMIN, **OTHER_PROJECT), [200, 400, 200, 400, 200, 202, 204]),
+    (MEMBER, [200, 400, 200, 400, 200, 202, 204]),
+    (READER, [403, 403, 200, 400, 200, 403, 403]),
+    ({'roles': 'other'}, [403] * 7),
+    (dict(MEMBER, **OTHER_PROJECT), [404] * 7),
 ])
 def test_statuses(cloud: base.Cloud, caller: dict[str, Any],
                   statuses: list[int]) -> None:

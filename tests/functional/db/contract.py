@@ -147,6 +147,48 @@ class DatabaseContract:
                 cancel_requested=True))
         assert not claim(uuid)
 
+    def test_cancel_ends_what_waits(self) -> None:
+        uuid = new()
+        assert commands.cancel(uuid)
+        row = read(uuid)
+        assert (row.status, row.inputs) == (command.CANCELLED, None)
+        assert row.error == command.NEVER_STARTED
+        assert not claim(uuid)
+        assert not commands.cancel(uuid)
+
+    def test_cancel_of_what_was_handed_out_is_its_host_s(self) -> None:
+        uuid = new()
+        claim(uuid)
+        assert commands.cancel(uuid) and commands.cancel(uuid)
+        assert read(uuid).status == command.RUNNING
+        (work,) = commands.unfinished_of_host(CELL, 'host', 10)
+        assert work.cancel_requested
+        # What the guest says still decides.
+        assert finish(uuid, command.COMPLETED) == command.OK
+        assert not commands.cancel(uuid)
+
+    def test_cancel_and_claim_cannot_both_win(self) -> None:
+        for _ in range(8):
+            uuid = new()
+            with concurrent.futures.ThreadPoolExecutor(2) as pool:
+                claimed = pool.submit(claim, uuid)
+                cancelled = pool.submit(commands.cancel, uuid)
+                assert cancelled.result()
+            row = read(uuid)
+            assert (row.status, row.cancel_requested) == (
+                (command.RUNNING, True) if claimed.result()
+                else (command.CANCELLED, False))
+
+    def test_only_what_has_ended_is_deleted(self) -> None:
+        uuid = new()
+        assert not commands.delete(uuid)
+        claim(uuid)
+        assert not commands.delete(uuid)
+        finish(uuid, command.LOST)
+        assert commands.delete(uuid)
+        assert commands.get(uuid) is None
+        assert not commands.delete(uuid)
+
     def test_no_claim_whose_ticket_passes_start_by(self) -> None:
         uuid = new(start_timeout=10)
         assert not claim(uuid, window=11)
