@@ -26,6 +26,7 @@ from guest_agent_ext import conf
 from guest_agent_ext import policies
 from guest_agent_ext.api import checks
 from guest_agent_ext.api import doorbell
+from guest_agent_ext.api import idempotency
 from guest_agent_ext.api import requests
 from guest_agent_ext.api import schemas
 from guest_agent_ext.api import servers
@@ -44,8 +45,9 @@ class CommandsController(wsgi.Controller):  # type: ignore[misc]
     ``server`` is a nova.objects.InstanceMapping, found by servers.authorized.
     """
 
+    @wsgi.idempotent
     @wsgi.response(200)
-    @wsgi.expected_errors(400, 403, 404, 409, 503)
+    @wsgi.expected_errors(400, 403, 404, 409, 410, 422, 503)
     @servers.authorized(policies.CREATE)
     @validation.query_schema(schemas.no_query)
     @validation.schema(schemas.create)
@@ -55,11 +57,8 @@ class CommandsController(wsgi.Controller):  # type: ignore[misc]
         """Record a command, and tell its host."""
         context = req.environ['nova.context']
         asked = requests.exec_of(body)
-        instance = servers.read(context, server)
-        checks.check(context, server, instance)
-        row = _record(_row(context, server, instance, asked),
-                      asked.start_timeout)
-        doorbell.ring(server.cell_mapping, instance.host)
+        key = idempotency.key_of(req, server, body)
+        row = _repeated(key) or _accept(context, server, asked, key)
         return {'command': views.show(row, _viewer(context, server))}
 
     @wsgi.response(200)
@@ -178,6 +177,37 @@ def _listed(rows: Sequence[models.Command],
                          for row in rows]}
 
 
+def _repeated(key: idempotency.Key | None) -> models.Command | None:
+    """Return the command that a request with this key was accepted as.
+
+    :raises webob.exc.HTTPGone: it has been deleted
+    """
+    uuid = key.find() if key is not None else None
+    if uuid is None:
+        return None
+    row = commands.get(uuid, with_output=True)
+    if row is None:
+        idempotency.gone(uuid)
+    return row
+
+
+def _accept(context: Any, server: Any, asked: requests.Exec,
+            key: idempotency.Key | None) -> models.Command:
+    instance = servers.read(context, server)
+    checks.check(context, server, instance)
+    values = _row(context, server, instance, asked)
+    try:
+        row = _record(values, asked.start_timeout, key)
+    except db_exc.DBDuplicateEntry:
+        # Another request with this key was recorded a moment ago.
+        first = _repeated(key)
+        if first is None:
+            raise
+        return first
+    doorbell.ring(server.cell_mapping, instance.host)
+    return row
+
+
 def _row(context: Any, server: Any, instance: Any,
          asked: requests.Exec) -> dict[str, Any]:
     return {
@@ -196,24 +226,29 @@ def _row(context: Any, server: Any, instance: Any,
     }
 
 
-def _record(values: dict[str, Any], start_timeout: int) -> models.Command:
+def _record(values: dict[str, Any], start_timeout: int,
+            key: idempotency.Key | None) -> models.Command:
     """Record a command and read what was recorded.
 
+    :raises oslo_db.exception.DBDuplicateEntry: the key is taken
     :raises webob.exc.HTTPServiceUnavailable: nobody can tell whether it is
         recorded
     """
     row = None
     # A commit whose answer is lost may have been made: only the row tells.
     with contextlib.suppress(db_exc.DBConnectionError):
-        commands.create(values, start_timeout)
+        commands.create(values, start_timeout,
+                        None if key is None else key.columns())
     with contextlib.suppress(db_exc.DBConnectionError):
         row = commands.get(values['uuid'], with_output=True)
     if row is None:
-        _unknown(values['uuid'])
+        _unknown(values['uuid'], key)
     return row
 
 
-def _unknown(uuid: str) -> NoReturn:
+def _unknown(uuid: str, key: idempotency.Key | None) -> NoReturn:
+    advice = ('Look for it before you ask again' if key is None else
+              'Repeat the request with the same %s' % wsgi.IDEMPOTENCY_KEY)
     raise webob.exc.HTTPServiceUnavailable(
         explanation='The database did not answer: command %s may have been '
-                    'accepted. Look for it before you ask again.' % uuid)
+                    'accepted. %s.' % (uuid, advice))

@@ -21,6 +21,9 @@ from typing import TypeVar
 
 from nova.api import openstack
 from nova.api.openstack import wsgi
+import webob.exc
+
+IDEMPOTENCY_KEY = 'Idempotency-Key'
 
 Method = TypeVar('Method', bound=Callable[..., Any])
 
@@ -40,6 +43,12 @@ def expected_errors(*codes: int) -> Callable[[Method], Method]:
     return decorator
 
 
+def idempotent(method: Method) -> Method:
+    """Say that a method honours an Idempotency-Key."""
+    method.is_idempotent = True  # type: ignore[attr-defined]
+    return method
+
+
 class Resource(wsgi.Resource):  # type: ignore[misc]
     """Nova's resource, but for the body.
 
@@ -56,3 +65,13 @@ class Resource(wsgi.Resource):  # type: ignore[misc]
         if not self._should_have_body(request):
             return {}
         return {'body': request.body}
+
+    def dispatch(self, method: Any, request: Any,
+                 action_args: dict[str, Any]) -> Any:
+        # Who sends a key relies on it.
+        if (IDEMPOTENCY_KEY in request.headers
+                and not hasattr(method, 'is_idempotent')):
+            raise webob.exc.HTTPBadRequest(
+                explanation='%s is for the creation of a command only'
+                            % IDEMPOTENCY_KEY)
+        return super().dispatch(method, request, action_args)

@@ -26,6 +26,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from guest_agent_ext import command
+from guest_agent_ext.db import keys
 from guest_agent_ext.db import models
 from guest_agent_ext.db import session
 from guest_agent_ext.db import sqltypes
@@ -50,17 +51,22 @@ class Work:
 
 
 @session.retried
-def create(values: Mapping[str, Any], start_timeout: int) -> None:
+def create(values: Mapping[str, Any], start_timeout: int,
+           key: Mapping[str, str] | None = None) -> None:
     """Record a command as PENDING.
 
     :param values: columns of models.Command; times and state are set here
     :param start_timeout: seconds from now until start_by
-    :raises oslo_db.exception.DBDuplicateEntry: the uuid is taken
+    :param key: columns of models.IdempotencyKey
+    :raises oslo_db.exception.DBDuplicateEntry: the key or the uuid is taken
     """
     row = dict(values, status=command.PENDING, cancel_requested=False,
                created_at=sqltypes.utc_in(),
                start_by=sqltypes.utc_in(start_timeout))
     with session.writer() as db:
+        if key is not None:
+            db.execute(sa.insert(models.IdempotencyKey).values(
+                dict(key, command_uuid=row['uuid'])))
         db.execute(sa.insert(_T).values(row))
 
 
@@ -298,8 +304,10 @@ def delete(uuid: str) -> bool:
 
     :returns: False if there is no such command, or it has not ended
     """
-    return _change(sa.delete(_T).where(
-        _T.uuid == uuid, _T.status.in_(command.ENDED)))
+    with session.writer() as db:
+        keys.note_end(db, [uuid])
+        return _rowcount(db.execute(sa.delete(_T).where(
+            _T.uuid == uuid, _T.status.in_(command.ENDED)))) > 0
 
 
 @session.retried
@@ -356,7 +364,7 @@ def _end_of(status: str) -> dict[str, Any]:
             'updated_at': sqltypes.utc_in()}
 
 
-def _change(change: sa.Update | sa.Delete) -> bool:
+def _change(change: sa.Update) -> bool:
     with session.writer() as db:
         return _rowcount(db.execute(change)) > 0
 

@@ -117,6 +117,36 @@ class Command(Base):
     )
 
 
+class IdempotencyKey(Base):
+    """What a POST named itself, to be known again when it is repeated.
+
+    It outlives its command: a repetition must not run what was deleted.
+    """
+
+    __tablename__ = 'guest_agent_idempotency_keys'
+
+    id: orm.Mapped[int] = orm.mapped_column(
+        sa.BigInteger().with_variant(sa.Integer(), 'sqlite'),
+        primary_key=True)
+    #: A hash of project, user, server and key: together they are longer than
+    #: what MySQL indexes, and compared without regard to case there.
+    scope: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    command_uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    #: The body, as a keyed hash with a key of this row.
+    body_key: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    body_hash: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    #: When the command ended, noted when it is deleted.
+    finished_at: orm.Mapped[datetime.datetime | None]
+
+    __table_args__ = (
+        sa.Index('guest_agent_idempotency_keys_scope_idx', 'scope',
+                 unique=True),
+        sa.Index('guest_agent_idempotency_keys_command_idx', 'command_uuid'),
+        # What has expired.
+        sa.Index('guest_agent_idempotency_keys_finished_idx', 'finished_at'),
+    )
+
+
 class Host(Base):
     """A guest-agent-compute service: who it is, and when it was last heard."""
 

@@ -27,14 +27,17 @@ from oslo_db import exception as db_exc
 from oslo_db import options as db_options
 from oslo_db.sqlalchemy import enginefacade
 import pytest
+import sqlalchemy as sa
 
 from guest_agent_ext import command
 from guest_agent_ext import conf as _conf  # noqa: F401 - registers options
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import hosts
+from guest_agent_ext.db import keys
 from guest_agent_ext.db import migration
 from guest_agent_ext.db import models
 from guest_agent_ext.db import session
+from guest_agent_ext.db import sqltypes
 
 CELL = 'e1c4f4a5-6a07-4e5b-8c3c-0a4f0e2f6f01'
 
@@ -54,7 +57,8 @@ def connect(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[None]:
     session.get_engine().dispose()
 
 
-def new(start_timeout: int = 300, **values: Any) -> str:
+def new(start_timeout: int = 300, key: dict[str, str] | None = None,
+        **values: Any) -> str:
     """Record a command and return its uuid."""
     uuid = str(uuid_module.uuid4())
     commands.create(dict({
@@ -63,8 +67,20 @@ def new(start_timeout: int = 300, **values: Any) -> str:
         'instance_project_id': 'project', 'cell_uuid': CELL, 'host': 'host',
         'arguments': {'command': ['id']}, 'timeout': 60,
         'inputs': {'env': {'TOKEN': 'secret'}, 'stdin': 'aGk='},
-    }, **values), start_timeout)
+    }, **values), start_timeout, key)
     return uuid
+
+
+def key_columns(scope: str) -> dict[str, str]:
+    return {'scope': scope, 'body_key': '00', 'body_hash': 'hash'}
+
+
+def end_earlier(uuid: str, seconds: int) -> None:
+    """Have a command that has ended have done so earlier."""
+    with session.writer() as db:
+        db.execute(sa.update(models.Command)
+                   .where(models.Command.uuid == uuid)
+                   .values(finished_at=sqltypes.utc_in(-seconds)))
 
 
 def claim(uuid: str, attempt: str = 'first', *, window: float = 30,
@@ -188,6 +204,54 @@ class DatabaseContract:
         assert commands.delete(uuid)
         assert commands.get(uuid) is None
         assert not commands.delete(uuid)
+
+    def test_one_of_many_with_one_key_is_recorded(self) -> None:
+        def record(number: int) -> str | None:
+            try:
+                return new(key=key_columns('scope'))
+            except db_exc.DBDuplicateEntry:
+                return None
+
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            won = [uuid for uuid in pool.map(record, range(50)) if uuid]
+        assert len(won) == 1
+        found = keys.find('scope')
+        assert found is not None and found.command_uuid == won[0]
+        rows = commands.list_of_instance('server', limit=10)
+        assert [row.uuid for row in rows] == won
+
+    def test_key_is_forgotten_a_day_after_the_end(self) -> None:
+        uuid = new(key=key_columns('ended'))
+        new(key=key_columns('waiting'))
+        claim(uuid)
+        finish(uuid, command.COMPLETED)
+        assert keys.find('ended') is not None
+        end_earlier(uuid, 86401)
+        assert keys.find('ended') is None
+        assert keys.find('waiting') is not None
+        new(key=key_columns('ended'))
+
+    @pytest.mark.parametrize(('seconds', 'is_known'), [
+        (86300, True), (86401, False)])
+    def test_key_outlives_its_command(self, seconds: int,
+                                      is_known: bool) -> None:
+        uuid = new(key=key_columns('scope'))
+        claim(uuid)
+        finish(uuid, command.COMPLETED)
+        end_earlier(uuid, seconds)
+        assert commands.delete(uuid)
+        assert (keys.find('scope') is not None) is is_known
+
+    def test_expired_keys_are_removed_in_batches(self) -> None:
+        for number in range(3):
+            uuid = new(key=key_columns(str(number)))
+            claim(uuid)
+            finish(uuid, command.COMPLETED)
+            end_earlier(uuid, 86401)
+        commands.delete(uuid)
+        new(key=key_columns('waiting'))
+        assert [keys.remove_expired(2) for _ in range(3)] == [2, 1, 0]
+        assert keys.find('waiting') is not None
 
     def test_no_claim_whose_ticket_passes_start_by(self) -> None:
         uuid = new(start_timeout=10)

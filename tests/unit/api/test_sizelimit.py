@@ -13,6 +13,7 @@
 import io
 from typing import Any
 
+from oslo_config import cfg
 import pytest
 import webob
 import webob.dec
@@ -71,4 +72,9 @@ def test_section_of_paste_still_counts() -> None:
     application = webob.dec.wsgify(lambda req: 'fine')
     limiter = sizelimit.filter_factory({}, max_request_body_size='5')(
         application)
-    assert send(limiter, 'POST', '/servers', 6)[0] == 413
+    try:
+        assert send(limiter, 'POST', '/servers', 6)[0] == 413
+    finally:
+        # oslo.middleware has it count for the whole process.
+        cfg.CONF.clear_override('max_request_body_size',
+                                group='oslo_middleware')

@@ -75,6 +75,24 @@ def upgrade() -> None:
                     ['uuid'], unique=True)
 
     op.create_table(
+        'guest_agent_idempotency_keys',
+        _id(),
+        sa.Column('scope', sa.String(64), nullable=False),
+        sa.Column('command_uuid', sa.String(36), nullable=False),
+        sa.Column('body_key', sa.String(64), nullable=False),
+        sa.Column('body_hash', sa.String(64), nullable=False),
+        sa.Column('finished_at', sqltypes.DateTime),
+        mysql_charset='utf8mb4',
+    )
+    for name, column, unique in (
+            ('scope', 'scope', True),
+            ('command', 'command_uuid', False),
+            ('finished', 'finished_at', False)):
+        op.create_index(f'guest_agent_idempotency_keys_{name}_idx',
+                        'guest_agent_idempotency_keys', [column],
+                        unique=unique)
+
+    op.create_table(
         'guest_agent_hosts',
         _id(),
         sa.Column('cell_uuid', sa.String(36), nullable=False),

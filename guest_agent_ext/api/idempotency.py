@@ -1,0 +1,100 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Knows a POST again that its caller repeats.
+
+A key is its caller's own: it is known within project, user and server.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+from typing import Any
+from typing import NoReturn
+
+import webob.exc
+
+from guest_agent_ext.api import validation
+from guest_agent_ext.api import wsgi
+from guest_agent_ext.db import keys
+
+MAX_LENGTH = 255
+
+
+class Key:
+    """An Idempotency-Key with the body that it came with.
+
+    :param text: the header's value
+    :param body: as parsed; it holds secrets
+    """
+
+    def __init__(self, context: Any, server_id: str, text: str,
+                 body: dict[str, Any]) -> None:
+        parts = [context.project_id, context.user_id, server_id, text]
+        self._scope = hashlib.sha256(_serialized(parts)).hexdigest()
+        self._body = _serialized(body)
+
+    def find(self) -> str | None:
+        """Return the uuid of the command that this key already has.
+
+        :raises webob.exc.HTTPUnprocessableEntity: it came with another body
+        """
+        found = keys.find(self._scope)
+        if found is None:
+            return None
+        if not hmac.compare_digest(found.body_hash,
+                                   self._hash(found.body_key)):
+            raise webob.exc.HTTPUnprocessableEntity(explanation=(
+                'This %s was used with another body, for command %s; a new '
+                'command needs a new key'
+                % (wsgi.IDEMPOTENCY_KEY, found.command_uuid)))
+        return found.command_uuid
+
+    def columns(self) -> dict[str, str]:
+        """Return what is recorded of it."""
+        body_key = secrets.token_hex(32)
+        return {'scope': self._scope, 'body_key': body_key,
+                'body_hash': self._hash(body_key)}
+
+    def _hash(self, body_key: str) -> str:
+        # Keyed, and with a key of each row: an unkeyed hash would tell what
+        # has few possible values, and which rows are the same.
+        return hmac.digest(bytes.fromhex(body_key), self._body,
+                           'sha256').hex()
+
+
+def key_of(req: Any, server: Any, body: dict[str, Any]) -> Key | None:
+    """Return the key of a request, None if it has none.
+
+    :param server: nova.objects.InstanceMapping
+    :raises webob.exc.HTTPBadRequest: it is too long, or empty
+    """
+    text = req.headers.get(wsgi.IDEMPOTENCY_KEY)
+    if text is None:
+        return None
+    if not 1 <= len(text) <= MAX_LENGTH:
+        validation.bad_request('%s must have 1 to %d characters, not %d' % (
+            wsgi.IDEMPOTENCY_KEY, MAX_LENGTH, len(text)))
+    return Key(req.environ['nova.context'], server.instance_uuid, text, body)
+
+
+def gone(uuid: str) -> NoReturn:
+    """Answer 410."""
+    raise webob.exc.HTTPGone(explanation=(
+        'Command %s, which this %s was used for, has been deleted; a new '
+        'command needs a new key' % (uuid, wsgi.IDEMPOTENCY_KEY)))
+
+
+def _serialized(value: Any) -> bytes:
+    """Return the same bytes for the same value, however it was written."""
+    return json.dumps(value, sort_keys=True).encode()
