@@ -64,6 +64,8 @@ def main() -> int:
         help='What to do; each has its own --help'))
     config.parse_args(sys.argv, configure_db=False, init_rpc=False,
                       prog='guest-agent-manage')
+    # stdout is for what was asked.
+    CONF.set_default('use_stderr', True)
     logging.setup(CONF, 'guest_agent_ext')
     session.configure(CONF)
     return _ACTIONS[CONF.command.name, CONF.command.action]()
