@@ -211,7 +211,8 @@ class Nova:
             raise processes.StartError(f'{module} failed, see {log}')
 
     def _default(self) -> dict[str, object]:
-        return {'transport_url': self._transport_url,
+        # Without use_stderr, oslo.log writes to stdout.
+        return {'transport_url': self._transport_url, 'use_stderr': True,
                 'state_path': self.directory}
 
     def _sections(self) -> dict[str, dict[str, object]]:
