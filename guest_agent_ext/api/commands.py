@@ -32,6 +32,7 @@ from guest_agent_ext.api import schemas
 from guest_agent_ext.api import servers
 from guest_agent_ext.api import validation
 from guest_agent_ext.api import views
+from guest_agent_ext.api import waiting
 from guest_agent_ext.api import wsgi
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
@@ -53,13 +54,13 @@ class CommandsController(wsgi.Controller):  # type: ignore[misc]
     @validation.schema(schemas.create)
     @validation.response_body_schema(schemas.show_response)
     def create(self, req: Any, server: Any,
-               body: dict[str, Any]) -> dict[str, Any]:
+               body: dict[str, Any]) -> Any:
         """Record a command, and tell its host."""
         context = req.environ['nova.context']
         asked = requests.exec_of(body)
         key = idempotency.key_of(req, server, body)
         row = _repeated(key) or _accept(context, server, asked, key)
-        return {'command': views.show(row, _viewer(context, server))}
+        return _shown(req, server, row)
 
     @wsgi.response(200)
     @wsgi.expected_errors(400, 403, 404)
@@ -83,11 +84,10 @@ class CommandsController(wsgi.Controller):  # type: ignore[misc]
     @servers.authorized(policies.SHOW)
     @validation.query_schema(schemas.no_query)
     @validation.response_body_schema(schemas.show_response)
-    def show(self, req: Any, server: Any, command_id: str) -> dict[str, Any]:
+    def show(self, req: Any, server: Any, command_id: str) -> Any:
         """Show a command with its output."""
-        row = _read(server, command_id, with_output=True)
-        viewer = _viewer(req.environ['nova.context'], server)
-        return {'command': views.show(row, viewer)}
+        return _shown(req, server,
+                      _read(server, command_id, with_output=True))
 
     @wsgi.response(202)
     @wsgi.expected_errors(400, 403, 404, 409)
@@ -114,6 +114,14 @@ class CommandsController(wsgi.Controller):  # type: ignore[misc]
         row = _read(server, command_id)
         if not commands.delete(row.uuid):
             _conflict(row.uuid, 'has not ended; cancel it first')
+
+
+def _shown(req: Any, server: Any, row: models.Command) -> Any:
+    """Answer a command, once it has ended if the request prefers that."""
+    row, headers = waiting.waited(req, row)
+    viewer = _viewer(req.environ['nova.context'], server)
+    return wsgi.ResponseObject({'command': views.show(row, viewer)},
+                               headers=headers)
 
 
 def _viewer(context: Any, server: Any) -> views.Viewer:

@@ -78,7 +78,8 @@ def response_body_schema(body_schema: dict[str, Any]
         def wrapper(self: Any, **kwargs: Any) -> Any:
             response = method(self, **kwargs)
             if CONF.api.response_validation != 'ignore':
-                _check_response(body_schema, response)
+                _check_response(body_schema,
+                                getattr(response, 'obj', response))
             return response
 
         _note(wrapper, 'response_body_schemas', body_schema)

@@ -28,6 +28,7 @@ IDEMPOTENCY_KEY = 'Idempotency-Key'
 Method = TypeVar('Method', bound=Callable[..., Any])
 
 Controller: Any = wsgi.Controller
+ResponseObject: Any = wsgi.ResponseObject
 ProjectMapper: Any = openstack.ProjectMapper
 
 

@@ -59,6 +59,25 @@ guest-agent-conductor.
 Seconds that a request waits for the database of a server's cell before it is
 answered with 409, cell down. Read by nova-api.
 """),
+    cfg.IntOpt(
+        'max_wait',
+        default=30, min=0,
+        help="""
+Seconds that a request with ``Prefer: wait=N`` waits at most for the end of its
+command. Keep it below the timeouts of what stands before nova-api. Read by
+nova-api.
+"""),
+    cfg.IntOpt(
+        'max_waiters',
+        min=0,
+        help="""
+Requests with ``Prefer: wait=N`` that may wait in one process of nova-api at
+once; each occupies a thread of the server. Beyond that they are answered at
+once. By default half of the threads that the process has, so none where it has
+one: under uwsgi its ``threads``, under mod_wsgi the ``threads`` of the daemon
+process. Other servers do not tell; those that serve requests in threads are
+taken to have eight.
+"""),
 ]
 
 CONDUCTOR_OPTS = [

@@ -91,6 +91,13 @@ def get(uuid: str, *, instance_uuid: str | None = None,
         return db.scalars(query).one_or_none()
 
 
+def status(row_id: int) -> str | None:
+    """Return the state of a command, by its ``id``; None if it is gone."""
+    query = sa.select(_T.status).where(_T.id == row_id)
+    with session.reader() as db:
+        return db.scalars(query).one_or_none()
+
+
 def list_of_instance(
     instance_uuid: str, *, limit: int, before: int | None = None,
     statuses: Collection[str] = (), types: Collection[str] = (),

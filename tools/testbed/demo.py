@@ -93,7 +93,9 @@ class Demo:
         cloud = nova.Nova(
             directory, nova.Databases.on_sqlite(directory), 'fake:///', port,
             identity.make(),
-            {'guest_agent': {'connection_uri': self._libvirtd.uri}})
+            {'guest_agent': {'connection_uri': self._libvirtd.uri,
+                             # wsgiref denies that it has threads.
+                             'max_waiters': 8}})
         cloud.configure()
         cloud.prepare([nova.Server(guest.uuid, _HOST)])
         self._note(cloud.start_api(embedded=True))

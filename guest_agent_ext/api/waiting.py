@@ -1,0 +1,139 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Has a request wait for the end of its command: ``Prefer: wait=N``.
+
+Who waits has a thread of the server for as long, but no connection to the
+database: it takes one for each look.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import importlib
+import re
+import threading
+import time
+from typing import Any
+
+from oslo_db import exception as db_exc
+
+from guest_agent_ext import command
+from guest_agent_ext import conf
+from guest_agent_ext.db import commands
+from guest_agent_ext.db import models
+
+CONF = conf.CONF
+
+#: Seconds between two looks: the first, the last, and how the gap grows.
+MIN_GAP, MAX_GAP, GROWTH = 0.01, 0.04, 1.2
+#: Threads that a server is taken to have that does not tell.
+THREADS = 8
+
+_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=[,;]|$)', re.I)
+
+
+class Places:
+    """Counts who is waiting in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = 0
+
+    @contextlib.contextmanager
+    def one(self, limit: int) -> Iterator[bool]:
+        """Take a place while it lasts.
+
+        :param limit: how many there are
+        :returns: whether there was one
+        """
+        with self._lock:
+            is_mine = self._taken < limit
+            self._taken += is_mine
+        try:
+            yield is_mine
+        finally:
+            with self._lock:
+                self._taken -= is_mine
+
+
+_places = Places()
+
+
+def waited(req: Any,
+           row: models.Command) -> tuple[models.Command, dict[str, str]]:
+    """Wait for a command's end as long as a request prefers.
+
+    :param row: the command as it was
+    :returns: the command as it is, with its output, and the headers that tell
+        whether this has waited
+    """
+    seconds = preferred(req.headers)
+    if seconds is None:
+        return row, {}
+    with _places.one(_limit(req.environ)) as has_place:
+        if not has_place:
+            return row, {}
+        # What was accepted is answered, also if the database stays away.
+        with contextlib.suppress(db_exc.DBError):
+            _wait(row.id, seconds)
+            row = commands.get(row.uuid, with_output=True) or row
+    return row, {'Preference-Applied': 'wait=%d' % seconds}
+
+
+def preferred(headers: Mapping[str, str]) -> int | None:
+    """Return the seconds that a request prefers to wait, None if none.
+
+    As RFC 7240 wants it, what is not understood is as if it were not there.
+    """
+    found = _WAIT.search(headers.get('Prefer', ''))
+    if found is None:
+        return None
+    maximum: int = CONF.guest_agent.max_wait
+    return min(int(found[1]), maximum)
+
+
+def _wait(row_id: int, seconds: int) -> None:
+    deadline = time.monotonic() + seconds
+    gap = MIN_GAP
+    while commands.status(row_id) in command.UNFINISHED:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(gap, left))
+        gap = min(gap * GROWTH, MAX_GAP)
+
+
+def _limit(environ: Mapping[str, Any]) -> int:
+    """Return how many may wait in this process."""
+    limit: int | None = CONF.guest_agent.max_waiters
+    return threads(environ) // 2 if limit is None else limit
+
+
+def threads(environ: Mapping[str, Any]) -> int:
+    """Return how many requests this process serves at once."""
+    if not environ.get('wsgi.multithread'):
+        return 1
+    for name, read in _SERVERS:
+        with contextlib.suppress(ImportError):
+            return read(importlib.import_module(name))
+    return THREADS
+
+
+#: Modules that only their server has, and what they tell of its threads.
+_SERVERS: Sequence[tuple[str, Callable[[Any], int]]] = (
+    ('uwsgi', lambda module: int(module.opt.get('threads', 1))),
+    ('mod_wsgi', lambda module: int(
+        getattr(module, 'threads_per_process', THREADS))),
+)

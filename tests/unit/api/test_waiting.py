@@ -1,0 +1,133 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import sys
+import types
+from typing import Any
+
+from oslo_db import exception as db_exc
+import pytest
+
+from guest_agent_ext import command
+from guest_agent_ext.api import waiting
+from guest_agent_ext.db import commands
+from guest_agent_ext.db import models
+
+
+@pytest.mark.parametrize(('header', 'seconds'), [
+    ('wait=5', 5), ('wait = "7"', 7), ('respond-async, WAIT=3; x=1', 3),
+    ('wait=0', 0), ('wait=1000', 30), ('wait=4, wait=9', 4),
+    ('', None), ('wait', None), ('wait=x', None), ('wait=-1', None),
+    ('await=3', None), ('wait=1.5', None), ('x="wait=3"', None)])
+def test_preference(header: str, seconds: int | None) -> None:
+    assert waiting.preferred({'Prefer': header}) == seconds
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(waiting, 'time', clock)
+    return clock
+
+
+def request(multithread: bool = True, prefer: str = 'wait=2') -> Any:
+    return types.SimpleNamespace(headers={'Prefer': prefer},
+                                 environ={'wsgi.multithread': multithread})
+
+
+@pytest.fixture
+def row(monkeypatch: pytest.MonkeyPatch) -> models.Command:
+    """A command that does not end by itself."""
+    row = models.Command(id=3, uuid='uuid', status=command.PENDING)
+    monkeypatch.setattr(commands, 'status', lambda row_id: row.status)
+    monkeypatch.setattr(commands, 'get', lambda uuid, with_output: row)
+    return row
+
+
+def test_gap_grows_to_its_limit(clock: Clock, row: models.Command) -> None:
+    _, headers = waiting.waited(request(), row)
+    assert headers == {'Preference-Applied': 'wait=2'}
+    assert sum(clock.slept) == pytest.approx(2)
+    gaps = clock.slept[:-1]
+    assert gaps == sorted(gaps)
+    assert (gaps[0], gaps[-1]) == (0.01, 0.04)
+
+
+def test_end_is_answered_at_the_next_look(
+        clock: Clock, row: models.Command,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses = iter([command.PENDING, command.RUNNING, command.LOST])
+    monkeypatch.setattr(commands, 'status', lambda row_id: next(statuses))
+    waiting.waited(request(), row)
+    assert len(clock.slept) == 2
+
+
+def test_deleted_command_is_not_waited_for(
+        clock: Clock, row: models.Command,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, 'status', lambda row_id: None)
+    waiting.waited(request(), row)
+    assert clock.slept == []
+
+
+def test_database_that_stays_away_does_not_hide_what_was_accepted(
+        row: models.Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def status(row_id: int) -> str:
+        raise db_exc.DBConnectionError()
+
+    monkeypatch.setattr(commands, 'status', status)
+    assert waiting.waited(request(), row)[0] is row
+
+
+def test_nobody_waits_without_threads(clock: Clock,
+                                      row: models.Command) -> None:
+    assert waiting.waited(request(multithread=False), row) == (row, {})
+    assert clock.slept == []
+
+
+def test_places_are_bounded_and_given_back() -> None:
+    places = waiting.Places()
+    with places.one(2) as first, places.one(2) as second:
+        with places.one(2) as third:
+            assert (first, second, third) == (True, True, False)
+        with places.one(2) as fourth:
+            assert not fourth
+    with places.one(1) as again:
+        assert again
+
+
+@pytest.mark.parametrize(('name', 'content', 'threads'), [
+    ('uwsgi', {'opt': {'threads': b'6'}}, 6),
+    ('uwsgi', {'opt': {}}, 1),
+    ('mod_wsgi', {'threads_per_process': 15}, 15),
+    ('mod_wsgi', {}, waiting.THREADS),
+    ('none', {}, waiting.THREADS)])
+def test_threads_of_a_server(monkeypatch: pytest.MonkeyPatch, name: str,
+                             content: dict[str, Any], threads: int) -> None:
+    monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(**content))
+    assert waiting.threads({'wsgi.multithread': True}) == threads
+    assert waiting.threads({'wsgi.multithread': False}) == 1
