@@ -83,10 +83,13 @@ count() {
 witness() {
     # Ends when both keepers are done, or when somebody writes a line: then a
     # child of the command still has its streams.
-    if read -r _ <"$own.end" && [ "$end" = tail ]; then
+    # Opened once: to open it again would wait for a writer that may be gone.
+    exec 7<"$own.end"
+    if read -r _ <&7 && [ "$end" = tail ]; then
         kill "$out_keeper" "$err_keeper"
-        read -r _ <"$own.end"
+        read -r _ <&7
     fi
+    exec 7<&-
     read -r pid start <"$own.pid"
     # It has closed its streams, so mostly it is about to end (flag 4).
     while :; do
