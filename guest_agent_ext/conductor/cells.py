@@ -12,9 +12,9 @@
 
 """The cells that a conductor serves, each on its own.
 
-A cell has two threads: one that serves its queue, one that follows its
-servers. Both may hang in a dead cell for as long as it is dead; no other cell
-waits for them.
+A cell has three threads: one serves its queue, one follows its servers, one
+tells the audit of its commands. They may hang in a dead cell for as long as it
+is dead; no other cell waits for them.
 """
 
 from collections.abc import Callable
@@ -27,6 +27,7 @@ import oslo_messaging
 from guest_agent_ext import command
 from guest_agent_ext import conf
 from guest_agent_ext.compute import rpcapi as compute_rpcapi
+from guest_agent_ext.conductor import audit
 from guest_agent_ext.conductor import manager
 from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.conductor import servers
@@ -58,6 +59,7 @@ class Cell:
         self._threads = [
             _thread(f'serve-{mapping.uuid}', self._serve),
             _thread(f'follow-{mapping.uuid}', self._follow),
+            _thread(f'audit-{mapping.uuid}', self._audit),
         ]
 
     def start(self) -> None:
@@ -101,6 +103,10 @@ class Cell:
     def _follow(self) -> None:
         periodically(self._stopping, CONF.guest_agent.sweep_interval,
                      self._follow_once)
+
+    def _audit(self) -> None:
+        periodically(self._stopping, CONF.guest_agent.sweep_interval,
+                     lambda: audit.tell_due(self.mapping))
 
     def _follow_once(self) -> None:
         after = 0

@@ -94,7 +94,8 @@ result. After that guest-agent-conductor ends the command as LOST.
         default=10, min=1,
         help="""
 Seconds between two looks of guest-agent-conductor for commands that are
-overdue and for servers that have moved to another host.
+overdue, for servers that have moved to another host, and for commands whose
+instance action and notification are to be written.
 """),
     cfg.IntOpt(
         'cells_interval',
@@ -102,6 +103,16 @@ overdue and for servers that have moved to another host.
         help="""
 Seconds after which guest-agent-conductor reads Nova's cell mappings again, to
 serve new cells and to leave those that are gone.
+"""),
+    cfg.BoolOpt(
+        'record_instance_actions',
+        default=True,
+        help="""
+Whether each command leaves an instance action on its server:
+``guest_agent_exec``, with state and exit code, never with arguments or output.
+Read by guest-agent-conductor, which writes it to the database of the server's
+cell a moment after the command has started or ended. A failure to write it
+never fails a command; it is tried again.
 """),
 ]
 

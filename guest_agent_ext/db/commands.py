@@ -248,6 +248,7 @@ def note_started(uuid: str, *, attempt: str, pid: int | None,
         .values(pid=pid, started_uptime=started_uptime,
                 started_at=sa.func.coalesce(_T.started_at,
                                             sqltypes.utc_in(-age)),
+                audit_at=_audit_due(),
                 updated_at=sqltypes.utc_in()))
     return command.OK if _change(change) else _outcome(uuid, attempt, None)
 
@@ -367,8 +368,14 @@ def note_seen(uuid: str, seen: str) -> None:
 def _end_of(status: str) -> dict[str, Any]:
     """The columns that every end sets; what was secret is erased by it."""
     return {'status': status, 'inputs': None,
+            'audit_at': _audit_due(),
             'finished_at': sqltypes.utc_in(),
             'updated_at': sqltypes.utc_in()}
+
+
+def _audit_due() -> sa.ColumnElement[Any]:
+    # A conductor that is just telling of an earlier change looks again.
+    return sa.func.coalesce(_T.audit_at, sqltypes.utc_in())
 
 
 def _change(change: sa.Update) -> bool:

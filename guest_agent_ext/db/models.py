@@ -92,6 +92,11 @@ class Command(Base):
     #: What its host saw last, for the error of a command that ends overdue.
     last_seen: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
 
+    #: When the audit is to tell of it; null once that is done.
+    audit_at: orm.Mapped[datetime.datetime | None]
+    #: The last state that the audit has told of.
+    audited: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
+
     error: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
     pid: orm.Mapped[int | None]
     exitcode: orm.Mapped[int | None]
@@ -114,6 +119,8 @@ class Command(Base):
         # What is overdue.
         sa.Index('guest_agent_commands_start_by_idx', 'status', 'start_by'),
         sa.Index('guest_agent_commands_end_by_idx', 'status', 'end_by'),
+        # What the audit has to tell.
+        sa.Index('guest_agent_commands_audit_idx', 'cell_uuid', 'audit_at'),
     )
 
 

@@ -31,6 +31,7 @@ import sqlalchemy as sa
 
 from guest_agent_ext import command
 from guest_agent_ext import conf as _conf  # noqa: F401 - registers options
+from guest_agent_ext.db import audit
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import hosts
 from guest_agent_ext.db import keys
@@ -312,6 +313,35 @@ class DatabaseContract:
         assert 4.9 < age < 5.1
         finish(uuid, command.COMPLETED)
         assert read(uuid).started_at == first.started_at
+
+    def test_audit_is_told_once(self) -> None:
+        uuid = new()
+        claim(uuid)
+        assert not audit.due(CELL, 10)
+        commands.note_started(uuid, attempt='first', pid=1,
+                              started_uptime=1, age=0.0)
+        assert [row.uuid for row in audit.due(CELL, 10)] == [uuid]
+        assert audit.take(uuid, 60)
+        assert not audit.take(uuid, 60)
+        assert not audit.due(CELL, 10)
+        finish(uuid, command.COMPLETED)
+        # The one that tells of the start has not finished yet.
+        assert not audit.due(CELL, 10)
+        audit.note_told(uuid, command.RUNNING)
+        (row,) = audit.due(CELL, 10)
+        assert (row.audited, row.status) == (command.RUNNING,
+                                             command.COMPLETED)
+        assert audit.take(uuid, 60)
+        audit.note_told(uuid, command.COMPLETED)
+        assert not audit.due(CELL, 10)
+
+    def test_audit_that_was_not_told_is_due_again(self) -> None:
+        uuid = new()
+        commands.end(uuid, source=command.PENDING, status=command.FAILED,
+                     error='error')
+        assert audit.take(uuid, -1)
+        assert len(audit.due(CELL, 10)) == 1
+        assert not audit.due('other', 10)
 
     def test_overdue_pending_fails_with_what_was_seen(self) -> None:
         late, early = new(start_timeout=-1), new()

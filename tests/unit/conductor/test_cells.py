@@ -23,6 +23,7 @@ import oslo_messaging
 import pytest
 
 from guest_agent_ext import command
+from guest_agent_ext.conductor import audit
 from guest_agent_ext.conductor import cells
 from guest_agent_ext.conductor import manager
 from guest_agent_ext.conductor import servers
@@ -45,6 +46,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
     database.end_overdue.return_value = 0
     for name in ('unfinished_of_cell', 'end_overdue', 'end', 'relocate'):
         monkeypatch.setattr(commands, name, getattr(database, name))
+    monkeypatch.setattr(audit, 'tell_due', database.tell_due)
     return database
 
 

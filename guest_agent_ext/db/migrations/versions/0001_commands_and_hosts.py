@@ -54,6 +54,8 @@ def upgrade() -> None:
         sa.Column('ticket', sa.BigInteger()),
         sa.Column('started_uptime', sa.BigInteger()),
         sa.Column('last_seen', sa.Text()),
+        sa.Column('audit_at', sqltypes.DateTime),
+        sa.Column('audited', sa.String(16)),
         sa.Column('error', sa.Text()),
         sa.Column('pid', sa.BigInteger()),
         sa.Column('exitcode', sa.BigInteger()),
@@ -68,7 +70,8 @@ def upgrade() -> None:
             ('instance', ['instance_uuid', 'id']),
             ('host', ['cell_uuid', 'host', 'status']),
             ('start_by', ['status', 'start_by']),
-            ('end_by', ['status', 'end_by'])):
+            ('end_by', ['status', 'end_by']),
+            ('audit', ['cell_uuid', 'audit_at'])):
         op.create_index(f'guest_agent_commands_{name}_idx',
                         'guest_agent_commands', columns)
     op.create_index('guest_agent_commands_uuid_idx', 'guest_agent_commands',
