@@ -65,6 +65,7 @@ REFUSED = {
     'boot': 'The server was rebooted before the command started',
     'ticket': 'The guest did not start the command in time',
 }
+LACKS = 'Commands cannot be run in this guest: it has no usable %s'
 REBOOTED = 'The server was rebooted while the command ran'
 DIED = ('What ran the command in the guest was killed before it could record '
         'the end of the command')
@@ -79,7 +80,7 @@ class Lane(Protocol):
     service: rpcapi.Service
     conductor: rpcapi.ConductorAPI
 
-    def guest(self) -> launcher.PosixLauncher:
+    def guest(self) -> launcher.Launcher:
         """Return the guest's launcher.
 
         :raises exception.GuestError: there is none
@@ -282,7 +283,8 @@ class Job:
             case launcher.Fenced():
                 return self._end_unstarted()
             case launcher.Died():
-                return self._end_as(command.LOST, error=DIED)
+                return self._end_as(command.LOST,
+                                    error=outcome.reason or DIED)
 
     def _meet_running(self, running: launcher.Running) -> float:
         age = (running.uptime - running.started) / UPTIME_HZ
@@ -315,13 +317,13 @@ class Job:
 
     def _terminate(self) -> float:
         """Kill the process tree: SIGTERM, and SIGKILL after the grace."""
-        posix = self._lane.guest()
+        guest = self._lane.guest()
         now = time.monotonic()
         if self._kill_by is None:
-            self._killed = posix.signal_tree(self.uuid, 'TERM')
+            self._killed = guest.signal_tree(self.uuid, 'TERM')
             self._kill_by = now + CONF.guest_agent.kill_grace
         elif now >= self._kill_by:
-            self._killed += posix.signal_tree(self.uuid, 'KILL')
+            self._killed += guest.signal_tree(self.uuid, 'KILL')
         return self._go(self._watch(), KILL_GAP)
 
     def _meet_not_started(self) -> float:
@@ -336,7 +338,8 @@ class Job:
 
     def _meet_refused(self, reason: str) -> float:
         if self._sends == 1:
-            return self._end_as(command.FAILED, error=REFUSED[reason])
+            return self._end_as(command.FAILED, error=REFUSED.get(
+                reason, LACKS % reason))
         # An earlier send may have come through: the lock decides.
         return self._go(self._fence)
 

@@ -86,7 +86,7 @@ class Lane:
         self._on_idle = on_idle
         self._agent = agent.Agent(
             guests, uuid, CONF.guest_agent.agent_timeout)
-        self._launcher: launcher.PosixLauncher | None = None
+        self._launcher: launcher.Launcher | None = None
         self._jobs: dict[str, job.Job] = {}
         #: When to remove what the guest keeps of which command.
         self._acknowledged: dict[str, float] = {}
@@ -153,7 +153,7 @@ class Lane:
 
     # What jobs use.
 
-    def guest(self) -> launcher.PosixLauncher:
+    def guest(self) -> launcher.Launcher:
         if self._launcher is None:
             self._launcher = choose.launcher_for(self._agent)
         return self._launcher

@@ -15,11 +15,12 @@
 from guest_agent_ext import exception
 from guest_agent_ext.guest import agent as guest_agent
 from guest_agent_ext.guest import launcher
+from guest_agent_ext.guest import posix
 
 _NEEDED = ('guest-exec', 'guest-exec-status')
 
 
-def launcher_for(agent: guest_agent.Agent) -> launcher.PosixLauncher:
+def launcher_for(agent: guest_agent.Agent) -> launcher.Launcher:
     """Choose by what the agent allows and by what the guest says it is.
 
     :raises exception.AgentBusy: its file systems are frozen
@@ -37,7 +38,7 @@ def launcher_for(agent: guest_agent.Agent) -> launcher.PosixLauncher:
     if _system(agent, enabled) == 'mswindows':
         raise exception.LauncherUnavailable(
             'Commands cannot be run in Windows guests yet')
-    return launcher.PosixLauncher(agent)
+    return posix.PosixLauncher(agent)
 
 
 def _is_frozen(agent: guest_agent.Agent) -> bool:

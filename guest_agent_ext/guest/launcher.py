@@ -10,42 +10,22 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The POSIX launcher: how a command is run in a guest with ``/bin/sh``.
+"""What every launcher does, and what it says of a command.
 
-The scripts stand in ``posix/``. What a tenant sent travels as arguments,
-environment and stdin of ``guest-exec``, never inside a script.
+A launcher runs commands in one guest: ``posix.py`` where there is ``/bin/sh``,
+``windows.py`` where there is PowerShell, ``direct.py`` where there is neither
+and the operator permits it.
 """
 
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import functools
-from importlib import resources
-import re
-import time
+from typing import Literal
+from typing import Protocol
 
-from guest_agent_ext import exception
-from guest_agent_ext.guest import agent as guest_agent
-
-DIRECTORY = '/run/guest-agent'
-SHELL = '/bin/sh'
-
-#: What every command finds in its environment; the tenant's own may replace
-#: it.
-ENVIRONMENT = {
-    'PATH': '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-    'HOME': '/root',
-    'LANG': 'C.UTF-8',
-}
-
-#: Seconds that a script of ours other than the launch may take, and between
-#: two looks at whether it has ended.
-SCRIPT_TIMEOUT = 20.0
-SCRIPT_GAP = 0.01
-
-_NEVER_EXECUTED = 64
-_SHELL_PREFIX = re.compile(r'^(?:/?[\w/.-]+: )?(?:(?:line )?\d+: )?')
+#: Whether a command's launcher keeps what was promised of it: at most once,
+#: bounded output, its whole tree killed, its end kept until it is recorded.
+Execution = Literal['guarded', 'direct']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,175 +126,63 @@ class Ended:
 
 @dataclasses.dataclass(frozen=True)
 class Died:
-    """Its launcher was killed before it could record the end."""
+    """Nobody saw its end, and nobody will.
+
+    :ivar reason: why, in words for the tenant; None if its launcher was
+        killed before it could record the end
+    """
+
+    reason: str | None = None
 
 
 Outcome = Refused | Taken | NotStarted | Fenced | Running | Ended | Died
 
 
-class PosixLauncher:
+class Launcher(Protocol):
     """Runs commands in one guest.
 
     Every method raises exception.GuestError if the guest did not answer.
-
-    :param agent: of the guest
-    :param directory: where the guest keeps what belongs to commands
     """
 
-    def __init__(self, agent: guest_agent.Agent,
-                 directory: str = DIRECTORY) -> None:
-        self._agent = agent
-        self._directory = directory
+    @property
+    def execution(self) -> Execution:
+        """Whether commands are guarded by a launcher in the guest."""
 
     def probe(self) -> Probe:
         """Ask for the guest's boot and uptime.
 
-        :raises exception.LauncherUnavailable: it has no ``/bin/sh`` or no
-            ``/proc``
+        :raises exception.LauncherUnavailable: it lacks what the launcher needs
         """
-        words = self._run('probe').split()
-        if len(words) < 3 or words[0] != 'guest':
-            raise exception.LauncherUnavailable(
-                'Commands cannot be run in this guest: it has no usable '
-                '/bin/sh or no /proc')
-        return Probe(words[1], int(words[2]), tuple(words[3:]))
 
     def launch(self, launch: Launch) -> int:
         """Send a command, and do not wait for it.
 
-        :returns: pid of the launcher, to poll for
+        :returns: pid to poll for
         """
-        variables = list(launch.env.items())
-        return self._exec(
-            'launch', [launch.id, launch.boot_id, str(launch.ticket),
-                       str(launch.keep), launch.keep_end, launch.cwd or '/',
-                       str(len(variables)), *launch.argv],
-            env=[f'GA_{number}={name}={value}' for number, (name, value)
-                 in enumerate(variables, 1)],
-            stdin=launch.stdin)
 
     def poll(self, pid: int) -> Outcome | None:
-        """Look whether a launcher has ended.
+        """Look whether what was launched has ended.
 
         The agent forgets it with the answer.
 
         :returns: None while it has not
         :raises exception.AgentRefused: the agent does not know this pid
         """
-        status = self._agent.exec_status(pid)
-        return _outcome(status) if status.exited else None
 
     def recover(self, id: str) -> Outcome:  # noqa: A002 - guest's own word
         """Find out what became of a command."""
-        return _outcome(self._wait(self._exec('recover', [id, 'look'])))
 
     def fence(self, id: str) -> Outcome:  # noqa: A002
         """Take a command's lock, unless a launcher has it already."""
-        return _outcome(self._wait(self._exec('recover', [id, 'fence'])))
 
     def signal_tree(self, id: str, signal: str) -> int:  # noqa: A002
         """Send ``TERM`` or ``KILL`` to a command and all its descendants.
 
         :returns: how many of them were alive
         """
-        return int(self._run('signal', id, signal) or 0)
 
     def unhold(self, id: str) -> None:  # noqa: A002
         """Have a command end whose children still have its streams."""
-        self._run('unhold', id)
 
     def release(self, ids: Sequence[str]) -> None:
         """Remove what the guest keeps of these commands."""
-        self._run('release', *ids)
-
-    def _run(self, script: str, *args: str) -> str:
-        """Run a short script and return what it printed."""
-        return self._wait(self._exec(script, args)).out.decode()
-
-    def _exec(self, script: str, args: Iterable[str], *,
-              env: Iterable[str] = (), stdin: bytes = b'') -> int:
-        environment = [f'{name}={value}'
-                       for name, value in ENVIRONMENT.items()]
-        return self._agent.exec(
-            SHELL, ['-c', _script(script), 'guest-agent', self._directory,
-                    *args],
-            env=[*environment, *env], stdin=stdin)
-
-    def _wait(self, pid: int) -> guest_agent.ExecStatus:
-        deadline = time.monotonic() + SCRIPT_TIMEOUT
-        while True:
-            time.sleep(SCRIPT_GAP)
-            status = self._agent.exec_status(pid)
-            if status.exited:
-                return status
-            if time.monotonic() > deadline:
-                raise exception.AgentUnresponsive()
-
-
-@functools.cache
-def _script(name: str) -> str:
-    """Return a script without its comments: guests get no prose."""
-    text = resources.files(__package__).joinpath(f'posix/{name}.sh')
-    lines = (line.strip() for line in text.read_text().splitlines())
-    return '\n'.join(line for line in lines
-                     if line and not line.startswith('#'))
-
-
-def _outcome(status: guest_agent.ExecStatus) -> Outcome:
-    """Read what launch.sh or recover.sh printed."""
-    line, _, out = status.out.partition(b'\n')
-    match line.decode(errors='replace').split():
-        case ['refused', reason]:
-            return Refused(reason)
-        case ['taken']:
-            return Taken()
-        case ['none']:
-            return NotStarted()
-        case ['fenced']:
-            return Fenced()
-        case ['running', *words]:
-            return _running(words)
-        case ['ended', *words]:
-            return _ended(words, out, status.err)
-        case _:
-            # Among others "died", and a launcher that was itself killed.
-            return Died()
-
-
-def _running(words: Sequence[str]) -> Running:
-    pid, start, uptime, state = words
-    if pid == '-':
-        return Running(None, int(uptime), int(uptime))
-    return Running(int(pid), int(start), int(uptime),
-                   has_exited=state == 'Z')
-
-
-def _ended(words: Sequence[str], out: bytes, err: bytes) -> Ended:
-    """Read ID.result: see the end of launch.sh's witness."""
-    pid, start, wait_status, never, end, out_written, err_written = words
-    exitcode, signal = _decoded(wait_status)
-    never_ran = int(never) == _NEVER_EXECUTED
-    # A keeper of the head writes what it keeps twice.
-    twice = end == 'head'
-    return Ended(
-        pid=int(pid), start_ticks=int(start), exitcode=exitcode,
-        signal=signal, never_ran=never_ran,
-        error=_complaint(err) if never_ran else None, out=out, err=err,
-        out_bytes=int(out_written) - (len(out) if twice else 0),
-        err_bytes=int(err_written) - (len(err) if twice else 0))
-
-
-def _decoded(wait_status: str) -> tuple[int | None, int | None]:
-    """Return exit code and signal of a raw wait status, if it is known."""
-    if wait_status == '-':
-        return None, None
-    value = int(wait_status)
-    signal = value & 0x7f
-    return (None, signal) if signal else (value >> 8, None)
-
-
-def _complaint(err: bytes) -> str:
-    """Return why a shell or setsid could not execute a command."""
-    text = err.decode(errors='replace').strip()
-    words = _SHELL_PREFIX.sub('', text, count=1)
-    return f'The command could not be executed: {words}'

@@ -35,6 +35,8 @@ import pytest
 from guest_agent_ext import exception
 from guest_agent_ext.guest import agent
 from guest_agent_ext.guest import launcher
+from guest_agent_ext.guest import posix
+from guest_agent_ext.guest import scripts
 
 SHELLS = {'dash': ['dash'], 'ash': ['busybox', 'ash'], 'bash': ['bash']}
 KEEP = 102400
@@ -94,7 +96,7 @@ class Guest:
                  directory: pathlib.Path) -> None:
         self.directory = directory
         self.agent = HostAgent(shell)
-        self.launcher = launcher.PosixLauncher(
+        self.launcher = posix.PosixLauncher(
             self.agent, str(directory))  # type: ignore[arg-type]
 
     def order(self, *argv: str, **values: Any) -> launcher.Launch:
@@ -384,7 +386,7 @@ def test_command_that_closes_its_streams_is_waited_for(guest: Guest) -> None:
 
 
 def test_scripts_are_sent_without_prose() -> None:
-    script = launcher._script('launch')
+    script = scripts.text('posix/launch.sh')
     assert 'Licensed' not in script and 'exec "$@"' in script
     assert not [line for line in script.splitlines()
                 if line.startswith(('#', ' '))]

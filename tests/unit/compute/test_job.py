@@ -145,6 +145,13 @@ def test_refusal_of_the_only_launch_is_proof(lane: Lane) -> None:
     lane.guest.fence.assert_not_called()
 
 
+def test_refusal_names_what_the_guest_lacks(lane: Lane) -> None:
+    lane.guest.poll.return_value = launcher.Refused('mkfifo')
+    run(make(lane))
+    assert lane.end['status'] == command.FAILED
+    assert 'mkfifo' in lane.end['error']
+
+
 def test_refusal_of_a_second_launch_is_not(lane: Lane) -> None:
     lane.guest.launch.side_effect = [exception.AgentUnresponsive(), 6]
     lane.guest.poll.return_value = launcher.Refused('ticket')
@@ -207,6 +214,13 @@ def test_launcher_killed_before_its_record_is_lost(lane: Lane) -> None:
     lane.guest.recover.return_value = launcher.Died()
     run(adopted(lane))
     assert lane.end['status'] == command.LOST
+
+
+def test_launcher_that_knows_why_the_end_is_unknown_is_quoted(
+        lane: Lane) -> None:
+    lane.guest.poll.return_value = launcher.Died('It was too large')
+    run(make(lane))
+    assert lane.end == {'status': command.LOST, 'error': 'It was too large'}
 
 
 def test_what_never_ran_failed_with_the_shells_words(lane: Lane) -> None:

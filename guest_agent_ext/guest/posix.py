@@ -1,0 +1,154 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The POSIX launcher: how a command is run in a guest with ``/bin/sh``.
+
+The scripts stand in ``posix/``. What a tenant sent travels as arguments,
+environment and stdin of ``guest-exec``, never inside a script.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+import re
+
+from guest_agent_ext import exception
+from guest_agent_ext.guest import agent as guest_agent
+from guest_agent_ext.guest import launcher
+from guest_agent_ext.guest import scripts
+
+DIRECTORY = '/run/guest-agent'
+SHELL = '/bin/sh'
+
+#: What every command finds in its environment; the tenant's own may replace
+#: it.
+ENVIRONMENT = {
+    'PATH': '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+    'HOME': '/root',
+    'LANG': 'C.UTF-8',
+}
+
+_NEVER_EXECUTED = 64
+_SHELL_PREFIX = re.compile(r'^(?:/?[\w/.-]+: )?(?:(?:line )?\d+: )?')
+
+
+class PosixLauncher(scripts.ScriptLauncher):
+    """Runs commands in one guest that has ``/bin/sh`` and ``/proc``.
+
+    :param agent: of the guest
+    :param directory: where the guest keeps what belongs to commands
+    """
+
+    def __init__(self, agent: guest_agent.Agent,
+                 directory: str = DIRECTORY) -> None:
+        super().__init__(agent)
+        self._directory = directory
+
+    def probe(self) -> launcher.Probe:
+        """Ask for the guest's boot and uptime.
+
+        :raises exception.LauncherUnavailable: it has no ``/bin/sh`` or no
+            ``/proc``
+        """
+        try:
+            words = self._run('probe').split()
+        except exception.AgentCommandDisabled:
+            raise
+        except exception.AgentRefused:
+            # There is nothing that it could execute.
+            words = []
+        if len(words) < 3 or words[0] != 'guest':
+            raise exception.LauncherUnavailable(
+                'Commands cannot be run in this guest: it has no usable '
+                '/bin/sh or no /proc')
+        return launcher.Probe(words[1], int(words[2]), tuple(words[3:]))
+
+    def launch(self, launch: launcher.Launch) -> int:
+        """Send a command, and do not wait for it.
+
+        :returns: pid of the launcher, to poll for
+        """
+        variables = list(launch.env.items())
+        return self._exec(
+            'launch', [launch.id, launch.boot_id, str(launch.ticket),
+                       str(launch.keep), launch.keep_end, launch.cwd or '/',
+                       str(len(variables)), *launch.argv],
+            env=[f'GA_{number}={name}={value}' for number, (name, value)
+                 in enumerate(variables, 1)],
+            stdin=launch.stdin)
+
+    def _exec(self, script: str, args: Iterable[str], *,
+              env: Iterable[str] = (), stdin: bytes = b'') -> int:
+        environment = [f'{name}={value}'
+                       for name, value in ENVIRONMENT.items()]
+        return self._agent.exec(
+            SHELL, ['-c', scripts.text(f'posix/{script}.sh'), 'guest-agent',
+                    self._directory, *args],
+            env=[*environment, *env], stdin=stdin)
+
+    def _outcome(self, status: guest_agent.ExecStatus) -> launcher.Outcome:
+        """Read what launch.sh or recover.sh printed."""
+        line, _, out = status.out.partition(b'\n')
+        match line.decode(errors='replace').split():
+            case ['refused', reason]:
+                return launcher.Refused(reason)
+            case ['taken']:
+                return launcher.Taken()
+            case ['none']:
+                return launcher.NotStarted()
+            case ['fenced']:
+                return launcher.Fenced()
+            case ['running', *words]:
+                return _running(words)
+            case ['ended', *words]:
+                return _ended(words, out, status.err)
+            case _:
+                # Among others "died", and a launcher that was itself killed.
+                return launcher.Died()
+
+
+def _running(words: Sequence[str]) -> launcher.Running:
+    pid, start, uptime, state = words
+    if pid == '-':
+        return launcher.Running(None, int(uptime), int(uptime))
+    return launcher.Running(int(pid), int(start), int(uptime),
+                            has_exited=state == 'Z')
+
+
+def _ended(words: Sequence[str], out: bytes, err: bytes) -> launcher.Ended:
+    """Read ID.result: see the end of launch.sh's witness."""
+    pid, start, wait_status, never, end, out_written, err_written = words
+    exitcode, signal = _decoded(wait_status)
+    never_ran = int(never) == _NEVER_EXECUTED
+    # A keeper of the head writes what it keeps twice.
+    twice = end == 'head'
+    return launcher.Ended(
+        pid=int(pid), start_ticks=int(start), exitcode=exitcode,
+        signal=signal, never_ran=never_ran,
+        error=_complaint(err) if never_ran else None, out=out, err=err,
+        out_bytes=int(out_written) - (len(out) if twice else 0),
+        err_bytes=int(err_written) - (len(err) if twice else 0))
+
+
+def _decoded(wait_status: str) -> tuple[int | None, int | None]:
+    """Return exit code and signal of a raw wait status, if it is known."""
+    if wait_status == '-':
+        return None, None
+    value = int(wait_status)
+    signal = value & 0x7f
+    return (None, signal) if signal else (value >> 8, None)
+
+
+def _complaint(err: bytes) -> str:
+    """Return why a shell or setsid could not execute a command."""
+    text = err.decode(errors='replace').strip()
+    words = _SHELL_PREFIX.sub('', text, count=1)
+    return f'The command could not be executed: {words}'
