@@ -27,6 +27,7 @@ from guest_agent_ext import policies
 from guest_agent_ext.api import checks
 from guest_agent_ext.api import doorbell
 from guest_agent_ext.api import idempotency
+from guest_agent_ext.api import quota
 from guest_agent_ext.api import requests
 from guest_agent_ext.api import schemas
 from guest_agent_ext.api import servers
@@ -48,7 +49,7 @@ class CommandsController(wsgi.Controller):  # type: ignore[misc]
 
     @wsgi.idempotent
     @wsgi.response(200)
-    @wsgi.expected_errors(400, 403, 404, 409, 410, 422, 503)
+    @wsgi.expected_errors(400, 403, 404, 409, 410, 422, 429, 503)
     @servers.authorized(policies.CREATE)
     @validation.query_schema(schemas.no_query)
     @validation.schema(schemas.create)
@@ -203,6 +204,8 @@ def _accept(context: Any, server: Any, asked: requests.Exec,
             key: idempotency.Key | None) -> models.Command:
     instance = servers.read(context, server)
     checks.check(context, server, instance)
+    bounds = quota.Bounds(server)
+    bounds.check(new=1)
     values = _row(context, server, instance, asked)
     try:
         row = _record(values, asked.start_timeout, key)
@@ -212,6 +215,7 @@ def _accept(context: Any, server: Any, asked: requests.Exec,
         if first is None:
             raise
         return first
+    _check_again(bounds, row.uuid, key)
     doorbell.ring(server.cell_mapping, instance.host)
     return row
 
@@ -252,6 +256,22 @@ def _record(values: dict[str, Any], start_timeout: int,
     if row is None:
         _unknown(values['uuid'], key)
     return row
+
+
+def _check_again(bounds: quota.Bounds, uuid: str,
+                 key: idempotency.Key | None) -> None:
+    """Take a command back if parallel requests have passed a bound.
+
+    Each of them counts after its own commit, so the last one sees all.
+    """
+    try:
+        bounds.check(new=0)
+    except webob.exc.HTTPError:
+        # It stands if a host was faster: it may be running.
+        if commands.withdraw(uuid):
+            raise
+    except db_exc.DBConnectionError:
+        _unknown(uuid, key)
 
 
 def _unknown(uuid: str, key: idempotency.Key | None) -> NoReturn:

@@ -44,6 +44,23 @@ Seconds within which a command must start when its request names no
 will never start. Read by nova-api.
 """),
     cfg.IntOpt(
+        'max_unfinished_per_server',
+        default=100, min=1,
+        help="""
+Unfinished commands that one server may have. Beyond that a new one is refused
+with 429. Read by nova-api.
+"""),
+    cfg.IntOpt(
+        'max_unfinished_per_project',
+        default=1000, min=-1,
+        help="""
+Unfinished commands that the servers of one project may have together, -1 for
+any number. Beyond that a new one is refused with 403.
+
+Where ``[quota] driver`` is ``nova.quota.UnifiedLimitsDriver``, Keystone's
+limit of the resource ``guest_agent_commands`` holds instead. Read by nova-api.
+"""),
+    cfg.IntOpt(
         'service_down_time',
         default=60, min=1,
         help="""

@@ -148,6 +148,21 @@ def _is_shown_as(statuses: Collection[str]) -> sa.ColumnElement[bool]:
     return sa.or_(*shown)
 
 
+def count_unfinished(project_id: str,
+                     instance_uuid: str | None = None) -> int:
+    """Return how many unfinished commands are charged to a project.
+
+    :param instance_uuid: count only those of this server
+    """
+    query = sa.select(sa.func.count()).where(
+        _T.instance_project_id == project_id,
+        _T.status.in_(command.UNFINISHED))
+    if instance_uuid is not None:
+        query = query.where(_T.instance_uuid == instance_uuid)
+    with session.reader() as db:
+        return db.scalars(query).one()
+
+
 def unfinished_of_host(cell_uuid: str, host: str,
                        limit: int) -> Sequence[Work]:
     """Return the oldest unfinished commands of a host."""
@@ -316,6 +331,21 @@ def delete(uuid: str) -> bool:
         keys.note_end(db, [uuid])
         return _rowcount(db.execute(sa.delete(_T).where(
             _T.uuid == uuid, _T.status.in_(command.ENDED)))) > 0
+
+
+@session.retried
+def withdraw(uuid: str) -> bool:
+    """Remove a command that no host has taken, as if it never was.
+
+    :returns: False if there is no such command, or a host has taken it
+    """
+    with session.writer() as db:
+        removed = _rowcount(db.execute(sa.delete(_T).where(
+            _T.uuid == uuid, _T.status == command.PENDING)))
+        if removed:
+            db.execute(sa.delete(models.IdempotencyKey).where(
+                models.IdempotencyKey.command_uuid == uuid))
+    return removed > 0
 
 
 @session.retried

@@ -116,6 +116,9 @@ class Command(Base):
         # The work of a host.
         sa.Index('guest_agent_commands_host_idx',
                  'cell_uuid', 'host', 'status'),
+        # What is unfinished, by project and by server.
+        sa.Index('guest_agent_commands_quota_idx',
+                 'instance_project_id', 'status', 'instance_uuid'),
         # What is overdue.
         sa.Index('guest_agent_commands_start_by_idx', 'status', 'start_by'),
         sa.Index('guest_agent_commands_end_by_idx', 'status', 'end_by'),

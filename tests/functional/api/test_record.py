@@ -45,9 +45,11 @@ def statements(cloud: base.Cloud) -> Iterator[list[str]]:
 
 def test_number_of_statements_is_known(cloud: base.Cloud,
                                        statements: list[str]) -> None:
-    # The host's state, the row, and the row again.
+    # The host's state, what the server and its project have, the row, the row
+    # again, and what they have now.
     cloud.post()
-    assert statements == ['SELECT', 'INSERT', 'SELECT']
+    assert statements == ['SELECT', 'SELECT', 'SELECT', 'INSERT', 'SELECT',
+                          'SELECT', 'SELECT']
     for _ in range(3):
         cloud.post()
     statements.clear()

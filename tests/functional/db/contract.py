@@ -254,6 +254,26 @@ class DatabaseContract:
         assert [keys.remove_expired(2) for _ in range(3)] == [2, 1, 0]
         assert keys.find('waiting') is not None
 
+    def test_unfinished_are_counted_by_project_and_server(self) -> None:
+        pending, taken = new(), new(instance_uuid='other')
+        ended = new()
+        new(instance_project_id='another')
+        claim(taken)
+        claim(ended)
+        finish(ended, command.COMPLETED)
+        assert commands.count_unfinished('project') == 2
+        assert commands.count_unfinished('project', 'other') == 1
+        assert commands.withdraw(pending)
+        assert commands.count_unfinished('project', 'server') == 0
+
+    def test_only_what_no_host_has_taken_is_withdrawn(self) -> None:
+        uuid = new()
+        claim(uuid)
+        assert not commands.withdraw(uuid)
+        withdrawn = new(key=key_columns('scope'))
+        assert commands.withdraw(withdrawn)
+        assert keys.find('scope') is None
+
     def test_no_claim_whose_ticket_passes_start_by(self) -> None:
         uuid = new(start_timeout=10)
         assert not claim(uuid, window=11)

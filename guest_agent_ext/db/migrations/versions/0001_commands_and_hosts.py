@@ -69,6 +69,7 @@ def upgrade() -> None:
     for name, columns in (
             ('instance', ['instance_uuid', 'id']),
             ('host', ['cell_uuid', 'host', 'status']),
+            ('quota', ['instance_project_id', 'status', 'instance_uuid']),
             ('start_by', ['status', 'start_by']),
             ('end_by', ['status', 'end_by']),
             ('audit', ['cell_uuid', 'audit_at'])):

@@ -1,0 +1,202 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""How many unfinished commands there may be."""
+
+from collections.abc import Iterator
+import concurrent.futures
+import threading
+from typing import Any
+from unittest import mock
+
+import fixtures
+from keystoneauth1 import exceptions as ksa_exc
+from nova.limit import utils as limit_utils
+from oslo_limit import fixture as limit_fixture
+from oslo_limit import limit
+from oslo_utils import uuidutils
+import pytest
+
+from guest_agent_ext.api import quota
+from tests.functional.api import base
+
+CONF = base.CONF
+
+
+@pytest.fixture
+def bounds(cloud: base.Cloud) -> Iterator[Any]:
+    """Sets options of a group for the time of a test."""
+    changed: list[tuple[str, str]] = []
+
+    def change(group: str, **values: Any) -> None:
+        for name, value in values.items():
+            CONF.set_override(name, value, group=group)
+            changed.append((name, group))
+
+    yield change
+    for name, group in changed:
+        CONF.clear_override(name, group=group)
+
+
+@pytest.fixture
+def project(cloud: base.Cloud) -> dict[str, str]:
+    """A project of this test's own, with its server as the cloud's."""
+    project_id = uuidutils.generate_uuid(dashed=False)
+    cloud.instance = cloud.make_instance(project_id=project_id)
+    cloud.path = base.commands_of(cloud.instance.uuid)
+    return {'project_id': project_id}
+
+
+@pytest.fixture
+def limits(cloud: base.Cloud, bounds: Any) -> Iterator[dict[str, int]]:
+    """Keystone's registered limits, which Nova asks for."""
+    bounds('quota', driver=limit_utils.UNIFIED_LIMITS_DRIVER)
+    registered: dict[str, int] = {}
+    client = mock.Mock()
+    client.registered_limits.side_effect = lambda: [
+        mock.Mock(resource_name=name) for name in registered]
+    with (limit_fixture.LimitFixture(registered, {}),
+          fixtures.MockPatchObject(limit_utils, '_identity_client',
+                                   return_value=client)):
+        yield registered
+
+
+def numbers_of(cloud: base.Cloud, count: int, **caller: Any) -> list[int]:
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        sent = [pool.submit(cloud.post, **caller) for _ in range(count)]
+    return sorted(item.result().status_code for item in sent)
+
+
+def unfinished(cloud: base.Cloud, **caller: Any) -> int:
+    return len(cloud.get(cloud.path, **caller).json()['commands'])
+
+
+def test_server_is_full(cloud: base.Cloud, bounds: Any) -> None:
+    bounds('guest_agent', max_unfinished_per_server=2)
+    first = cloud.post().json()['command']['uuid']
+    assert cloud.post().status_code == 200
+    cloud.rung.clear()
+    response = cloud.post()
+    message = base.message_of(response, 429, 'overLimit')
+    assert cloud.instance.uuid in message
+    assert '2 unfinished commands' in message
+    assert int(response.headers['Retry-After']) > 0
+    assert not cloud.rung
+    other = base.commands_of(cloud.make_instance().uuid)
+    assert cloud.post(path=other).status_code == 200
+    cloud.end(first)
+    assert cloud.post().status_code == 200
+
+
+def test_parallel_requests_do_not_fill_it_further(cloud: base.Cloud,
+                                                  bounds: Any) -> None:
+    bounds('guest_agent', max_unfinished_per_server=3)
+    # All of them pass the first check before any is recorded.
+    with mock.patch.object(quota.Bounds, 'check',
+                           _once_all_have(8)):
+        numbers = numbers_of(cloud, 8)
+    assert set(numbers) <= {200, 429}
+    assert unfinished(cloud) == numbers.count(200) <= 3
+
+
+def _once_all_have(count: int) -> Any:
+    check = quota.Bounds.check
+    barrier = threading.Barrier(count, timeout=30)
+
+    def checked(self: quota.Bounds, new: int) -> None:
+        check(self, new)
+        if new:
+            barrier.wait()
+
+    return checked
+
+
+def test_project_is_full(cloud: base.Cloud, bounds: Any,
+                         project: dict[str, str]) -> None:
+    bounds('guest_agent', max_unfinished_per_project=1)
+    assert cloud.post(**project).status_code == 200
+    other = cloud.make_instance(**project)
+    response = cloud.post(path=base.commands_of(other.uuid), **project)
+    message = base.message_of(response, 403, 'forbidden')
+    assert project['project_id'] in message
+    assert 'may have 1 unfinished' in message
+
+
+def test_who_asks_is_not_charged(cloud: base.Cloud, bounds: Any,
+                                 project: dict[str, str]) -> None:
+    bounds('guest_agent', max_unfinished_per_project=1)
+    admin = {'user': 'admin', 'roles': 'admin,member,reader'}
+    assert cloud.post(**admin).status_code == 200
+    assert cloud.post(**project).status_code == 403
+
+
+def test_project_without_bound(cloud: base.Cloud, bounds: Any) -> None:
+    bounds('guest_agent', max_unfinished_per_project=-1)
+    assert numbers_of(cloud, 3) == [200] * 3
+
+
+def test_parallel_requests_do_not_pass_the_project_s_bound(
+        cloud: base.Cloud, bounds: Any, project: dict[str, str]) -> None:
+    bounds('guest_agent', max_unfinished_per_project=3)
+    with mock.patch.object(quota.Bounds, 'check',
+                           _once_all_have(8)):
+        numbers = numbers_of(cloud, 8, **project)
+    assert set(numbers) <= {200, 403}
+    assert unfinished(cloud, **project) == numbers.count(200) <= 3
+
+
+def test_unified_limit(cloud: base.Cloud, limits: dict[str, int],
+                       project: dict[str, str]) -> None:
+    limits[quota.RESOURCE] = 2
+    assert [cloud.post(**project).status_code
+            for _ in range(3)] == [200, 200, 403]
+
+
+def test_unified_limit_of_none(cloud: base.Cloud,
+                               limits: dict[str, int]) -> None:
+    limits[quota.RESOURCE] = 0
+    message = base.message_of(cloud.post(), 403, 'forbidden')
+    assert 'may have 0 unfinished' in message
+
+
+@pytest.mark.parametrize(('strategy', 'status'), [
+    ('require', 200), ('ignore', 403)])
+def test_limit_that_is_not_registered(
+        cloud: base.Cloud, bounds: Any, limits: dict[str, int], strategy: str,
+        status: int) -> None:
+    bounds('quota', unified_limits_resource_strategy=strategy)
+    assert cloud.post().status_code == status
+
+
+def test_keystone_is_not_configured(cloud: base.Cloud, bounds: Any) -> None:
+    bounds('quota', driver=limit_utils.UNIFIED_LIMITS_DRIVER)
+    response = cloud.post()
+    message = base.message_of(response, 503, 'serviceUnavailable')
+    assert 'limits of project' in message
+    assert response.headers['Retry-After'] == '5'
+    assert unfinished(cloud) == 0
+
+
+def test_keystone_goes_away(cloud: base.Cloud,
+                            limits: dict[str, int]) -> None:
+    with mock.patch.object(limit.Enforcer, 'enforce', autospec=True,
+                           side_effect=ksa_exc.ConnectFailure()):
+        assert cloud.post().status_code == 503
+    assert unfinished(cloud) == 0
+
+
+def test_keystone_goes_away_after_the_command_is_recorded(
+        cloud: base.Cloud, limits: dict[str, int]) -> None:
+    with mock.patch.object(limit.Enforcer, 'enforce', autospec=True,
+                           side_effect=[None, ksa_exc.ConnectFailure()]):
+        assert cloud.post().status_code == 503
+    assert unfinished(cloud) == 0
