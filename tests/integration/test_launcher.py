@@ -35,6 +35,7 @@ import pytest
 from guest_agent_ext import exception
 from guest_agent_ext.guest import agent
 from guest_agent_ext.guest import launcher
+from tools.testbed import processes
 from guest_agent_ext.guest import posix
 from guest_agent_ext.guest import scripts
 
@@ -289,7 +290,9 @@ def test_running_command_is_known_with_pid_and_start(guest: Guest) -> None:
     pid = guest.launcher.launch(order)
     running = guest.running(order.id)
     assert running.pid is not None
-    assert pathlib.Path(f'/proc/{running.pid}/comm').read_text() == 'sleep\n'
+    # The pid is known a moment before it executes.
+    name = pathlib.Path(f'/proc/{running.pid}/comm')
+    processes.wait_for(lambda: name.read_text() == 'sleep\n', 10, 'exec')
     assert 0 <= running.uptime - running.started < 500
     os.kill(running.pid, signal.SIGKILL)
     ended = guest.wait(pid)
