@@ -36,6 +36,7 @@ INDEX = _PREFIX + 'commands:index'
 SHOW = _PREFIX + 'commands:show'
 CANCEL = _PREFIX + 'commands:cancel'
 DELETE = _PREFIX + 'commands:delete'
+INDEX_ALL = _PREFIX + 'commands:index-all'
 HOSTS_INDEX = _PREFIX + 'hosts:index'
 
 _LOCK = threading.Lock()
@@ -81,6 +82,11 @@ _RULES = (
         DELETE, 'rule:' + USE,
         'Delete a command of a server that has ended, with its output.',
         ('DELETE', _SERVER + '/commands/{command_id}')),
+    _rule(
+        INDEX_ALL, base.PROJECT_READER_OR_ADMIN,
+        'List the commands of all servers of a project. Other projects than '
+        'their own, and hosts, are for admins only, whatever this rule says.',
+        ('GET', '/guest-agent/commands')),
     _rule(
         HOSTS_INDEX, base.ADMIN,
         'List the guest-agent-compute services.',

@@ -27,6 +27,7 @@ from guest_agent_ext import policies
 from guest_agent_ext.api import checks
 from guest_agent_ext.api import doorbell
 from guest_agent_ext.api import idempotency
+from guest_agent_ext.api import pages
 from guest_agent_ext.api import quota
 from guest_agent_ext.api import requests
 from guest_agent_ext.api import schemas
@@ -70,15 +71,18 @@ class CommandsController(wsgi.Controller):  # type: ignore[misc]
     @validation.response_body_schema(schemas.index_response)
     def index(self, req: Any, server: Any) -> dict[str, Any]:
         """List commands, newest first, without their output."""
-        limit = _limit(req)
-        # One more than asked for tells whether there is another page.
-        rows = _list(req, server, limit + 1)
-        page = rows[:limit]
-        answer = _listed(page, _viewer(req.environ['nova.context'], server))
-        if page and len(rows) > limit:
-            answer['commands_links'] = views.Links().next_page(
-                req, server.instance_uuid, page[-1].uuid)
-        return answer
+        before = pages.marked(req, 'this server',
+                              lambda uuid: _find(server, uuid))
+
+        def read(limit: int) -> Sequence[models.Command]:
+            return commands.list_of_instance(
+                server.instance_uuid, limit=limit, before=before,
+                statuses=req.GET.getall('status'),
+                types=req.GET.getall('type'))
+
+        return pages.page(
+            req, 'servers/%s/guest-agent/commands' % server.instance_uuid,
+            read)
 
     @wsgi.response(200)
     @wsgi.expected_errors(400, 403, 404)
@@ -120,16 +124,9 @@ class CommandsController(wsgi.Controller):  # type: ignore[misc]
 def _shown(req: Any, server: Any, row: models.Command) -> Any:
     """Answer a command, once it has ended if the request prefers that."""
     row, headers = waiting.waited(req, row)
-    viewer = _viewer(req.environ['nova.context'], server)
+    viewer = views.viewer_of(req.environ['nova.context'], server.project_id)
     return wsgi.ResponseObject({'command': views.show(row, viewer)},
                                headers=headers)
-
-
-def _viewer(context: Any, server: Any) -> views.Viewer:
-    return views.Viewer(
-        sees_contents=policies.allows(context, policies.USE,
-                                      server.project_id),
-        is_admin=context.is_admin)
 
 
 def _find(server: Any, uuid: str,
@@ -155,35 +152,6 @@ def _read(server: Any, uuid: str, with_output: bool = False
 
 def _conflict(uuid: str, problem: str) -> NoReturn:
     servers.conflict('Command %s %s' % (uuid, problem))
-
-
-def _limit(req: Any) -> int:
-    maximum: int = CONF.api.max_limit
-    return min(int(req.GET.get('limit', maximum)), maximum)
-
-
-def _list(req: Any, server: Any, limit: int) -> Sequence[models.Command]:
-    return commands.list_of_instance(
-        server.instance_uuid, limit=limit, before=_marked(req, server),
-        statuses=req.GET.getall('status'), types=req.GET.getall('type'))
-
-
-def _marked(req: Any, server: Any) -> int | None:
-    marker = req.GET.get('marker')
-    if marker is None:
-        return None
-    row = _find(server, marker)
-    if row is None:
-        validation.bad_request(
-            'marker must be a command of this server, not %s' % marker)
-    return row.id
-
-
-def _listed(rows: Sequence[models.Command],
-            viewer: views.Viewer) -> dict[str, Any]:
-    sizes = commands.output_sizes([row.id for row in rows])
-    return {'commands': [views.listed(row, sizes[row.id], viewer)
-                         for row in rows]}
 
 
 def _repeated(key: idempotency.Key | None) -> models.Command | None:

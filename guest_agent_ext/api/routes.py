@@ -18,6 +18,7 @@ from typing import Any
 
 from guest_agent_ext.api import commands
 from guest_agent_ext.api import hosts
+from guest_agent_ext.api import incidents
 from guest_agent_ext.api import wsgi
 
 _COMMANDS = '/servers/{server_id}/guest-agent/commands'
@@ -46,6 +47,8 @@ ROUTES: Sequence[Route] = (
     Route('POST', _COMMANDS + '/{command_id}/action',
           commands.CommandsController, 'cancel'),
 
+    Route('GET', '/guest-agent/commands', incidents.AllCommandsController,
+          'index'),
     Route('GET', '/guest-agent/hosts', hosts.HostsController, 'index'),
 )
 

@@ -24,7 +24,12 @@ from guest_agent_ext.api import validation
 # A plain $ would let a newline follow.
 _ENV_NAME = r'^[A-Za-z_][A-Za-z0-9_]*$(?!\n)'
 
+#: Of times, in UTC.
+TIME_FORMAT = '%Y-%m-%dT%H:%M:%SZ'
+
 _text = {'type': 'string', 'format': validation.UNICODE_WITHOUT_NUL}
+_time = {'type': 'string',
+         'pattern': r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$'}
 _seconds = {'type': 'integer', 'minimum': 1, 'maximum': command.MAX_TIMEOUT}
 
 
@@ -116,12 +121,26 @@ index_query = _closed({
         'List only commands of this type.'),
 }, required=[])
 
+index_all_query = _closed({
+    **{name: index_query['properties'][name]
+       for name in ('limit', 'marker', 'status')},
+    'all_projects': _parameter(
+        {'type': 'string', 'enum': ['true', 'false']},
+        'Whether to list commands of all projects. For admins.'),
+    'project_id': _parameter(
+        {'type': 'string', 'minLength': 1, 'maxLength': 255},
+        'List commands of servers of this project. For admins.'),
+    'host': _parameter(
+        {'type': 'string', 'minLength': 1, 'maxLength': 255},
+        'List commands of servers on this host. For admins.'),
+    'since': _parameter(
+        _time, 'List commands accepted at this time or later, in UTC.'),
+}, required=[])
+
 _string = {'type': 'string'}
 _integer = {'type': 'integer'}
 _count = {'type': 'integer', 'minimum': 0}
 _flag = {'type': 'boolean'}
-_time = {'type': 'string',
-         'pattern': r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$'}
 _type = {'type': 'string', 'enum': list(command.TYPES)}
 _status = {'type': 'string', 'enum': list(command.STATUSES)}
 _encoding = {'type': 'string', 'enum': ['utf-8', 'base64']}

@@ -20,6 +20,8 @@ from typing import Any
 from nova.api.openstack import common
 
 from guest_agent_ext import command
+from guest_agent_ext import policies
+from guest_agent_ext.api import schemas
 from guest_agent_ext.db import hosts
 from guest_agent_ext.db import models
 
@@ -35,6 +37,13 @@ class Viewer:
     #: Arguments and output.
     sees_contents: bool
     is_admin: bool
+
+
+def viewer_of(context: Any, project_id: str) -> Viewer:
+    """Return what a caller may see of the commands of a project's servers."""
+    return Viewer(
+        sees_contents=policies.allows(context, policies.USE, project_id),
+        is_admin=context.is_admin)
 
 
 def show(row: models.Command, viewer: Viewer) -> dict[str, Any]:
@@ -81,13 +90,13 @@ def host(state: hosts.HostState, down_time: int) -> dict[str, Any]:
 class Links(common.ViewBuilder):  # type: ignore[misc]
     """Links as Nova builds them."""
 
-    def next_page(self, req: Any, instance_uuid: str,
+    def next_page(self, req: Any, collection: str,
                   marker: str) -> list[dict[str, str]]:
         """Return the link to where a list of commands goes on.
 
+        :param collection: the list's path, below the version
         :param marker: uuid of the last command on this page
         """
-        collection = 'servers/%s/guest-agent/commands' % instance_uuid
         return [{'rel': 'next',
                  'href': self._get_next_link(req, marker, collection)}]
 
@@ -133,4 +142,4 @@ def _output(name: str, data: bytes) -> dict[str, str]:
 
 
 def _time(time: datetime.datetime | None) -> str | None:
-    return None if time is None else time.strftime('%Y-%m-%dT%H:%M:%SZ')
+    return None if time is None else time.strftime(schemas.TIME_FORMAT)

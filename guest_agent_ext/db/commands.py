@@ -20,6 +20,7 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -109,16 +110,49 @@ def list_of_instance(
     :param statuses: only those that a user sees in one of these states
     :param types: only those of one of these types
     """
-    query = (sa.select(_T).where(_T.instance_uuid == instance_uuid)
-             .order_by(_T.id.desc()).limit(limit))
-    if before is not None:
-        query = query.where(_T.id < before)
-    if statuses:
-        query = query.where(_is_shown_as(statuses))
+    found = [_T.instance_uuid == instance_uuid, *_filters(before, statuses)]
     if types:
-        query = query.where(_T.type.in_(types))
+        found.append(_T.type.in_(types))
+    return _newest(found, limit)
+
+
+def list_all(
+    *, limit: int, before: int | None = None, statuses: Collection[str] = (),
+    project_id: str | None = None, host: str | None = None,
+    since: datetime.datetime | None = None,
+) -> Sequence[models.Command]:
+    """Return commands of all servers, newest first, without their output.
+
+    :param limit: how many at most
+    :param before: only those older than the one with this ``id``
+    :param statuses: only those that a user sees in one of these states
+    :param project_id: only those of servers of this project
+    :param host: only those of servers on this host
+    :param since: only those accepted then or later
+    """
+    found = _filters(before, statuses)
+    if project_id is not None:
+        found.append(_T.instance_project_id == project_id)
+    if host is not None:
+        found.append(_T.host == host)
+    if since is not None:
+        found.append(_T.created_at >= since)
+    return _newest(found, limit)
+
+
+def _newest(found: Collection[sa.ColumnElement[bool]],
+            limit: int) -> Sequence[models.Command]:
+    query = sa.select(_T).where(*found).order_by(_T.id.desc()).limit(limit)
     with session.reader() as db:
         return db.scalars(query).all()
+
+
+def _filters(before: int | None,
+             statuses: Collection[str]) -> list[sa.ColumnElement[bool]]:
+    found = [] if before is None else [_T.id < before]
+    if statuses:
+        found.append(_is_shown_as(statuses))
+    return found
 
 
 def output_sizes(ids: Collection[int]) -> dict[int, tuple[int, int]]:

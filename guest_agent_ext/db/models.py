@@ -113,6 +113,12 @@ class Command(Base):
         sa.Index('guest_agent_commands_uuid_idx', 'uuid', unique=True),
         # The list of a server, newest first.
         sa.Index('guest_agent_commands_instance_idx', 'instance_uuid', 'id'),
+        # The list of a project, newest first, and of a host.
+        sa.Index('guest_agent_commands_project_idx',
+                 'instance_project_id', 'id'),
+        sa.Index('guest_agent_commands_list_idx', 'host', 'id'),
+        # What was accepted since.
+        sa.Index('guest_agent_commands_created_idx', 'created_at'),
         # The work of a host.
         sa.Index('guest_agent_commands_host_idx',
                  'cell_uuid', 'host', 'status'),

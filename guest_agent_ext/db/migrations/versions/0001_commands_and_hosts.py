@@ -68,6 +68,9 @@ def upgrade() -> None:
     )
     for name, columns in (
             ('instance', ['instance_uuid', 'id']),
+            ('project', ['instance_project_id', 'id']),
+            ('list', ['host', 'id']),
+            ('created', ['created_at']),
             ('host', ['cell_uuid', 'host', 'status']),
             ('quota', ['instance_project_id', 'status', 'instance_uuid']),
             ('start_by', ['status', 'start_by']),
