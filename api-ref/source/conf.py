@@ -46,6 +46,8 @@ _SCHEMAS: tuple[tuple[str, str, Any], ...] = (
     ('arguments', 'body', schemas.shown_arguments),
     ('result', 'body', schemas.result),
     ('index', 'body', schemas.index_response),
+    ('agent', 'body', schemas.agent_response),
+    ('guest_agent', 'body', schemas.agent),
     ('hosts', 'body', schemas.hosts_response),
     ('host', 'body', schemas.host),
 )

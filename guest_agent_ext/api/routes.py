@@ -16,12 +16,14 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
+from guest_agent_ext.api import agent
 from guest_agent_ext.api import commands
 from guest_agent_ext.api import hosts
 from guest_agent_ext.api import incidents
 from guest_agent_ext.api import wsgi
 
-_COMMANDS = '/servers/{server_id}/guest-agent/commands'
+_AGENT = '/servers/{server_id}/guest-agent'
+_COMMANDS = _AGENT + '/commands'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Route:
 
 
 ROUTES: Sequence[Route] = (
+    Route('GET', _AGENT, agent.AgentController, 'show'),
+
     Route('POST', _COMMANDS, commands.CommandsController, 'create'),
     Route('GET', _COMMANDS, commands.CommandsController, 'index'),
     Route('GET', _COMMANDS + '/{command_id}', commands.CommandsController,

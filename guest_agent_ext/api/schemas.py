@@ -250,6 +250,31 @@ index_response = _closed({
     },
 }, required=['commands'])
 
+agent = _closed({
+    'status': {'type': 'string', 'enum': ['available', 'unavailable'],
+               'description': 'Whether a command can be run now.'},
+    'reason': _described(
+        _or_null(_string), 'Why none can, and what to do about it; null '
+                           'while one can.'),
+    'version': _described(
+        _or_null(_string), 'The version of the guest agent; null where it '
+                           'was not told, as in the rest.'),
+    'os': _described(
+        _or_null(_string), 'What the guest calls its operating system.'),
+    'supported_commands': dict(
+        type=['array', 'null'], items=_string,
+        description='The calls that the guest lets its agent answer.'),
+    'execution': _described(
+        {'enum': ['guarded', 'direct', None]},
+        'How commands run: guarded keeps every promise; direct, which an '
+        'operator may permit for guests that have nothing better, bounds no '
+        'output and may lose a result.'),
+})
+
+agent_response = _closed({
+    'guest_agent': _described(agent, 'The guest agent of the server.'),
+})
+
 host = _closed({
     'host': _described(_string, 'The name of the compute host.'),
     'cell': _described(_string, 'The uuid of its cell.'),

@@ -22,6 +22,7 @@ from nova.api.openstack import common
 from guest_agent_ext import command
 from guest_agent_ext import policies
 from guest_agent_ext.api import schemas
+from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.db import hosts
 from guest_agent_ext.db import models
 
@@ -85,6 +86,13 @@ def host(state: hosts.HostState, down_time: int) -> dict[str, Any]:
         'running': state.running,
         'pending': state.pending,
     }
+
+
+def agent(status: rpcapi.AgentStatus) -> dict[str, Any]:
+    """Return a server's guest agent."""
+    is_available = status['reason'] is None
+    return {'status': 'available' if is_available else 'unavailable',
+            **status}
 
 
 class Links(common.ViewBuilder):  # type: ignore[misc]

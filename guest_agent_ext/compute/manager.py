@@ -27,6 +27,7 @@ import oslo_messaging
 
 from guest_agent_ext import conf
 from guest_agent_ext import version
+from guest_agent_ext.compute import inquiry
 from guest_agent_ext.compute import lane
 from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.conductor import rpcapi as conductor_rpcapi
@@ -44,15 +45,22 @@ class Endpoint:
     """What others may call on this service; its methods are rpcapi's.
 
     :param doorbell: set when there is work
+    :param inquiries: answers what is asked of guests
     """
 
     target = oslo_messaging.Target(version=rpcapi.VERSION)
 
-    def __init__(self, doorbell: threading.Event) -> None:
+    def __init__(self, doorbell: threading.Event,
+                 inquiries: inquiry.Inquiries) -> None:
         self._doorbell = doorbell
+        self._inquiries = inquiries
 
     def work(self, ctxt: Mapping[str, Any]) -> None:
         self._doorbell.set()
+
+    def agent_status(self, ctxt: Mapping[str, Any],
+                     instance_uuid: str) -> rpcapi.AgentStatus:
+        return self._inquiries.agent_status(instance_uuid)
 
 
 class ComputeManager:
@@ -78,7 +86,8 @@ class ComputeManager:
         self._server = oslo_messaging.get_rpc_server(
             transport,
             oslo_messaging.Target(topic=rpcapi.TOPIC, server=host),
-            [Endpoint(self._doorbell)], executor='threading')
+            [Endpoint(self._doorbell, inquiry.Inquiries(guests))],
+            executor='threading')
         self._threads = [
             # start() waits for a broker that is not there.
             threading.Thread(name='serve', target=self._server.start,

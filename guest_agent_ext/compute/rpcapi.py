@@ -14,15 +14,38 @@
 
 Version history of the API:
 
-    * 1.0 - Initial version: work.
+    * 1.0 - Initial version: work, agent_status.
 """
 
 from typing import Any
+from typing import TypedDict
 
 import oslo_messaging
 
 TOPIC = 'guest_agent_compute'
 VERSION = '1.0'
+
+#: Seconds that a call waits for its answer.
+TIMEOUT = 15
+
+
+class AgentStatus(TypedDict):
+    """What is known of a guest's agent."""
+
+    #: Why no command can be run there, in words for the tenant; None if one
+    #: can.
+    reason: str | None
+    version: str | None
+    os: str | None
+    supported_commands: list[str] | None
+    #: launcher.Execution
+    execution: str | None
+
+
+def unavailable(reason: str | None) -> AgentStatus:
+    """Return the status of an agent of which no more is known."""
+    return {'reason': reason, 'version': None, 'os': None,
+            'supported_commands': None, 'execution': None}
 
 
 class ComputeAPI:
@@ -46,3 +69,16 @@ class ComputeAPI:
         :raises oslo_messaging.MessagingException: the broker did not take it
         """
         self._client.prepare(server=host).cast({}, 'work')
+
+    def agent_status(self, host: str, instance_uuid: str) -> AgentStatus:
+        """Ask for the state of a guest's agent.
+
+        :raises oslo_messaging.MessagingException: the host did not answer
+        """
+        answer: AgentStatus = self._call(
+            host, 'agent_status', instance_uuid=instance_uuid)
+        return answer
+
+    def _call(self, host: str, method: str, **arguments: Any) -> Any:
+        client = self._client.prepare(server=host, timeout=TIMEOUT)
+        return client.call({}, method, **arguments)

@@ -127,6 +127,11 @@ class Connection:
         """
         return self._call(self._work, uuid, request, timeout)
 
+    def probe_command(self, uuid: str, request: Mapping[str, Any],
+                      timeout: int) -> Any:
+        """Do as agent_command, beside the work: for questions."""
+        return self._call(self._probe, uuid, request, timeout)
+
     def ping(self, uuid: str, timeout: int = 1) -> None:
         """Have a domain's agent show that it answers.
 
@@ -134,7 +139,7 @@ class Connection:
             agent did not answer the call before
         :raises exception.GuestError: it does not
         """
-        self._call(self._probe, uuid, {'execute': 'guest-ping'}, timeout)
+        self.probe_command(uuid, {'execute': 'guest-ping'}, timeout)
 
     def domain_state(self, uuid: str) -> str:
         """Return a domain's state in libvirt's words, or ``absent``.

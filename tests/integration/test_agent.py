@@ -1,0 +1,26 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What a real guest's agent tells of itself."""
+
+from tools.testbed import client as http
+
+
+def test_available(client: http.Client) -> None:
+    status, body = client.request(
+        'GET', f'/servers/{client.server_id}/guest-agent')
+    assert status == 200, body
+    agent = body['guest_agent']
+    assert (agent['status'], agent['reason']) == ('available', None)
+    assert agent['execution'] == 'guarded'
+    assert agent['version']
+    assert {'guest-exec', 'guest-ping'} <= set(agent['supported_commands'])
