@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from guest_agent_ext import conf
+from guest_agent_ext import logs
 from guest_agent_ext.api import routes
 from guest_agent_ext.db import session
 
@@ -52,4 +53,5 @@ def filter_factory(global_conf: dict[str, str],
                    **local_conf: str) -> Callable[[Application], Application]:
     """Make the filter for paste, once for ``/v2`` and once for ``/v2.1``."""
     session.configure(conf.CONF)
+    logs.hide_answers()
     return GuestAgentFilter

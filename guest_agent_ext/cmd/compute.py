@@ -19,6 +19,7 @@ from oslo_log import log as logging
 import oslo_messaging
 
 from guest_agent_ext import conf
+from guest_agent_ext import logs
 from guest_agent_ext.cmd import service
 from guest_agent_ext.compute import manager
 from guest_agent_ext.guest import connection
@@ -31,6 +32,7 @@ def main() -> int:
     config.parse_args(sys.argv, configure_db=False, init_rpc=False,
                       prog='guest-agent-compute')
     logging.setup(CONF, 'guest_agent_ext')
+    logs.hide_answers()
     guests = connection.Connection(CONF.guest_agent.connection_uri,
                                    work_calls=CONF.guest_agent.agent_calls)
     compute = manager.ComputeManager(

@@ -53,14 +53,17 @@ def take(uuid: str, seconds: float) -> bool:
 def note_told(uuid: str, status: str) -> None:
     """Note that the audit knows of a command up to this state.
 
-    It stays due if it has changed meanwhile.
+    It stays due if it has changed meanwhile. If its user has deleted it and
+    there is no more to tell, it goes.
     """
     change = sa.update(_T).where(_T.uuid == uuid).values(
         audited=status,
         audit_at=sa.case((_T.status == status, sa.null()),
                          else_=sqltypes.utc_in()))
+    told = (_T.uuid == uuid, _T.deleted, _T.audit_at.is_(None))
     with session.writer() as db:
         db.execute(change)
+        db.execute(sa.delete(_T).where(*told))
 
 
 def _is_due() -> sa.ColumnElement[bool]:

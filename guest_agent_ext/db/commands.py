@@ -62,6 +62,7 @@ def create(values: Mapping[str, Any], start_timeout: int,
     :raises oslo_db.exception.DBDuplicateEntry: the key or the uuid is taken
     """
     row = dict(values, status=command.PENDING, cancel_requested=False,
+               deleted=False,
                created_at=sqltypes.utc_in(),
                start_by=sqltypes.utc_in(start_timeout))
     with session.writer() as db:
@@ -80,7 +81,7 @@ def get(uuid: str, *, instance_uuid: str | None = None,
     :param with_output: read the captured output too
     :param with_inputs: read stdin and the environment's values too
     """
-    query = sa.select(_T).where(_T.uuid == uuid)
+    query = sa.select(_T).where(_T.uuid == uuid, ~_T.deleted)
     if instance_uuid is not None:
         query = query.where(_T.instance_uuid == instance_uuid)
     if with_output:
@@ -142,7 +143,8 @@ def list_all(
 
 def _newest(found: Collection[sa.ColumnElement[bool]],
             limit: int) -> Sequence[models.Command]:
-    query = sa.select(_T).where(*found).order_by(_T.id.desc()).limit(limit)
+    query = (sa.select(_T).where(*found, ~_T.deleted)
+             .order_by(_T.id.desc()).limit(limit))
     with session.reader() as db:
         return db.scalars(query).all()
 
@@ -361,10 +363,15 @@ def delete(uuid: str) -> bool:
 
     :returns: False if there is no such command, or it has not ended
     """
+    ended = (_T.uuid == uuid, _T.status.in_(command.ENDED), ~_T.deleted)
+    # Deleted at once, it would run unseen: the audit removes it when it has
+    # told of it.
+    hide = sa.update(_T).where(*ended, _T.audit_at.is_not(None)).values(
+        deleted=True, arguments={}, error=None, out_data=None, err_data=None)
     with session.writer() as db:
         keys.note_end(db, [uuid])
-        return _rowcount(db.execute(sa.delete(_T).where(
-            _T.uuid == uuid, _T.status.in_(command.ENDED)))) > 0
+        return (_rowcount(db.execute(hide)) > 0
+                or _rowcount(db.execute(sa.delete(_T).where(*ended))) > 0)
 
 
 @session.retried

@@ -96,6 +96,8 @@ class Command(Base):
     audit_at: orm.Mapped[datetime.datetime | None]
     #: The last state that the audit has told of.
     audited: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
+    #: Deleted by its user before the audit has told of its end.
+    deleted: orm.Mapped[bool] = orm.mapped_column(sa.Boolean())
 
     error: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
     pid: orm.Mapped[int | None]

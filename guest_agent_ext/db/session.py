@@ -24,6 +24,8 @@ from oslo_db.sqlalchemy import enginefacade
 import sqlalchemy as sa
 from sqlalchemy import orm
 
+from guest_agent_ext import logs
+
 _context_manager = enginefacade.transaction_context()
 
 _Function = TypeVar('_Function')
@@ -52,6 +54,10 @@ def _hide_parameters(engine: sa.Engine) -> None:
     # What a tenant sent is a parameter of our statements: it must appear in
     # no exception and in no log.
     engine.hide_parameters = True
+    # Rows would be logged at DEBUG all the same: a logger of its own.
+    engine.logging_name = 'guest_agent_ext'
+    sa.log.instance_logger(engine)
+    logs.hide_rows('sqlalchemy.engine.Engine.guest_agent_ext')
 
 
 def get_engine() -> sa.Engine:

@@ -33,10 +33,15 @@ from tools.testbed import rabbitmq
 
 HOST = 'compute-1'
 
-#: Seconds; short, so that tests need not wait long.
-OPTIONS = {'guest_agent': {
-    'report_interval': 1, 'service_down_time': 6, 'sweep_interval': 1,
-    'cells_interval': 5, 'conductor_timeout': 3}}
+#: Seconds are short, so that tests need not wait long. Logs tell everything,
+#: notifications too, so that tests can look for what must not be told.
+OPTIONS: nova.Sections = {
+    'DEFAULT': {'debug': True, 'default_log_levels': 'sqlalchemy=WARN'},
+    'notifications': {'notification_format': 'both'},
+    'oslo_messaging_notifications': {'driver': 'log'},
+    'guest_agent': {
+        'report_interval': 1, 'service_down_time': 6, 'sweep_interval': 1,
+        'cells_interval': 5, 'conductor_timeout': 3}}
 
 
 @dataclasses.dataclass

@@ -137,6 +137,18 @@ def test_end_that_no_host_reported(
                       else ['end'])
 
 
+def test_deleted_command_is_told_of(cloud: base.Cloud) -> None:
+    uuid = post(cloud)['uuid']
+    cloud.end(uuid)
+    path = f'{cloud.path}/{uuid}'
+    assert cloud.request('DELETE', path).status_code == 204
+    assert cloud.get(path).status_code == 404
+    assert cloud.get(cloud.path).json()['commands'] == []
+    audit.tell_due(cloud.cell)
+    (action,) = actions(cloud)
+    assert action['events'][0]['details'].startswith(uuid)
+
+
 def test_overdue_command_is_told_of(cloud: base.Cloud) -> None:
     row = cloud.post({'command': ['id'], 'start_timeout': 1}).json()
     uuid = row['command']['uuid']

@@ -17,6 +17,7 @@ test_sqlite.py here and tests/integration/test_mariadb.py run it on theirs.
 
 from collections.abc import Iterator
 import concurrent.futures
+import logging
 from typing import Any
 import uuid as uuid_module
 
@@ -126,6 +127,14 @@ class DatabaseContract:
         assert row.status == command.PENDING
         assert row.updated_at is None
         assert 299 < (row.start_by - row.created_at).total_seconds() < 301
+
+    def test_no_log_has_what_a_row_holds(
+            self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG, logger='sqlalchemy.engine')
+        uuid = new()
+        assert commands.get(uuid, with_inputs=True) is not None
+        assert 'SELECT guest_agent_commands' in caplog.text
+        assert 'secret' not in caplog.text
 
     def test_uuid_is_unique(self) -> None:
         uuid = new()
@@ -354,6 +363,20 @@ class DatabaseContract:
         assert audit.take(uuid, 60)
         audit.note_told(uuid, command.COMPLETED)
         assert not audit.due(CELL, 10)
+
+    def test_deleted_before_it_was_told_is_told(self) -> None:
+        uuid = new()
+        claim(uuid)
+        finish(uuid, command.COMPLETED, out_data=b'out')
+        assert commands.delete(uuid)
+        assert not commands.delete(uuid)
+        assert commands.get(uuid) is None
+        assert not commands.list_of_instance('server', limit=10)
+        (row,) = audit.due(CELL, 10)
+        assert (row.uuid, row.arguments) == (uuid, {})
+        assert audit.take(uuid, 60)
+        audit.note_told(uuid, command.COMPLETED)
+        assert not commands.states([uuid])
 
     def test_audit_that_was_not_told_is_due_again(self) -> None:
         uuid = new()

@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.Column('last_seen', sa.Text()),
         sa.Column('audit_at', sqltypes.DateTime),
         sa.Column('audited', sa.String(16)),
+        sa.Column('deleted', sa.Boolean(), nullable=False),
         sa.Column('error', sa.Text()),
         sa.Column('pid', sa.BigInteger()),
         sa.Column('exitcode', sa.BigInteger()),
