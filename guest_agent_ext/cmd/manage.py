@@ -17,10 +17,13 @@ import sys
 from typing import Any
 
 from nova import config
+from nova import objects
 from oslo_config import cfg
 from oslo_log import log as logging
 
 from guest_agent_ext import conf
+from guest_agent_ext.cmd import progress
+from guest_agent_ext.conductor import purge as conductor_purge
 from guest_agent_ext.db import migration
 from guest_agent_ext.db import session
 
@@ -39,33 +42,55 @@ def db_version() -> int:
     return 0
 
 
-_ACTIONS: dict[tuple[str, str], Callable[[], int]] = {
+def purge() -> int:
+    """Remove the commands that are kept no longer.
+
+    guest-agent-conductor does so by itself, a minute after another.
+    """
+    bar = progress.Bar(conductor_purge.count())
+    with bar:
+        for removed in conductor_purge.run():
+            bar.advance(removed)
+    print('Removed commands: %d' % bar.done)
+    return 0
+
+
+_ACTIONS: dict[tuple[str, str | None], Callable[[], int]] = {
     ('db', 'sync'): db_sync,
     ('db', 'version'): db_version,
+    ('purge', None): purge,
 }
 
 
 def _add_parsers(subparsers: Any) -> None:
     categories: dict[str, Any] = {}
     for (category, name), action in _ACTIONS.items():
+        if name is None:
+            subparsers.add_parser(category, help=_summary(action)
+                                  ).set_defaults(action=None)
+            continue
         if category not in categories:
             parser = subparsers.add_parser(category)
             categories[category] = parser.add_subparsers(
                 dest='action', required=True)
-        parser = categories[category].add_parser(name, help=action.__doc__)
+        parser = categories[category].add_parser(name, help=_summary(action))
         if action is db_sync:
             parser.add_argument('version', nargs='?', default='head',
                                 help='as far as this version')
+
+
+def _summary(action: Callable[[], int]) -> str:
+    return (action.__doc__ or '').splitlines()[0]
 
 
 def main() -> int:
     CONF.register_cli_opt(cfg.SubCommandOpt(
         'command', title='Commands', handler=_add_parsers,
         help='What to do; each has its own --help'))
-    config.parse_args(sys.argv, configure_db=False, init_rpc=False,
-                      prog='guest-agent-manage')
+    config.parse_args(sys.argv, init_rpc=False, prog='guest-agent-manage')
     # stdout is for what was asked.
     CONF.set_default('use_stderr', True)
     logging.setup(CONF, 'guest_agent_ext')
+    objects.register_all()
     session.configure(CONF)
     return _ACTIONS[CONF.command.name, CONF.command.action]()

@@ -29,6 +29,7 @@ from guest_agent_ext import conf
 from guest_agent_ext.compute import rpcapi as compute_rpcapi
 from guest_agent_ext.conductor import audit
 from guest_agent_ext.conductor import manager
+from guest_agent_ext.conductor import purge
 from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.conductor import servers
 from guest_agent_ext.db import commands
@@ -158,6 +159,7 @@ class Conductor:
         self._threads = [
             _thread('cells', self._keep_cells),
             _thread('overdue', self._keep_time),
+            _thread('purge', self._keep_clean),
         ]
 
     def start(self) -> None:
@@ -188,6 +190,18 @@ class Conductor:
     def _keep_time(self) -> None:
         periodically(self._stopping, CONF.guest_agent.sweep_interval,
                      _end_overdue)
+
+    def _keep_clean(self) -> None:
+        periodically(self._stopping, purge.INTERVAL, self._purge)
+
+    def _purge(self) -> None:
+        removed = 0
+        for number in purge.run():
+            removed += number
+            if self._stopping.is_set():
+                break
+        if removed:
+            LOG.info('Removed %s commands that are kept no longer', removed)
 
 
 def periodically(stopping: threading.Event, interval: float,

@@ -80,6 +80,13 @@ def cell_of(uuid: str) -> str | None:
     return None
 
 
+def forgotten(uuids: Collection[str]) -> set[str]:
+    """Return those of these servers that Nova knows no more."""
+    mappings = objects.InstanceMappingList.get_by_instance_uuids(
+        nova_context.get_admin_context(), list(uuids))
+    return set(uuids) - {mapping.instance_uuid for mapping in mappings}
+
+
 def _server(instance: Any) -> Server:
     return Server(
         host=instance.host, vm_state=instance.vm_state,

@@ -121,6 +121,15 @@ instance action and notification are to be written.
 Seconds after which guest-agent-conductor reads Nova's cell mappings again, to
 serve new cells and to leave those that are gone.
 """),
+    cfg.IntOpt(
+        'retention',
+        default=86400, min=60,
+        help="""
+Seconds that a command is kept after its end, with its output. After that
+guest-agent-conductor removes it, and when Nova has forgotten its server
+(``nova-manage db archive_deleted_rows``). Read by guest-agent-conductor and by
+``guest-agent-manage purge``.
+"""),
     cfg.BoolOpt(
         'record_instance_actions',
         default=True,

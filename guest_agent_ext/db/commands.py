@@ -418,6 +418,63 @@ def _end_overdue(source: str, status: str, due: Any, error: str,
         return _rowcount(db.execute(change))
 
 
+def count_old(age: int) -> int:
+    """Return how many commands ended more than ``age`` seconds ago."""
+    query = sa.select(sa.func.count()).where(_is_old(age))
+    with session.reader() as db:
+        return db.scalars(query).one()
+
+
+@session.retried
+def purge_old(age: int, limit: int) -> int:
+    """Remove commands that ended long ago, the oldest first.
+
+    :param age: seconds since their end
+    :param limit: how many at most
+    :returns: how many were removed
+    """
+    return _purge(sa.select(_T.uuid).where(_is_old(age))
+                  .order_by(_T.finished_at).limit(limit))
+
+
+@session.retried
+def purge_of_servers(instance_uuids: Collection[str], limit: int) -> int:
+    """Remove commands of these servers that have ended.
+
+    :param limit: how many at most
+    :returns: how many were removed
+    """
+    return _purge(sa.select(_T.uuid).where(
+        _T.instance_uuid.in_(instance_uuids),
+        _T.status.in_(command.ENDED)).limit(limit))
+
+
+def servers(after: str, limit: int) -> Sequence[str]:
+    """Return uuids of servers that have commands, a page at a time.
+
+    :param after: the uuid that the last page ended with
+    """
+    query = (sa.select(_T.instance_uuid).where(_T.instance_uuid > after)
+             .distinct().order_by(_T.instance_uuid).limit(limit))
+    with session.reader() as db:
+        return db.scalars(query).all()
+
+
+def _is_old(age: int) -> sa.ColumnElement[bool]:
+    # An end is final: what has one will not change.
+    return _T.finished_at < sqltypes.utc_in(-age)
+
+
+def _purge(query: sa.Select[Any]) -> int:
+    with session.reader() as db:
+        uuids = db.scalars(query).all()
+    if not uuids:
+        return 0
+    with session.writer() as db:
+        keys.note_end(db, uuids)
+        return _rowcount(db.execute(sa.delete(_T).where(_T.uuid.in_(uuids))))
+
+
 @session.retried
 def relocate(uuids: Collection[str], *, cell_uuid: str, host: str) -> None:
     """Note where the server of these commands is now."""

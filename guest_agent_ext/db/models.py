@@ -121,6 +121,8 @@ class Command(Base):
         sa.Index('guest_agent_commands_list_idx', 'host', 'id'),
         # What was accepted since.
         sa.Index('guest_agent_commands_created_idx', 'created_at'),
+        # What is kept no longer.
+        sa.Index('guest_agent_commands_finished_idx', 'finished_at'),
         # The work of a host.
         sa.Index('guest_agent_commands_host_idx',
                  'cell_uuid', 'host', 'status'),
@@ -186,3 +188,13 @@ class Host(Base):
         sa.Index('guest_agent_hosts_host_idx', 'cell_uuid', 'host',
                  unique=True),
     )
+
+
+class Lease(Base):
+    """What only one process does at a time, and which one until when."""
+
+    __tablename__ = 'guest_agent_leases'
+
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(64), primary_key=True)
+    holder: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    expires_at: orm.Mapped[datetime.datetime]

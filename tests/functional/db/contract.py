@@ -36,6 +36,7 @@ from guest_agent_ext.db import audit
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import hosts
 from guest_agent_ext.db import keys
+from guest_agent_ext.db import leases
 from guest_agent_ext.db import migration
 from guest_agent_ext.db import models
 from guest_agent_ext.db import session
@@ -282,6 +283,61 @@ class DatabaseContract:
         withdrawn = new(key=key_columns('scope'))
         assert commands.withdraw(withdrawn)
         assert keys.find('scope') is None
+
+    def test_purge_removes_the_old_that_have_ended(self) -> None:
+        old, recent, _ = new(), new(), new()
+        for uuid in (old, recent):
+            claim(uuid)
+            finish(uuid, command.LOST)
+        end_earlier(old, 101)
+        end_earlier(recent, 90)
+        assert commands.count_old(100) == 1
+        assert commands.purge_old(100, 10) == 1
+        assert commands.get(old) is None
+        assert commands.get(recent) is not None
+        assert commands.purge_old(100, 10) == 0
+
+    def test_purge_is_bounded_and_takes_the_oldest(self) -> None:
+        uuids = [new() for _ in range(3)]
+        for age, uuid in enumerate(uuids):
+            commands.cancel(uuid)
+            end_earlier(uuid, 200 + age)
+        assert commands.purge_old(100, 2) == 2
+        assert commands.get(uuids[0]) is not None
+        assert commands.purge_old(100, 2) == 1
+
+    def test_purge_of_a_server_leaves_what_has_not_ended(self) -> None:
+        ended, waiting, other = new(), new(), new(instance_uuid='other')
+        for uuid in (ended, other):
+            commands.cancel(uuid)
+        assert commands.servers('', 10) == ['other', 'server']
+        assert commands.servers('other', 10) == ['server']
+        assert commands.purge_of_servers(['server', 'x'], 10) == 1
+        assert commands.get(ended) is None
+        assert commands.get(waiting) and commands.get(other)
+
+    def test_key_outlives_a_purge(self) -> None:
+        uuid = new(key=key_columns('scope'))
+        commands.cancel(uuid)
+        end_earlier(uuid, 1000)
+        assert commands.purge_old(100, 10) == 1
+        assert keys.find('scope') is not None
+
+    def test_lease_is_one_s_until_it_is_given_back(self) -> None:
+        assert leases.take('x', 'a', 60) and leases.take('x', 'a', 60)
+        assert not leases.take('x', 'b', 60)
+        assert leases.take('y', 'b', 60)
+        leases.release('x', 'b')
+        assert not leases.take('x', 'b', 60)
+        leases.release('x', 'a')
+        assert leases.take('x', 'b', -1)
+        assert leases.take('x', 'a', 60)
+
+    def test_one_of_many_takes_a_lease(self) -> None:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            taken = list(pool.map(lambda number: leases.take(
+                'x', str(number), 60), range(16)))
+        assert taken.count(True) == 1
 
     def test_no_claim_whose_ticket_passes_start_by(self) -> None:
         uuid = new(start_timeout=10)

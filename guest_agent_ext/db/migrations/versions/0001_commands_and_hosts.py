@@ -72,6 +72,7 @@ def upgrade() -> None:
             ('project', ['instance_project_id', 'id']),
             ('list', ['host', 'id']),
             ('created', ['created_at']),
+            ('finished', ['finished_at']),
             ('host', ['cell_uuid', 'host', 'status']),
             ('quota', ['instance_project_id', 'status', 'instance_uuid']),
             ('start_by', ['status', 'start_by']),
@@ -114,6 +115,14 @@ def upgrade() -> None:
     )
     op.create_index('guest_agent_hosts_host_idx', 'guest_agent_hosts',
                     ['cell_uuid', 'host'], unique=True)
+
+    op.create_table(
+        'guest_agent_leases',
+        sa.Column('name', sa.String(64), primary_key=True),
+        sa.Column('holder', sa.String(36), nullable=False),
+        sa.Column('expires_at', sqltypes.DateTime, nullable=False),
+        mysql_charset='utf8mb4',
+    )
 
 
 def _id() -> sa.Column[int]:
