@@ -155,7 +155,9 @@ class Lane:
 
     def guest(self) -> launcher.Launcher:
         if self._launcher is None:
-            self._launcher = choose.launcher_for(self._agent)
+            self._launcher = choose.launcher_for(
+                self._agent,
+                allow_direct=CONF.guest_agent.allow_unbounded_capture)
         return self._launcher
 
     def probe(self) -> launcher.Probe:

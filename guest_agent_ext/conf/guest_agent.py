@@ -213,6 +213,22 @@ Seconds that a command whose own process has ended is given for children of its
 that still hold its stdout or stderr open. After that it ends as COMPLETED with
 the output there is.
 """),
+    cfg.BoolOpt(
+        'allow_unbounded_capture',
+        default=False,
+        help="""
+Whether guest-agent-compute runs commands by ``guest-exec`` alone in guests
+where no launcher works: those that have neither ``/bin/sh`` and ``/proc`` nor
+Windows PowerShell. Otherwise commands there end as FAILED.
+
+Before you permit it, know the risks. Nothing bounds the output inside the
+guest: when a command writes more than about 3 MiB, its output and its exit
+code are lost, and beyond about 7.8 MiB libvirt gives the guest's agent up, for
+every caller, until the server is reset. A command is never sent again, and not
+resumed when guest-agent-compute was restarted or the server moved: it ends as
+LOST. A command that is cancelled or whose timeout passes is not killed; it
+runs on and ends as LOST. ``cwd`` and ``env`` are refused.
+"""),
     cfg.IntOpt(
         'drain_timeout',
         default=30, min=0,

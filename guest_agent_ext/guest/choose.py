@@ -14,18 +14,22 @@
 
 from guest_agent_ext import exception
 from guest_agent_ext.guest import agent as guest_agent
+from guest_agent_ext.guest import direct
 from guest_agent_ext.guest import launcher
 from guest_agent_ext.guest import posix
+from guest_agent_ext.guest import windows
 
 _NEEDED = ('guest-exec', 'guest-exec-status')
 
 
-def launcher_for(agent: guest_agent.Agent) -> launcher.Launcher:
+def launcher_for(agent: guest_agent.Agent, *,
+                 allow_direct: bool = False) -> launcher.Launcher:
     """Choose by what the agent allows and by what the guest says it is.
 
+    :param allow_direct: do without a launcher in the guest where none works;
+        otherwise its probe tells so
     :raises exception.AgentBusy: its file systems are frozen
     :raises exception.AgentCommandDisabled: the guest does not allow it
-    :raises exception.LauncherUnavailable: there is none for such a guest
     """
     enabled = agent.info()
     if not enabled.get('guest-exec', False) and _is_frozen(agent):
@@ -35,10 +39,20 @@ def launcher_for(agent: guest_agent.Agent) -> launcher.Launcher:
     for name in _NEEDED:
         if not enabled.get(name, False):
             raise exception.AgentCommandDisabled()
+    guarded: launcher.Launcher = posix.PosixLauncher(agent)
     if _system(agent, enabled) == 'mswindows':
-        raise exception.LauncherUnavailable(
-            'Commands cannot be run in Windows guests yet')
-    return posix.PosixLauncher(agent)
+        guarded = windows.WindowsLauncher(agent)
+    if allow_direct and not _works(guarded):
+        return direct.DirectLauncher(agent)
+    return guarded
+
+
+def _works(guarded: launcher.Launcher) -> bool:
+    try:
+        guarded.probe()
+    except exception.LauncherUnavailable:
+        return False
+    return True
 
 
 def _is_frozen(agent: guest_agent.Agent) -> bool:

@@ -58,13 +58,7 @@ class PosixLauncher(scripts.ScriptLauncher):
         :raises exception.LauncherUnavailable: it has no ``/bin/sh`` or no
             ``/proc``
         """
-        try:
-            words = self._run('probe').split()
-        except exception.AgentCommandDisabled:
-            raise
-        except exception.AgentRefused:
-            # There is nothing that it could execute.
-            words = []
+        words = self._run_probe().split()
         if len(words) < 3 or words[0] != 'guest':
             raise exception.LauncherUnavailable(
                 'Commands cannot be run in this guest: it has no usable '

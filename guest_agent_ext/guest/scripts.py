@@ -76,6 +76,15 @@ class ScriptLauncher(abc.ABC):
     def _outcome(self, status: guest_agent.ExecStatus) -> launcher.Outcome:
         """Read what the launch or recover script printed."""
 
+    def _run_probe(self) -> str:
+        """Return what the probe printed; nothing if it cannot be executed."""
+        try:
+            return self._run('probe')
+        except exception.AgentCommandDisabled:
+            raise
+        except exception.AgentRefused:
+            return ''
+
     def _run(self, script: str, *args: str) -> str:
         """Run a short script and return what it printed."""
         return self._wait(self._exec(script, args)).out.decode()
