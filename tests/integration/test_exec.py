@@ -142,6 +142,21 @@ def test_commands_of_one_server_run_side_by_side(
     assert client.wait(slow)['result']['exitcode'] == 0
 
 
+def test_background_child_that_keeps_stdout_holds_nothing_up(
+        client: http.Client) -> None:
+    began = time.monotonic()
+    ended = client.sh('sleep 4320 & echo mine; exit 7')
+    taken = time.monotonic() - began
+    assert (ended['status'], ended['error']) == ('COMPLETED', None)
+    result = ended['result']
+    assert (result['exitcode'], result['out_data']) == (7, 'mine\n')
+    # It was given background_grace, and lives on as a daemon should.
+    assert 5 < taken < 25
+    left = client.sh("grep -l sleep /proc/[0-9]*/comm | wc -l; "
+                     'pkill -f "sleep 4320" || killall sleep')
+    assert left['result']['out_data'] == '1\n'
+
+
 def test_timeout_kills_the_whole_tree_and_keeps_the_output(
         client: http.Client) -> None:
     ended = client.sh(
