@@ -218,7 +218,7 @@ def test_database_that_is_away(cloud: testbed_cloud.Cloud,
                                client: http.Client, canary: Canary) -> None:
     command = start(client, canary, 'sleep 3')
     client.wait(command, 'RUNNING')
-    cloud.mariadb.process.kill()
+    cloud.mariadb.process.stop()
     status, _ = client.post(*canary.script(), **canary.inputs)
     assert status >= 500
     time.sleep(4)
