@@ -37,6 +37,7 @@ SHOW = _PREFIX + 'commands:show'
 CANCEL = _PREFIX + 'commands:cancel'
 DELETE = _PREFIX + 'commands:delete'
 INDEX_ALL = _PREFIX + 'commands:index-all'
+OUTPUT = _PREFIX + 'commands:output'
 AGENT_SHOW = _PREFIX + 'agent:show'
 HOSTS_INDEX = _PREFIX + 'hosts:index'
 
@@ -88,6 +89,10 @@ _RULES = (
         'List the commands of all servers of a project. Other projects than '
         'their own, and hosts, are for admins only, whatever this rule says.',
         ('GET', '/guest-agent/commands')),
+    _rule(
+        OUTPUT, 'rule:' + USE,
+        'Read what a command of a server has written, also while it runs.',
+        ('GET', _SERVER + '/commands/{command_id}/output')),
     _rule(
         AGENT_SHOW, base.PROJECT_READER_OR_ADMIN,
         'Show whether commands can be run in a server, or why not.',

@@ -40,6 +40,7 @@ _SCHEMAS: tuple[tuple[str, str, Any], ...] = (
     ('request.arguments', 'body', schemas.exec_arguments),
     ('request', 'body', schemas.cancel),
     ('query', 'query', schemas.index_query),
+    ('output', 'query', schemas.output_query),
     ('all', 'query', schemas.index_all_query),
     ('show', 'body', schemas.show_response),
     ('command', 'body', schemas.show_response['properties']['command']),

@@ -27,8 +27,10 @@ from guest_agent_ext import policies
 from guest_agent_ext.api import checks
 from guest_agent_ext.api import doorbell
 from guest_agent_ext.api import idempotency
+from guest_agent_ext.api import output
 from guest_agent_ext.api import pages
 from guest_agent_ext.api import quota
+from guest_agent_ext.api import raw
 from guest_agent_ext.api import requests
 from guest_agent_ext.api import schemas
 from guest_agent_ext.api import servers
@@ -93,6 +95,17 @@ class CommandsController(wsgi.Controller):  # type: ignore[misc]
         """Show a command with its output."""
         return _shown(req, server,
                       _read(server, command_id, with_output=True))
+
+    @wsgi.response(200)
+    @wsgi.expected_errors(400, 403, 404, 409)
+    @servers.authorized(policies.OUTPUT)
+    @validation.query_schema(schemas.output_query)
+    def output(self, req: Any, server: Any, command_id: str) -> Any:
+        """Answer what a command has written, also while it runs."""
+        row = _read(server, command_id, with_output=True)
+        piece = output.read(server, row, req.GET.get('stream', 'out'),
+                            int(req.GET.get('offset', 0)))
+        return raw.response(piece.data, piece.headers())
 
     @wsgi.response(202)
     @wsgi.expected_errors(400, 403, 404, 409)

@@ -48,6 +48,8 @@ ROUTES: Sequence[Route] = (
           'show'),
     Route('DELETE', _COMMANDS + '/{command_id}', commands.CommandsController,
           'delete'),
+    Route('GET', _COMMANDS + '/{command_id}/output',
+          commands.CommandsController, 'output'),
     Route('POST', _COMMANDS + '/{command_id}/action',
           commands.CommandsController, 'cancel'),
 

@@ -137,6 +137,16 @@ index_all_query = _closed({
         _time, 'List commands accepted at this time or later, in UTC.'),
 }, required=[])
 
+output_query = _closed({
+    'stream': _parameter(
+        {'type': 'string', 'enum': ['out', 'err']},
+        'Which stream. Default: out.'),
+    'offset': _parameter(
+        {'type': 'string', 'pattern': '^[0-9]{1,18}$'},
+        'How many bytes that the command wrote to it are left out. '
+        'Default: 0.'),
+}, required=[])
+
 _string = {'type': 'string'}
 _integer = {'type': 'integer'}
 _count = {'type': 'integer', 'minimum': 0}

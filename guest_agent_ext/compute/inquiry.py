@@ -16,6 +16,7 @@ These calls hold a thread of the RPC server while the guest answers, so they
 are few at once, and a guest that hangs is left after a ping.
 """
 
+import base64
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
@@ -28,6 +29,7 @@ from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.guest import agent as guest_agent
 from guest_agent_ext.guest import choose
 from guest_agent_ext.guest import connection
+from guest_agent_ext.guest import posix
 
 CONF = conf.CONF
 
@@ -65,6 +67,16 @@ class Inquiries:
             status['reason'] = str(error)
         return status
 
+    def read_output(self, uuid: str, command_uuid: str, stream: str,
+                    offset: int) -> rpcapi.Output:
+        """Read what a running command has written so far."""
+        try:
+            with self._asking(uuid) as agent:
+                data = _read(agent, command_uuid, stream, offset)
+        except exception.GuestError as error:
+            return {'data': '', 'reason': str(error)}
+        return {'data': base64.b64encode(data).decode(), 'reason': None}
+
     @contextlib.contextmanager
     def _asking(self, uuid: str) -> Iterator[guest_agent.Agent]:
         if not self._places.acquire(timeout=WAIT):
@@ -77,6 +89,15 @@ class Inquiries:
                                     CONF.guest_agent.agent_timeout)
         finally:
             self._places.release()
+
+
+def _read(agent: guest_agent.Agent, command_uuid: str, stream: str,
+          offset: int) -> bytes:
+    guest = choose.launcher_for(agent)
+    if not isinstance(guest, posix.PosixLauncher):
+        # Other launchers give a command's output with its end.
+        return b''
+    return guest.output(command_uuid, 'std' + stream, offset)
 
 
 def _inspect(agent: guest_agent.Agent, status: rpcapi.AgentStatus) -> None:

@@ -62,6 +62,11 @@ class Endpoint:
                      instance_uuid: str) -> rpcapi.AgentStatus:
         return self._inquiries.agent_status(instance_uuid)
 
+    def read_output(self, ctxt: Mapping[str, Any], instance_uuid: str,
+                    uuid: str, stream: str, offset: int) -> rpcapi.Output:
+        return self._inquiries.read_output(instance_uuid, uuid, stream,
+                                           offset)
+
 
 class ComputeManager:
     """The service of one host.

@@ -14,7 +14,7 @@
 
 Version history of the API:
 
-    * 1.0 - Initial version: work, agent_status.
+    * 1.0 - Initial version: work, agent_status, read_output.
 """
 
 from typing import Any
@@ -40,6 +40,15 @@ class AgentStatus(TypedDict):
     supported_commands: list[str] | None
     #: launcher.Execution
     execution: str | None
+
+
+class Output(TypedDict):
+    """Some of what a command has written."""
+
+    #: base64
+    data: str
+    #: Why it cannot be read, in words for the tenant; None if it was.
+    reason: str | None
 
 
 def unavailable(reason: str | None) -> AgentStatus:
@@ -77,6 +86,19 @@ class ComputeAPI:
         """
         answer: AgentStatus = self._call(
             host, 'agent_status', instance_uuid=instance_uuid)
+        return answer
+
+    def read_output(self, host: str, instance_uuid: str, uuid: str,
+                    stream: str, offset: int) -> Output:
+        """Ask for what a running command has written.
+
+        :param stream: ``out`` or ``err``
+        :param offset: bytes to leave out
+        :raises oslo_messaging.MessagingException: the host did not answer
+        """
+        answer: Output = self._call(
+            host, 'read_output', instance_uuid=instance_uuid, uuid=uuid,
+            stream=stream, offset=offset)
         return answer
 
     def _call(self, host: str, method: str, **arguments: Any) -> Any:

@@ -79,6 +79,16 @@ class PosixLauncher(scripts.ScriptLauncher):
                  in enumerate(variables, 1)],
             stdin=launch.stdin)
 
+    def output(self, id: str, stream: str,  # noqa: A002 - guest's own word
+               offset: int) -> bytes:
+        """Return what is kept so far of a running command's stream.
+
+        :param stream: ``stdout`` or ``stderr``
+        :param offset: bytes to leave out
+        """
+        return self._wait(self._exec(
+            'output', [id, stream, str(offset)])).out
+
     def _exec(self, script: str, args: Iterable[str], *,
               env: Iterable[str] = (), stdin: bytes = b'') -> int:
         environment = [f'{name}={value}'

@@ -216,3 +216,24 @@ def test_list_is_newest_first_without_output(client: http.Client) -> None:
     assert 'out_data' not in body['commands'][0]['result']
     assert body['commands'][0]['result']['exitcode'] == 0
     assert body['commands_links'][0]['rel'] == 'next'
+
+
+def test_output_while_it_runs_and_after_its_end(client: http.Client) -> None:
+    uuid = client.start('/bin/sh', '-c',
+                        'printf abc; '
+                        'while [ ! -e /tmp/go-on ]; do sleep 0.1; done; '
+                        'rm /tmp/go-on; printf def')
+    client.wait(uuid, 'RUNNING')
+    path = f'{client.commands}/{uuid}/output?stream=out&offset='
+    deadline = time.monotonic() + 30
+    while (answer := client.send('GET', path + '1')).body != b'bc':
+        assert (answer.status, answer.body) == (200, b'')
+        assert time.monotonic() < deadline
+    assert answer.headers['OpenStack-Guest-Agent-Next-Offset'] == '3'
+    assert answer.headers['OpenStack-Guest-Agent-Complete'] == 'false'
+    assert client.send('GET', path + '3').body == b''
+    client.sh('touch /tmp/go-on')
+    client.wait(uuid, 'COMPLETED')
+    answer = client.send('GET', path + '3')
+    assert answer.body == b'def'
+    assert answer.headers['OpenStack-Guest-Agent-Complete'] == 'true'

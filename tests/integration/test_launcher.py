@@ -35,9 +35,9 @@ import pytest
 from guest_agent_ext import exception
 from guest_agent_ext.guest import agent
 from guest_agent_ext.guest import launcher
-from tools.testbed import processes
 from guest_agent_ext.guest import posix
 from guest_agent_ext.guest import scripts
+from tools.testbed import processes
 
 SHELLS = {'dash': ['dash'], 'ash': ['busybox', 'ash'], 'bash': ['bash']}
 KEEP = 102400
@@ -401,3 +401,20 @@ def test_launch_shows_no_secret() -> None:
         id='id', argv=['secret'], env={'A': 'secret'}, stdin=b'secret',
         cwd='secret', boot_id='boot', ticket=1, keep=1, keep_end='head')
     assert 'secret' not in repr(order)
+
+
+def test_output_of_a_running_command(guest: Guest) -> None:
+    order = guest.order('/bin/sh', '-c',
+                        'echo 0123456789; echo err >&2; exec sleep 30')
+    guest.launcher.launch(order)
+    guest.running(order.id)
+    deadline = time.monotonic() + 10
+    while guest.launcher.output(order.id, 'stderr', 0) != b'err\n':
+        assert time.monotonic() < deadline
+    output = guest.launcher.output
+    assert output(order.id, 'stdout', 0) == b'0123456789\n'
+    assert output(order.id, 'stdout', 8) == b'89\n'
+    assert output(order.id, 'stdout', 11) == output(
+        order.id, 'stdout', 10 ** 17) == b''
+    assert output('no-such-command', 'stdout', 0) == b''
+    guest.launcher.signal_tree(order.id, 'KILL')

@@ -20,13 +20,18 @@ from guest_agent_ext.api import routes
 from guest_agent_ext.api import sizelimit
 
 MATCHES = routes.mapper().matchlist
+#: Routes that answer bytes.
+RAW = [prefix + '/servers/{server_id}/guest-agent/commands/{command_id}/output'
+       for prefix in ('', '/{project_id:[0-9a-f-]+}')]
 
 
 @pytest.mark.parametrize('route', MATCHES, ids=lambda route: route.routepath)
 def test_every_method_has_its_schemas(route: Any) -> None:
     controller = route.defaults['controller'].controller
     method = getattr(controller, route.defaults['action'])
-    wanted = ['request_query_schemas', 'response_body_schemas']
+    wanted = ['request_query_schemas']
+    if route.routepath not in RAW:
+        wanted.append('response_body_schemas')
     if route.conditions['method'] == ['POST']:
         wanted.append('request_body_schemas')
     for attribute in wanted:

@@ -141,3 +141,27 @@ def test_few_at_once(inquiries: inquiry.Inquiries, guests: Guests,
     for thread in threads:
         thread.join()
     assert inquiries.agent_status('server')['reason'] is None
+
+
+def test_output(inquiries: inquiry.Inquiries, guests: Guests) -> None:
+    guests.answers.update({
+        'guest-exec': {'pid': 7},
+        'guest-exec-status': {'exited': True, 'exitcode': 0,
+                              'out-data': 'b3V0cHV0'}})
+    assert inquiries.read_output('server', 'command', 'out', 3) == {
+        'data': 'b3V0cHV0', 'reason': None}
+
+
+def test_output_of_a_guest_that_does_not_answer(
+        inquiries: inquiry.Inquiries, guests: Guests) -> None:
+    guests.ping_error = exception.AgentUnresponsive()
+    assert inquiries.read_output('server', 'command', 'out', 3) == {
+        'data': '', 'reason': str(guests.ping_error)}
+
+
+def test_other_launchers_give_output_at_the_end(
+        inquiries: inquiry.Inquiries, guests: Guests,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inquiry.choose, 'launcher_for', lambda agent: None)
+    assert inquiries.read_output('server', 'command', 'out', 3) == {
+        'data': '', 'reason': None}

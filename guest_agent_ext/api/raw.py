@@ -1,0 +1,28 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Answers that are bytes and no JSON."""
+
+from collections.abc import Mapping
+
+import webob
+
+
+def response(body: bytes, headers: Mapping[str, str]) -> webob.Response:
+    """Answer bytes.
+
+    A finished response passes through Nova's Resource with all that it does
+    for the others: the project's id in the URL, the microversion, its headers.
+    """
+    answer = webob.Response(body=body, content_type='application/octet-stream')
+    answer.headers.update(headers)
+    return answer
