@@ -50,16 +50,21 @@ def wait_for_waiter() -> None:
 def test_get_is_answered_at_the_end(
         cloud: base.Cloud,
         pool: concurrent.futures.ThreadPoolExecutor) -> None:
-    uuid = cloud.post().json()['command']['uuid']
-    response = pool.submit(show, cloud, uuid, 20)
-    wait_for_waiter()
-    cloud.end(uuid, out_data=b'out', out_bytes=3)
-    ended_at = time.monotonic()
-    shown = response.result().json()['command']
-    assert time.monotonic() - ended_at < 2
-    assert shown['status'] == 'COMPLETED'
-    assert shown['result']['out_data'] == 'out'
-    assert response.result().headers['Preference-Applied'] == 'wait=20'
+    delays = []
+    for _ in range(5):
+        uuid = cloud.post().json()['command']['uuid']
+        response = pool.submit(show, cloud, uuid, 20)
+        wait_for_waiter()
+        time.sleep(0.3)  # until the gap has grown
+        cloud.end(uuid, out_data=b'out', out_bytes=3)
+        ended_at = time.monotonic()
+        shown = response.result().json()['command']
+        delays.append(time.monotonic() - ended_at)
+        assert shown['status'] == 'COMPLETED'
+        assert shown['result']['out_data'] == 'out'
+        assert response.result().headers['Preference-Applied'] == 'wait=20'
+    # The best of some: others use the machine too.
+    assert min(delays) < 0.05, delays
 
 
 def test_beyond_the_places_the_answer_comes_at_once(
