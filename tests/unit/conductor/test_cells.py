@@ -99,6 +99,19 @@ def test_dead_cell_delays_no_other(
     assert queues.server.start.call_count == 1
 
 
+def test_audit_that_hangs_holds_up_no_command(
+        conductor: cells.Conductor, queues: Queues, database: mock.Mock,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = threading.Event()
+    database.tell_due.side_effect = lambda cell: queues.gate.wait()
+    database.unfinished_of_cell.side_effect = (
+        lambda *args: followed.set() or [])
+    monkeypatch.setattr(servers, 'cells', lambda: [mapping('alive')])
+    conductor.start()
+    assert queues.serving.wait(PATIENCE)
+    assert followed.wait(PATIENCE)
+
+
 def test_cell_that_cannot_be_served_is_tried_again(
         conductor: cells.Conductor, queues: Queues,
         monkeypatch: pytest.MonkeyPatch) -> None:
