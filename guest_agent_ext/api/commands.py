@@ -191,11 +191,9 @@ def _accept(context: Any, server: Any, asked: requests.Exec,
     try:
         row = _record(values, asked.start_timeout, key)
     except db_exc.DBDuplicateEntry:
-        # Another request with this key was recorded a moment ago.
-        first = _repeated(key)
-        if first is None:
-            raise
-        return first
+        # Another request with this key was recorded a moment ago; it may have
+        # been withdrawn since, by the bounds.
+        return _repeated(key) or _unknown(values['uuid'], key)
     _check_again(bounds, row.uuid, key)
     doorbell.ring(server.cell_mapping, instance.host)
     return row

@@ -149,6 +149,18 @@ def test_commit_of_unknown_fate_says_to_repeat(
     uuid_of(post(cloud))
 
 
+def test_first_that_was_withdrawn_says_to_repeat(
+        cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(*args: Any) -> None:
+        raise db_exc.DBDuplicateEntry()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, 'create', create)
+        message = base.message_of(post(cloud), 503, 'serviceUnavailable')
+    assert 'with the same Idempotency-Key' in message
+    assert not cloud.rung
+
+
 def test_body_cannot_be_told_from_what_is_kept(cloud: base.Cloud) -> None:
     uuid_of(post(cloud)), uuid_of(post(cloud, key='other'))
     with session.reader() as db:
