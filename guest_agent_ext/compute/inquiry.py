@@ -29,6 +29,7 @@ from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.guest import agent as guest_agent
 from guest_agent_ext.guest import choose
 from guest_agent_ext.guest import connection
+from guest_agent_ext.guest import launcher
 from guest_agent_ext.guest import posix
 
 CONF = conf.CONF
@@ -93,7 +94,7 @@ class Inquiries:
 
 def _read(agent: guest_agent.Agent, command_uuid: str, stream: str,
           offset: int) -> bytes:
-    guest = choose.launcher_for(agent)
+    guest = _launcher(agent)
     if not isinstance(guest, posix.PosixLauncher):
         # Other launchers give a command's output with its end.
         return b''
@@ -109,7 +110,12 @@ def _inspect(agent: guest_agent.Agent, status: rpcapi.AgentStatus) -> None:
         in sorted(enabled.items()) if is_enabled][:MAX_NAMES]
     if enabled.get('guest-get-osinfo'):
         status['os'] = _system(agent)
-    status['execution'] = choose.launcher_for(agent).execution
+    status['execution'] = _launcher(agent).execution
+
+
+def _launcher(agent: guest_agent.Agent) -> launcher.Launcher:
+    return choose.launcher_for(
+        agent, allow_direct=CONF.guest_agent.allow_unbounded_capture)
 
 
 def _system(agent: guest_agent.Agent) -> str | None:

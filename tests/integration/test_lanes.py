@@ -16,6 +16,7 @@ What goes lost between libvirt and the agent is played too: it cannot be made
 to go lost between two given calls. All else is the real thing.
 """
 
+import base64
 from collections.abc import Iterator
 from collections.abc import Mapping
 import pathlib
@@ -30,7 +31,9 @@ from guest_agent_ext import command
 from guest_agent_ext import exception
 from guest_agent_ext.compute import lane as compute_lane
 from guest_agent_ext.conductor import rpcapi
+from guest_agent_ext.guest import choose
 from guest_agent_ext.guest import connection
+from guest_agent_ext.guest import direct
 from tools.testbed import libvirtd as testbed_libvirtd
 from tools.testbed import processes
 
@@ -152,6 +155,35 @@ def test_launcher_in_guests_of_each_shell(host: Host, shell: str) -> None:
     assert end['status'] == command.COMPLETED
     assert (end['exitcode'], end['out_bytes'], end['err_bytes']) == (
         3, 300000, 4)
+
+
+@pytest.fixture
+def direct_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no launcher work, and direct capture permitted."""
+    monkeypatch.setattr(choose, '_works', lambda guarded: False)
+    monkeypatch.setattr(compute_lane.CONF.guest_agent,
+                        'allow_unbounded_capture', True, raising=False)
+
+
+@pytest.mark.usefixtures('direct_capture')
+def test_direct_capture_of_what_the_agent_can_carry(host: Host) -> None:
+    end = host.run(GUESTS['busybox'], '/bin/sh', '-c',
+                   'yes | head -c 300000; echo err >&2; exit 3')
+    assert (end['status'], end['exitcode'], end['out_bytes']) == (
+        command.COMPLETED, 3, 300000)
+    assert len(base64.b64decode(end['out_data'])) == command.MAX_OUTPUT_BYTES
+    # No script of ours was sent.
+    assert host.guests.launches == 0
+
+
+@pytest.mark.usefixtures('direct_capture')
+def test_direct_capture_of_too_much_is_lost_and_harms_no_other(
+        host: Host) -> None:
+    end = host.run(GUESTS['busybox'], '/bin/sh', '-c',
+                   'yes | head -c 4500000')
+    assert (end['status'], end['error']) == (command.LOST, direct.TOO_LARGE)
+    after = host.run(GUESTS['busybox'], '/bin/sh', '-c', 'exit 5')
+    assert after['exitcode'] == 5
 
 
 def test_lost_answer_of_the_launch_runs_it_once(host: Host) -> None:

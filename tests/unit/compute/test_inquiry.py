@@ -159,9 +159,23 @@ def test_output_of_a_guest_that_does_not_answer(
         'data': '', 'reason': str(guests.ping_error)}
 
 
+@pytest.fixture
+def direct_capture(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest where no launcher works, and direct capture permitted."""
+    guests.answers |= {
+        'guest-exec': {'pid': 5},
+        'guest-exec-status': {'exited': True, 'exitcode': 127}}
+    monkeypatch.setattr(inquiry.CONF.guest_agent, 'allow_unbounded_capture',
+                        True, raising=False)
+
+
+@pytest.mark.usefixtures('direct_capture')
+def test_direct_capture_is_told(inquiries: inquiry.Inquiries) -> None:
+    assert inquiries.agent_status('server')['execution'] == 'direct'
+
+
+@pytest.mark.usefixtures('direct_capture')
 def test_other_launchers_give_output_at_the_end(
-        inquiries: inquiry.Inquiries, guests: Guests,
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inquiry.choose, 'launcher_for', lambda agent: None)
+        inquiries: inquiry.Inquiries) -> None:
     assert inquiries.read_output('server', 'command', 'out', 3) == {
         'data': '', 'reason': None}
