@@ -115,6 +115,7 @@ class Cloud(test.TestCase):  # type: ignore[misc]
         self.flags(api_paste_config=str(paste_config), group='wsgi')
         self.flags(response_validation='error', group='api')
         api = self.useFixture(nova_fixtures.OSAPIFixture())
+        self.app = api.app
         self.endpoint = api.base_url.removesuffix(':80/v2.1')
 
     def patch(self, module: Any, name: str, value: Any) -> None:
