@@ -157,6 +157,22 @@ def test_completed(client: http.Client, canary: Canary) -> None:
     assert ended['result']['err_data'].split() == [canary.word] * 2
 
 
+def test_read_while_it_runs(cloud: testbed_cloud.Cloud, client: http.Client,
+                            canary: Canary) -> None:
+    command = start(client, canary, 'sleep 15')
+    client.wait(command, 'RUNNING')
+    output = f'{client.commands}/{command}/output?stream=out'
+    assert client.send('GET', output).body.decode() == canary.word
+    cloud.compute.pause()
+    late = client.send('GET', output)
+    cloud.compute.resume()
+    assert late.status >= 400
+    client.wait(command, timeout=PATIENCE)
+    status, body = client.request('GET', client.commands)
+    assert status == 200
+    assert canary.is_in(str(body).encode())
+
+
 def test_failed(client: http.Client, canary: Canary) -> None:
     ended = client.run('/no/such/binary', canary.word, **canary.inputs)
     assert ended['status'] == 'FAILED'
