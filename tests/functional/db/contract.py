@@ -250,6 +250,7 @@ class DatabaseContract:
         claim(uuid)
         finish(uuid, command.COMPLETED)
         end_earlier(uuid, seconds)
+        audit.note_told(uuid, command.COMPLETED)
         assert commands.delete(uuid)
         assert (keys.find('scope') is not None) is is_known
 
@@ -316,12 +317,14 @@ class DatabaseContract:
         assert commands.get(ended) is None
         assert commands.get(waiting) and commands.get(other)
 
-    def test_key_outlives_a_purge(self) -> None:
+    @pytest.mark.parametrize(('seconds', 'is_known'), [
+        (1000, True), (86401, False)])
+    def test_key_outlives_a_purge(self, seconds: int, is_known: bool) -> None:
         uuid = new(key=key_columns('scope'))
         commands.cancel(uuid)
-        end_earlier(uuid, 1000)
+        end_earlier(uuid, seconds)
         assert commands.purge_old(100, 10) == 1
-        assert keys.find('scope') is not None
+        assert (keys.find('scope') is not None) is is_known
 
     def test_lease_is_one_s_until_it_is_given_back(self) -> None:
         assert leases.take('x', 'a', 60) and leases.take('x', 'a', 60)
