@@ -37,7 +37,10 @@ ENVIRONMENT = {
 }
 
 _NEVER_EXECUTED = 64
-_SHELL_PREFIX = re.compile(r'^(?:/?[\w/.-]+: )?(?:(?:line )?\d+: )?')
+#: Who complains and in which of its lines, which only we know; what builtin it
+#: was stays.
+_SHELL_PREFIX = re.compile(
+    r'^(?:guest-agent: |/?[\w/]*setsid: )?(\w+: )?(?:(?:line )?\d+: )?')
 
 
 class PosixLauncher(scripts.ScriptLauncher):
@@ -154,5 +157,5 @@ def _decoded(wait_status: str) -> tuple[int | None, int | None]:
 def _complaint(err: bytes) -> str:
     """Return why a shell or setsid could not execute a command."""
     text = err.decode(errors='replace').strip()
-    words = _SHELL_PREFIX.sub('', text, count=1)
+    words = _SHELL_PREFIX.sub(r'\1', text, count=1)
     return f'The command could not be executed: {words}'

@@ -418,3 +418,10 @@ def test_output_of_a_running_command(guest: Guest) -> None:
         order.id, 'stdout', 10 ** 17) == b''
     assert output('no-such-command', 'stdout', 0) == b''
     guest.launcher.signal_tree(order.id, 'KILL')
+
+
+def test_complaint_speaks_of_no_line_of_ours(guest: Guest) -> None:
+    error = guest.run('/bin/true', cwd='/no/such/directory').error
+    assert error is not None
+    assert 'guest-agent' not in error
+    assert not any(character.isdigit() for character in error)
