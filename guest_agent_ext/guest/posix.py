@@ -40,7 +40,7 @@ _NEVER_EXECUTED = 64
 #: Who complains and in which of its lines, which only we know; what builtin it
 #: was stays.
 _SHELL_PREFIX = re.compile(
-    r'^(?:guest-agent: |/?[\w/]*setsid: )?(\w+: )?(?:(?:line )?\d+: )?')
+    r'^(?:guest-agent: |/?[\w/]*setsid: )?([a-z]+: )?(?:(?:line )?\d+: )?')
 
 
 class PosixLauncher(scripts.ScriptLauncher):
