@@ -45,8 +45,7 @@ def take(uuid: str, seconds: float) -> bool:
     change = sa.update(_T).where(_T.uuid == uuid, _is_due()).values(
         audit_at=sqltypes.utc_in(seconds))
     with session.writer() as db:
-        # mypy knows rowcount of cursors only, not of what execute returns.
-        return int(db.execute(change).rowcount) > 0  # type: ignore
+        return session.changed(db, change) > 0
 
 
 @session.retried

@@ -370,8 +370,8 @@ def delete(uuid: str) -> bool:
         deleted=True, arguments={}, error=None, out_data=None, err_data=None)
     with session.writer() as db:
         keys.note_end(db, [uuid])
-        return (_rowcount(db.execute(hide)) > 0
-                or _rowcount(db.execute(sa.delete(_T).where(*ended))) > 0)
+        return (session.changed(db, hide) > 0
+                or session.changed(db, sa.delete(_T).where(*ended)) > 0)
 
 
 @session.retried
@@ -381,8 +381,8 @@ def withdraw(uuid: str) -> bool:
     :returns: False if there is no such command, or a host has taken it
     """
     with session.writer() as db:
-        removed = _rowcount(db.execute(sa.delete(_T).where(
-            _T.uuid == uuid, _T.status == command.PENDING)))
+        removed = session.changed(db, sa.delete(_T).where(
+            _T.uuid == uuid, _T.status == command.PENDING))
         if removed:
             db.execute(sa.delete(models.IdempotencyKey).where(
                 models.IdempotencyKey.command_uuid == uuid))
@@ -415,7 +415,7 @@ def _end_overdue(source: str, status: str, due: Any, error: str,
     change = sa.update(_T).where(_T.id.in_(ids), *overdue).values(
         error=message, **_end_of(status))
     with session.writer() as db:
-        return _rowcount(db.execute(change))
+        return session.changed(db, change)
 
 
 def count_old(age: int) -> int:
@@ -472,7 +472,7 @@ def _purge(query: sa.Select[Any]) -> int:
         return 0
     with session.writer() as db:
         keys.note_end(db, uuids)
-        return _rowcount(db.execute(sa.delete(_T).where(_T.uuid.in_(uuids))))
+        return session.changed(db, sa.delete(_T).where(_T.uuid.in_(uuids)))
 
 
 @session.retried
@@ -508,11 +508,7 @@ def _audit_due() -> sa.ColumnElement[Any]:
 
 def _change(change: sa.Update) -> bool:
     with session.writer() as db:
-        return _rowcount(db.execute(change)) > 0
-
-
-def _rowcount(result: Any) -> int:
-    return int(result.rowcount)
+        return session.changed(db, change) > 0
 
 
 def _is_held(uuid: str, attempt: str) -> bool:

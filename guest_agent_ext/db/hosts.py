@@ -59,7 +59,7 @@ def register(cell_uuid: str, host: str, *, machine_id: str, version: str,
         _T.last_seen_at < sqltypes.utc_in(-down_time))).values(
             incarnation=_T.incarnation + 1, **values)
     with session.writer() as db:
-        if db.execute(takeover).rowcount:  # type: ignore[attr-defined]
+        if session.changed(db, takeover):
             return db.scalars(sa.select(_T.incarnation).where(
                 *_is(cell_uuid, host))).one()
     try:
@@ -79,10 +79,9 @@ def heartbeat(cell_uuid: str, host: str, incarnation: int) -> bool:
     :returns: False if a newer incarnation has fenced it
     """
     with session.writer() as db:
-        result = db.execute(sa.update(_T).where(
+        return session.changed(db, sa.update(_T).where(
             *_is(cell_uuid, host), _T.incarnation == incarnation)
-            .values(last_seen_at=sqltypes.utc_in()))
-        return bool(result.rowcount)  # type: ignore[attr-defined]
+            .values(last_seen_at=sqltypes.utc_in())) > 0
 
 
 def is_current(cell_uuid: str, host: str, incarnation: int) -> bool:

@@ -83,5 +83,4 @@ def _is_expired() -> sa.ColumnElement[bool]:
 @session.retried
 def _remove(ids: Collection[int]) -> int:
     with session.writer() as db:
-        result = db.execute(sa.delete(_T).where(_T.id.in_(ids)))
-        return int(result.rowcount)  # type: ignore[attr-defined]
+        return session.changed(db, sa.delete(_T).where(_T.id.in_(ids)))

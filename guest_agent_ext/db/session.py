@@ -84,6 +84,13 @@ def writer() -> Iterator[orm.Session]:
         yield session
 
 
+def changed(db: orm.Session, change: sa.UpdateBase) -> int:
+    """Execute a change and return how many rows it met."""
+    # By its types only a cursor's result counts rows.
+    result: Any = db.execute(change)
+    return int(result.rowcount)
+
+
 def retried(function: _Function) -> _Function:
     """Decorate a function whose transaction is repeated after a deadlock."""
     wrapper: Any = oslo_db_api.wrap_db_retry(
