@@ -96,26 +96,26 @@ class DirectLauncher:
         del self._sent[sent.launch.id]
         return _ended(sent, status)
 
-    def recover(self, id: str) -> launcher.Outcome:  # noqa: A002
+    def recover(self, id: str) -> launcher.Outcome:
         sent = self._sent.get(id)
         if sent is None or sent.pid is None:
             return launcher.Died(UNKNOWN)
         return launcher.Running(sent.pid, sent.started, _uptime())
 
-    def fence(self, id: str) -> launcher.Outcome:  # noqa: A002
+    def fence(self, id: str) -> launcher.Outcome:
         return self.recover(id) if id in self._sent else launcher.Fenced()
 
-    def signal_tree(self, id: str, signal: str) -> int:  # noqa: A002
+    def signal_tree(self, id: str, signal: str) -> int:
         """Kill nothing; after ``KILL`` it is waited for no longer."""
         if signal == 'KILL':
             self._sent.pop(id, None)
         return 0
 
-    def unhold(self, id: str) -> None:  # noqa: A002
+    def unhold(self, id: str) -> None:
         """Nothing tells that only its children run."""
 
     def release(self, ids: Sequence[str]) -> None:
-        for id in ids:  # noqa: A001
+        for id in ids:
             self._sent.pop(id, None)
 
     def _by_pid(self, pid: int) -> _Sent | None:

@@ -169,19 +169,19 @@ class Launcher(Protocol):
         :raises exception.AgentRefused: the agent does not know this pid
         """
 
-    def recover(self, id: str) -> Outcome:  # noqa: A002 - guest's own word
+    def recover(self, id: str) -> Outcome:
         """Find out what became of a command."""
 
-    def fence(self, id: str) -> Outcome:  # noqa: A002
+    def fence(self, id: str) -> Outcome:
         """Take a command's lock, unless a launcher has it already."""
 
-    def signal_tree(self, id: str, signal: str) -> int:  # noqa: A002
+    def signal_tree(self, id: str, signal: str) -> int:
         """Send ``TERM`` or ``KILL`` to a command and all its descendants.
 
         :returns: how many of them were alive
         """
 
-    def unhold(self, id: str) -> None:  # noqa: A002
+    def unhold(self, id: str) -> None:
         """Have a command end whose children still have its streams."""
 
     def release(self, ids: Sequence[str]) -> None:

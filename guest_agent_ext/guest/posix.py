@@ -82,7 +82,7 @@ class PosixLauncher(scripts.ScriptLauncher):
                  in enumerate(variables, 1)],
             stdin=launch.stdin)
 
-    def output(self, id: str, stream: str,  # noqa: A002 - guest's own word
+    def output(self, id: str, stream: str,
                offset: int) -> bytes:
         """Return what is kept so far of a running command's stream.
 

@@ -53,16 +53,16 @@ class ScriptLauncher(abc.ABC):
         status = self._agent.exec_status(pid)
         return self._outcome(status) if status.exited else None
 
-    def recover(self, id: str) -> launcher.Outcome:  # noqa: A002
+    def recover(self, id: str) -> launcher.Outcome:
         return self._outcome(self._wait(self._exec('recover', [id, 'look'])))
 
-    def fence(self, id: str) -> launcher.Outcome:  # noqa: A002
+    def fence(self, id: str) -> launcher.Outcome:
         return self._outcome(self._wait(self._exec('recover', [id, 'fence'])))
 
-    def signal_tree(self, id: str, signal: str) -> int:  # noqa: A002
+    def signal_tree(self, id: str, signal: str) -> int:
         return int(self._run('signal', id, signal) or 0)
 
-    def unhold(self, id: str) -> None:  # noqa: A002
+    def unhold(self, id: str) -> None:
         self._run('unhold', id)
 
     def release(self, ids: Sequence[str]) -> None:
