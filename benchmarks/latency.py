@@ -29,6 +29,7 @@ from guest_agent_ext import command
 from guest_agent_ext.guest import agent as guest_agent
 from guest_agent_ext.guest import connection
 from guest_agent_ext.guest import launcher
+from guest_agent_ext.guest import posix
 from tools.testbed import client as http
 from tools.testbed import demo
 
@@ -43,17 +44,17 @@ def raw(agent: guest_agent.Agent) -> None:
         time.sleep(GAP)
 
 
-def launched(posix: launcher.PosixLauncher) -> None:
+def launched(guest: posix.PosixLauncher) -> None:
     """The launcher, without a service around it."""
-    probe = posix.probe()
+    probe = guest.probe()
     order = launcher.Launch(
         id=str(uuid.uuid4()), argv=['/bin/true'], env={}, stdin=b'',
         cwd=None, boot_id=probe.boot_id, ticket=probe.uptime + 6000,
         keep=command.MAX_OUTPUT_BYTES, keep_end='head')
-    pid = posix.launch(order)
-    while posix.poll(pid) is None:
+    pid = guest.launch(order)
+    while guest.poll(pid) is None:
         time.sleep(GAP)
-    posix.release([order.id])
+    guest.release([order.id])
 
 
 def posted(client: http.Client) -> None:
@@ -91,12 +92,12 @@ def report(cloud: demo.Demo, rounds: int) -> None:
     server_id = settings['SERVER_ID']
     agent = guest_agent.Agent(
         connection.Connection(cloud.libvirt_uri), server_id)
-    posix = launcher.PosixLauncher(agent)
+    guest = posix.PosixLauncher(agent)
     client = http.Client(settings['COMPUTE_URL'], settings['TOKEN'],
                          server_id)
     medians = measure({
         'raw guest-exec': lambda: raw(agent),
-        'launcher': lambda: launched(posix),
+        'launcher': lambda: launched(guest),
         'POST to the end': lambda: posted(client),
     }, rounds)
     base = medians['raw guest-exec']
