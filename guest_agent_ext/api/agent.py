@@ -30,7 +30,7 @@ from guest_agent_ext.compute import rpcapi
 LOG = logging.getLogger(__name__)
 
 
-class AgentController(wsgi.Controller):  # type: ignore[misc]
+class AgentController(wsgi.Controller):
     """``/servers/{server_id}/guest-agent``"""
 
     @wsgi.response(200)

@@ -44,7 +44,7 @@ from guest_agent_ext.db import models
 CONF = conf.CONF
 
 
-class CommandsController(wsgi.Controller):  # type: ignore[misc]
+class CommandsController(wsgi.Controller):
     """``/servers/{server_id}/guest-agent/commands``
 
     ``server`` is a nova.objects.InstanceMapping, found by servers.authorized.

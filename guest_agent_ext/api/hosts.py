@@ -25,7 +25,7 @@ from guest_agent_ext.db import hosts
 CONF = conf.CONF
 
 
-class HostsController(wsgi.Controller):  # type: ignore[misc]
+class HostsController(wsgi.Controller):
     """``/guest-agent/hosts``"""
 
     @wsgi.response(200)

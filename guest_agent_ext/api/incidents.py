@@ -30,7 +30,7 @@ from guest_agent_ext.db import models
 _FOR_ADMINS = ('all_projects', 'project_id', 'host')
 
 
-class AllCommandsController(wsgi.Controller):  # type: ignore[misc]
+class AllCommandsController(wsgi.Controller):
     """``/guest-agent/commands``"""
 
     @wsgi.response(200)

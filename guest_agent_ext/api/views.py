@@ -95,7 +95,7 @@ def agent(status: rpcapi.AgentStatus) -> dict[str, Any]:
             **status}
 
 
-class Links(common.ViewBuilder):  # type: ignore[misc]
+class Links(common.ViewBuilder):
     """Links as Nova builds them."""
 
     def next_page(self, req: Any, collection: str,

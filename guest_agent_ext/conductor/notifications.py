@@ -54,7 +54,7 @@ _FIELDS = {
 
 
 @_register
-class GuestAgentEventType(base.EventType):  # type: ignore[misc]
+class GuestAgentEventType(base.EventType):
     """``instance.guest_agent_exec.start``"""
 
     # Version 1.0: Initial version
@@ -65,7 +65,7 @@ class GuestAgentEventType(base.EventType):  # type: ignore[misc]
 
 @_register
 class GuestAgentPublisher(
-        base.NotificationPublisher):  # type: ignore[misc]
+        base.NotificationPublisher):
     """A guest-agent-conductor."""
 
     # Version 1.0: Initial version
@@ -76,7 +76,7 @@ class GuestAgentPublisher(
 
 @_register
 class GuestAgentCommandPayload(
-        base.NotificationPayloadBase):  # type: ignore[misc]
+        base.NotificationPayloadBase):
     """A command, without what was run and what it wrote."""
 
     # Version 1.0: Initial version
@@ -87,7 +87,7 @@ class GuestAgentCommandPayload(
 
 @_register
 class GuestAgentCommandNotification(
-        base.NotificationBase):  # type: ignore[misc]
+        base.NotificationBase):
     """The start or the end of a command."""
 
     # Version 1.0: Initial version

@@ -40,11 +40,12 @@ def find(scope: str) -> models.IdempotencyKey | None:
                            .where(_T.scope == scope)).one_or_none()
     if found is None:
         return None
-    key, is_expired = found
+    key: models.IdempotencyKey = found[0]
+    is_expired: bool = found[1]
     if is_expired:
         _remove([key.id])
         return None
-    return key  # type: ignore[no-any-return]
+    return key
 
 
 @session.retried

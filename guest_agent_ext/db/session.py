@@ -14,7 +14,6 @@
 
 from collections.abc import Iterator
 import contextlib
-import functools
 from typing import Any
 from typing import TypeVar
 
@@ -93,7 +92,9 @@ def changed(db: orm.Session, change: sa.UpdateBase) -> int:
 
 def retried(function: _Function) -> _Function:
     """Decorate a function whose transaction is repeated after a deadlock."""
-    wrapper: Any = oslo_db_api.wrap_db_retry(
+    # It keeps name and docstring, and by its types nothing.
+    retrying: Any = oslo_db_api.wrap_db_retry(
         max_retries=5, retry_interval=0.1, max_retry_interval=1,
         retry_on_deadlock=True)
-    return functools.wraps(function)(wrapper(function))  # type: ignore
+    decorated: _Function = retrying(function)
+    return decorated

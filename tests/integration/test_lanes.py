@@ -100,8 +100,8 @@ class Host:
         self.conductor.arguments[command_id] = list(argv)
         if guest.uuid not in self.lanes:
             self.lanes[guest.uuid] = compute_lane.Lane(
-                guest.uuid, self.guests,  # type: ignore[arg-type]
-                self.conductor,  # type: ignore[arg-type]
+                guest.uuid, self.guests,
+                self.conductor,
                 {'host': 'here', 'incarnation': 1}, lambda lane: False)
             self.lanes[guest.uuid].start()
         self.lanes[guest.uuid].offer({

@@ -98,7 +98,7 @@ class Guest:
         self.directory = directory
         self.agent = HostAgent(shell)
         self.launcher = posix.PosixLauncher(
-            self.agent, str(directory))  # type: ignore[arg-type]
+            self.agent, str(directory))
 
     def order(self, *argv: str, **values: Any) -> launcher.Launch:
         probe = self.launcher.probe()
@@ -122,11 +122,11 @@ class Guest:
     def sh(self, script: str, **values: Any) -> launcher.Ended:
         return self.run('/bin/sh', '-c', script, **values)
 
-    def running(self, id: str) -> launcher.Running:  # noqa: A002
+    def running(self, command: str) -> launcher.Running:
         """Wait until a command runs."""
         deadline = time.monotonic() + 10
         while True:
-            outcome = self.launcher.recover(id)
+            outcome = self.launcher.recover(command)
             if isinstance(outcome, launcher.Running) and outcome.pid:
                 return outcome
             assert time.monotonic() < deadline, outcome

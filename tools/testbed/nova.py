@@ -257,7 +257,8 @@ def _stand_in(tokens: pathlib.Path) -> Sections:
 
 def _read(path: pathlib.Path) -> configparser.RawConfigParser:
     parser = configparser.RawConfigParser()
-    # Keys are paths of URLs too, whose case matters.
+    # Keys are paths of URLs too, whose case matters. The documented way to say
+    # so is an assignment that the types forbid.
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(path.read_text())
     return parser

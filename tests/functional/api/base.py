@@ -59,7 +59,7 @@ def write_paste_config(path: pathlib.Path) -> None:
         config.write(file)
 
 
-class Cloud(test.TestCase):  # type: ignore[misc]
+class Cloud(test.TestCase):
     """A Nova with a server of PROJECT on HOST that a command could run in.
 
     Nova keeps its fixtures in a test case: start() and stop() make one of it

@@ -61,7 +61,7 @@ def guests() -> Guests:
 
 @pytest.fixture
 def inquiries(guests: Guests) -> inquiry.Inquiries:
-    return inquiry.Inquiries(guests)  # type: ignore[arg-type]
+    return inquiry.Inquiries(guests)
 
 
 def test_available(inquiries: inquiry.Inquiries) -> None:

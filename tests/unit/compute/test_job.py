@@ -77,7 +77,7 @@ def make(lane: Lane, **values: Any) -> job.Job:
     work: Any = {'uuid': 'command', 'instance_uuid': 'server',
                  'status': command.PENDING, 'attempt': None,
                  'cancel_requested': False, 'start_in': 300.0}
-    return job.Job(lane, dict(work, **values))  # type: ignore[arg-type]
+    return job.Job(lane, dict(work, **values))
 
 
 def adopted(lane: Lane, **values: Any) -> job.Job:

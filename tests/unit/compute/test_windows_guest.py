@@ -155,7 +155,7 @@ class Lane:
     def run(self, *, attempt: str | None = None,
             cancel_after: int | None = None) -> rpcapi.End:
         """Run a command and return how the conductor was told of its end."""
-        item = job.Job(self, {  # type: ignore[typeddict-item]
+        item = job.Job(self, {
             'uuid': 'id', 'instance_uuid': 'server', 'attempt': attempt,
             'status': command.PENDING, 'cancel_requested': False,
             'start_in': 300.0})

@@ -86,7 +86,7 @@ def test_what_guest_exec_cannot_do_is_refused(
         values: dict[str, object]) -> None:
     with pytest.raises(exception.AgentRefused, match='cwd and env'):
         posed.launch(dataclasses.replace(
-            ORDER, **values))  # type: ignore[arg-type]
+            ORDER, **values))
     played.exec.assert_not_called()
 
 
@@ -146,7 +146,7 @@ class Lane:
 def run(lane: Lane, *, attempt: str | None = None,
         cancel_after: int | None = None) -> rpcapi.End:
     """Run a command and return how the conductor was told that it ended."""
-    item = job.Job(lane, {  # type: ignore[typeddict-item]
+    item = job.Job(lane, {
         'uuid': 'id', 'instance_uuid': 'server', 'status': command.PENDING,
         'attempt': attempt, 'cancel_requested': False, 'start_in': 300.0})
     for step in range(50):

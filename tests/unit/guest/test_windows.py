@@ -70,7 +70,7 @@ class Agent:
 
 def make(*printed: Any) -> tuple[windows.WindowsLauncher, Agent]:
     played = Agent(*printed)
-    return windows.WindowsLauncher(played), played  # type: ignore[arg-type]
+    return windows.WindowsLauncher(played), played
 
 
 def decoded(text: str) -> str:
