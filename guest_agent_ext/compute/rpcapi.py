@@ -14,10 +14,13 @@
 
 Version history of the API:
 
-    * 1.0 - Initial version: work, agent_status, read_output.
+    * 1.0 - Initial version: work, agent_status, read_output, open_file,
+      read_chunk, write_chunk, commit, abort.
 """
 
+import base64
 from typing import Any
+from typing import Literal
 from typing import TypedDict
 
 import oslo_messaging
@@ -27,6 +30,32 @@ VERSION = '1.0'
 
 #: Seconds that a call waits for its answer.
 TIMEOUT = 15
+#: Likewise, for the opening of a file: its host asks its conductor and, more
+#: than once, the guest.
+OPEN_TIMEOUT = 45
+
+#: Bytes of a file that one message carries, and one call to the agent: a
+#: larger request jams the agent's channel, a larger answer its broker.
+READ_CHUNK = 256 * 1024
+WRITE_CHUNK = 128 * 1024
+#: Seconds after which a transfer that nova-api has not gone on with is
+#: aborted.
+LEASE = 60.0
+
+#: Why a transfer cannot be made, or cannot go on.
+RefusalKind = Literal[
+    # The guest has no such file.
+    'missing',
+    # It is no file: a directory, a device.
+    'unsuitable',
+    # The guest's system or its agent refuses.
+    'refused',
+    # The host has as many transfers as it may have.
+    'busy',
+    # Not now: the guest does not answer. The same call may be made again.
+    'later',
+    # There is no such transfer, or it has ended; the command's row knows why.
+    'ended']
 
 
 class AgentStatus(TypedDict):
@@ -49,6 +78,41 @@ class Output(TypedDict):
     data: str
     #: Why it cannot be read, in words for the tenant; None if it was.
     reason: str | None
+
+
+class Refusal(TypedDict):
+    """Why a transfer cannot be made, or cannot go on."""
+
+    kind: RefusalKind
+    #: In words for the tenant.
+    message: str
+
+
+class Opened(TypedDict):
+    """A file that was opened."""
+
+    refusal: Refusal | None
+    #: Bytes of a file to be read; 0 for one to be written.
+    size: int
+    #: The whole file to be read, in base64, where it has at most READ_CHUNK
+    #: bytes: then its transfer has completed. Otherwise None.
+    data: str | None
+
+
+class Chunk(TypedDict):
+    """A piece of a file."""
+
+    refusal: Refusal | None
+    #: base64
+    data: str
+
+
+class Progress(TypedDict):
+    """How far a transfer is."""
+
+    refusal: Refusal | None
+    #: Whether what was asked for is done; otherwise ask again.
+    done: bool
 
 
 def unavailable(reason: str | None) -> AgentStatus:
@@ -101,6 +165,70 @@ class ComputeAPI:
             stream=stream, offset=offset)
         return answer
 
-    def _call(self, host: str, method: str, **arguments: Any) -> Any:
-        client = self._client.prepare(server=host, timeout=TIMEOUT)
+    def open_file(self, host: str, instance_uuid: str, uuid: str) -> Opened:
+        """Have a host begin a transfer, which stands in the database.
+
+        :param uuid: of the command
+        :raises oslo_messaging.MessagingException: the host did not answer
+        """
+        answer: Opened = self._call(
+            host, 'open_file', OPEN_TIMEOUT, instance_uuid=instance_uuid,
+            uuid=uuid)
+        return answer
+
+    def read_chunk(self, host: str, uuid: str, offset: int,
+                   size: int) -> Chunk:
+        """Read a piece of a file; it may be read again.
+
+        :param size: bytes, at most READ_CHUNK. What comes is as long, or the
+            chunk is refused: a file that has become shorter is an error.
+        :raises oslo_messaging.MessagingException: the host did not answer
+        """
+        answer: Chunk = self._call(host, 'read_chunk', uuid=uuid,
+                                   offset=offset, size=size)
+        return answer
+
+    def write_chunk(self, host: str, uuid: str, offset: int,
+                    data: bytes) -> Progress:
+        """Write a piece of a file; it may be written again.
+
+        :param offset: from the beginning of what is written
+        :param data: at most WRITE_CHUNK bytes
+        :raises oslo_messaging.MessagingException: the host did not answer
+        """
+        answer: Progress = self._call(
+            host, 'write_chunk', uuid=uuid, offset=offset,
+            data=base64.b64encode(data).decode())
+        return answer
+
+    def commit(self, host: str, uuid: str, size: int,
+               sha256: str) -> Progress:
+        """Complete a transfer: put a written file in its place.
+
+        To be called until it says that it is done: a large file takes the
+        guest its time. A refusal is final, and the old file as it was.
+
+        :param size: bytes that were read or written
+        :param sha256: of what was written, in hexadecimal; empty for a read
+        :raises oslo_messaging.MessagingException: the host did not answer
+        """
+        answer: Progress = self._call(host, 'commit', uuid=uuid, size=size,
+                                      sha256=sha256)
+        return answer
+
+    def abort(self, host: str, uuid: str, error: str) -> None:
+        """Give a transfer up; a written file is as it was before.
+
+        Nothing is waited for. A host that does not hear of it finds out when
+        the transfer's lease ends.
+
+        :param error: why, in words for the tenant
+        :raises oslo_messaging.MessagingException: the broker did not take it
+        """
+        self._client.prepare(server=host).cast({}, 'abort', uuid=uuid,
+                                               error=error)
+
+    def _call(self, host: str, method: str, timeout: int = TIMEOUT,
+              **arguments: Any) -> Any:
+        client = self._client.prepare(server=host, timeout=timeout)
         return client.call({}, method, **arguments)
