@@ -20,6 +20,10 @@
         ├── DomainNotFound          no such domain on this host
         ├── DomainNotRunning        paused or shut off
         ├── LauncherUnavailable     no command can be run in this guest
+        ├── FileError               nothing came of a file
+        │   ├── FileMissing         there is no such file
+        │   ├── FileUnsuitable      a directory, or a special file
+        │   └── FileRefused         the guest's system refuses
         └── AgentError
             ├── AgentNotConfigured  no channel to an agent
             ├── AgentNotConnected   no agent at the guest's end of it
@@ -83,6 +87,22 @@ class LauncherUnavailable(GuestError):
     """No command can be run in this guest."""
 
     message = 'Commands cannot be run in this guest'
+
+
+class FileError(GuestError):
+    """Nothing came of a file."""
+
+
+class FileMissing(FileError):
+    """There is no such file."""
+
+
+class FileUnsuitable(FileError):
+    """It is no regular file."""
+
+
+class FileRefused(FileError):
+    """The guest's system refuses, or what arrived there is not right."""
 
 
 class AgentError(GuestError):

@@ -22,27 +22,21 @@ the guest says decides: it holds the lock, the process and the result.
 """
 
 import base64
-from collections.abc import Callable
 import time
 from typing import Literal
-from typing import Protocol
-import uuid as uuid_module
 
 from oslo_log import log as logging
 
 from guest_agent_ext import command
 from guest_agent_ext import conf
 from guest_agent_ext import exception
+from guest_agent_ext.compute import task
 from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.guest import launcher
 
 CONF = conf.CONF
 LOG = logging.getLogger(__name__)
 
-#: Seconds within which a claimed command has to start in the guest.
-LAUNCH_WINDOW = 60.0
-#: Seconds of start_timeout that are left for the claim itself.
-CLAIM_MARGIN = 0.1
 #: Seconds between two polls: at least, at most, and as a share of the age.
 MIN_GAP, MAX_GAP, GAP_SHARE = 0.02, 2.0, 0.1
 #: Age in seconds at which a running command's pid and start are asked for, and
@@ -52,8 +46,6 @@ NOTE_STARTED_AFTER = 0.25
 LOOK_GAP = 5.0
 #: Seconds between two looks at a process tree that was told to end.
 KILL_GAP = 0.2
-#: Centiseconds of guest uptime in a second.
-UPTIME_HZ = 100
 
 #: How a wait ended that was not the command's own end.
 _KILLED = {
@@ -70,53 +62,16 @@ REBOOTED = 'The server was rebooted while the command ran'
 DIED = ('What ran the command in the guest was killed before it could record '
         'the end of the command')
 
-#: A step returns the seconds until the job wants its next step.
-Step = Callable[[], float]
 
-
-class Lane(Protocol):
-    """What a job needs of its guest and of its conductor."""
-
-    service: rpcapi.Service
-    conductor: rpcapi.ConductorAPI
-
-    def guest(self) -> launcher.Launcher:
-        """Return the guest's launcher.
-
-        :raises exception.GuestError: there is none
-        """
-
-    def probe(self) -> launcher.Probe:
-        """Ask the guest for its boot and its uptime."""
-
-    def acknowledge(self, uuid: str, *, is_certain: bool) -> None:
-        """Have the guest remove what it keeps of a command, by and by.
-
-        :param is_certain: no launch of it is under way; otherwise the lock
-            stays until its ticket has expired
-        """
-
-    def clear(self, uuid: str) -> None:
-        """Kill what is left of a command that has ended without us."""
-
-
-class Job:
+class Job(task.Task):
     """One command on this host.
 
     :param lane: of the command's server
     :param work: what the conductor said of it
     """
 
-    def __init__(self, lane: Lane, work: rpcapi.Work) -> None:
-        self.uuid = work['uuid']
-        self.attempt = str(uuid_module.uuid4())
-        #: When it wants its next step, on the monotonic clock.
-        self.due = time.monotonic()
-        self.is_done = False
-        #: Whether the conductor knows it as ours.
-        self.is_held = False
-        self.is_abandoned = False
-        self._lane = lane
+    def __init__(self, lane: task.Lane, work: rpcapi.Work) -> None:
+        super().__init__(lane, work['uuid'])
         self._start_by = self.due + work['start_in']
         self._cancelled = work['cancel_requested']
         self._claim: rpcapi.Claim | None = None
@@ -132,72 +87,46 @@ class Job:
         self._killed = 0
         self._kill_by: float | None = None
         self._end: rpcapi.End = {}
-        self._next: Step = (
+        self._next = (
             self._take if work['attempt'] is None else self._adopt)
 
     @property
     def needs_guest(self) -> bool:
-        """Whether the next step asks something of the guest."""
         return self._next not in (self._finish, self._adopt)
 
     @property
     def is_expired(self) -> bool:
-        """Whether it can no longer be claimed."""
         return (self._next == self._take
                 and time.monotonic() > self._start_by)
 
-    def step(self) -> None:
-        """Make the next step.
-
-        :raises exception.GuestError: the guest did not do its part; the step
-            is to be made again
-        :raises oslo_messaging.MessagingException: likewise the conductor
-        """
-        delay = self._next()
-        self.due = time.monotonic() + delay
-
-    def postpone(self, seconds: float) -> None:
-        """Do not make the next step before ``seconds`` have passed."""
-        self.due = time.monotonic() + seconds
-
     def cancel(self) -> None:
-        """Have its process tree killed at the next step, if it started."""
+        # At the next step its process tree is killed, if it started.
         self._cancelled = True
 
-    def drop(self) -> None:
-        """Forget it: it is another's."""
-        self.is_done = True
-
     def abandon(self) -> None:
-        """Have the guest rid of it: it has ended without its host."""
         self.is_held = False
         self.is_abandoned = True
         self._next = self._clear
         self.due = time.monotonic()
 
     def refuse(self, error: str) -> None:
-        """End it as FAILED: it certainly never ran, and cannot here.
-
-        :param error: why, in words for the tenant
-        """
         if self._next == self._take:
             self._lane.conductor.refuse(self._lane.service, self.uuid, error)
             self.is_done = True
         elif not self._sends:
             self._end_as(command.FAILED, error=error)
 
+    def meet_absence(self, state: str) -> None:
+        # Nobody here knows whether the server moves or was stopped.
+        outcome = self._lane.conductor.not_here(
+            self._lane.service, self.uuid, self.attempt, state)
+        if outcome != command.OK:
+            self.drop()
+
     # The steps, in the order in which a command meets them.
 
     def _take(self) -> float:
-        probe = self._lane.probe()
-        left = self._start_by - time.monotonic() - CLAIM_MARGIN
-        window = min(LAUNCH_WINDOW, left)
-        if window <= 0:
-            return self._stop()
-        claim = self._lane.conductor.claim(
-            self._lane.service, self.uuid, self.attempt, probe.boot_id,
-            probe.uptime + int(window * UPTIME_HZ), window)
-        return self._hold(claim, self._launch)
+        return self._hold(self._claim_within(self._start_by), self._launch)
 
     def _adopt(self) -> float:
         assert self._previous is not None
@@ -205,7 +134,7 @@ class Job:
             self._lane.service, self.uuid, self.attempt, self._previous)
         return self._hold(claim, self._recover)
 
-    def _hold(self, claim: rpcapi.Claim | None, step: Step) -> float:
+    def _hold(self, claim: rpcapi.Claim | None, step: task.Step) -> float:
         if claim is None:
             return self._stop()
         self._claim = claim
@@ -287,7 +216,7 @@ class Job:
                                     error=outcome.reason or DIED)
 
     def _meet_running(self, running: launcher.Running) -> float:
-        age = (running.uptime - running.started) / UPTIME_HZ
+        age = (running.uptime - running.started) / task.UPTIME_HZ
         # The guest's clock counts: a paused guest grows no older.
         self._launched_at = time.monotonic() - age
         if not self._is_start_noted:
@@ -312,7 +241,7 @@ class Job:
         if now - self._exited_at >= CONF.guest_agent.background_grace:
             self._lane.guest().unhold(self.uuid)
 
-    def _watch(self) -> Step:
+    def _watch(self) -> task.Step:
         return self._recover if self._pid is None else self._poll
 
     def _terminate(self) -> float:
@@ -400,14 +329,6 @@ class Job:
 
     # What the steps share.
 
-    def _go(self, step: Step, delay: float = 0.0) -> float:
-        self._next = step
-        return delay
-
-    def _stop(self) -> float:
-        self.is_done = True
-        return 0.0
-
     def _held_claim(self) -> rpcapi.Claim:
         assert self._claim is not None
         return self._claim
@@ -426,12 +347,14 @@ class Job:
 
     def _order(self) -> launcher.Launch:
         claim = self._held_claim()
+        order = claim['exec']
+        assert order is not None
         return launcher.Launch(
-            id=claim['uuid'], argv=tuple(claim['command']),
-            env=claim['env'], stdin=base64.b64decode(claim['stdin']),
-            cwd=claim['cwd'], boot_id=claim['boot_id'],
+            id=claim['uuid'], argv=tuple(order['command']),
+            env=order['env'], stdin=base64.b64decode(order['stdin']),
+            cwd=order['cwd'], boot_id=claim['boot_id'],
             ticket=claim['ticket'], keep=command.MAX_OUTPUT_BYTES,
-            keep_end=claim['output_keep'])
+            keep_end=order['output_keep'])
 
 
 #: What of an end may be unknown.

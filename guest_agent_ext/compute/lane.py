@@ -12,8 +12,8 @@
 
 """A lane: one guest, one thread, one agent call at a time.
 
-The thread makes the steps of the guest's jobs in turn. A guest that does not
-answer stops its own lane and nobody else's.
+The thread makes the steps of the guest's commands in turn. A guest that does
+not answer stops its own lane and nobody else's.
 """
 
 from collections.abc import Callable
@@ -28,10 +28,13 @@ from guest_agent_ext import command
 from guest_agent_ext import conf
 from guest_agent_ext import exception
 from guest_agent_ext.compute import job
+from guest_agent_ext.compute import task
+from guest_agent_ext.compute import transfer
 from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.guest import agent
 from guest_agent_ext.guest import choose
 from guest_agent_ext.guest import connection
+from guest_agent_ext.guest import files
 from guest_agent_ext.guest import launcher
 
 CONF = conf.CONF
@@ -55,7 +58,7 @@ RELEASE_AFTER = 1.0
 LATE_RELEASE = 10.0
 #: Seconds after which a launch that libvirt may still hold for a service that
 #: died (30 s for another's lock) meets an expired ticket.
-LATE_LAUNCH = job.LAUNCH_WINDOW + 35.0
+LATE_LAUNCH = task.LAUNCH_WINDOW + 35.0
 #: Commands whose files are removed in one go.
 RELEASE_BATCH = 30
 
@@ -84,10 +87,10 @@ class Lane:
         self.service = service
         self._guests = guests
         self._on_idle = on_idle
-        self._agent = agent.Agent(
+        self.agent = agent.Agent(
             guests, uuid, CONF.guest_agent.agent_timeout)
         self._launcher: launcher.Launcher | None = None
-        self._jobs: dict[str, job.Job] = {}
+        self._tasks: dict[str, task.Task] = {}
         #: When to remove what the guest keeps of which command.
         self._acknowledged: dict[str, float] = {}
         self._answered_at = float('-inf')
@@ -112,24 +115,36 @@ class Lane:
 
     @property
     def is_empty(self) -> bool:
-        return not self._jobs
+        return not self._tasks
 
     def offer(self, work: rpcapi.Work) -> None:
         """Take a command, or what is new of one that is here."""
         with self._changed:
-            known = self._jobs.get(work['uuid'])
+            known = self._tasks.get(work['uuid'])
             if known is None:
-                self._jobs[work['uuid']] = job.Job(self, work)
+                self._tasks[work['uuid']] = self._task_of(work)
             elif work['cancel_requested']:
                 known.cancel()
             else:
                 return
             self._changed.notify()
 
+    def _task_of(self, work: rpcapi.Work) -> task.Task:
+        if work['type'] == command.EXEC:
+            return job.Job(self, work)
+        # Begun by a service before this one, or on another host.
+        return transfer.Transfer.adopted(self, work)
+
+    def begin(self, item: task.Task) -> None:
+        """Take a command that somebody waits for."""
+        with self._changed:
+            self._tasks[item.uuid] = item
+            self._changed.notify()
+
     def held(self) -> dict[str, str]:
         """Return the attempt by the uuid of each command claimed."""
         with self._changed:
-            return {uuid: item.attempt for uuid, item in self._jobs.items()
+            return {uuid: item.attempt for uuid, item in self._tasks.items()
                     if item.is_held}
 
     def take_seen(self) -> dict[str, str]:
@@ -144,26 +159,33 @@ class Lane:
         :param clear: have the guest rid of them too
         """
         with self._changed:
-            for uuid in set(uuids) & self._jobs.keys():
-                if clear and self._jobs[uuid].is_held:
-                    self._jobs[uuid].abandon()
-                elif not self._jobs[uuid].is_abandoned:
-                    self._jobs[uuid].drop()
+            for uuid in set(uuids) & self._tasks.keys():
+                if clear and self._tasks[uuid].is_held:
+                    self._tasks[uuid].abandon()
+                elif not self._tasks[uuid].is_abandoned:
+                    self._tasks[uuid].drop()
             self._changed.notify()
 
-    # What jobs use.
+    # What tasks use.
+
+    def wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def files(self) -> files.Files:
+        return files.Files(self.guest())
 
     def guest(self) -> launcher.Launcher:
         if self._launcher is None:
             self._launcher = choose.launcher_for(
-                self._agent,
+                self.agent,
                 allow_direct=CONF.guest_agent.allow_unbounded_capture)
         return self._launcher
 
     def probe(self) -> launcher.Probe:
         probe = self.guest().probe()
         with self._changed:
-            strays = (set(probe.ids) - self._jobs.keys()
+            strays = (set(probe.ids) - self._tasks.keys()
                       - self._acknowledged.keys())
         if strays:
             # Left by a service before this one, or by a report that was
@@ -187,7 +209,7 @@ class Lane:
 
     def _run(self) -> None:
         while not self._is_stopping:
-            item = self._wait_for_job()
+            item = self._wait_for_task()
             if item is not None:
                 self._step(item)
             elif self._acknowledged:
@@ -195,7 +217,7 @@ class Lane:
             elif self._on_idle(self):
                 return
 
-    def _wait_for_job(self) -> job.Job | None:
+    def _wait_for_task(self) -> task.Task | None:
         """Return the next job when it is due, None if there is time."""
         with self._changed:
             idle_until = time.monotonic() + IDLE
@@ -215,16 +237,17 @@ class Lane:
                 self._changed.wait(due - now)
         return None
 
-    def _first(self) -> job.Job | None:
+    def _first(self) -> task.Task | None:
         """Return the job that is due first, among those that may run."""
-        for uuid in [uuid for uuid, item in self._jobs.items()
+        for uuid in [uuid for uuid, item in self._tasks.items()
                      if item.is_done or item.is_expired]:
-            del self._jobs[uuid]
+            del self._tasks[uuid]
         limit = CONF.guest_agent.max_running_per_server
-        active = sorted(self._jobs.values(), key=lambda item: not item.is_held)
+        active = sorted(self._tasks.values(),
+                        key=lambda item: not item.is_held)
         return min(active[:limit], key=lambda item: item.due, default=None)
 
-    def _step(self, item: job.Job) -> None:
+    def _step(self, item: task.Task) -> None:
         try:
             asks_guest = item.needs_guest
             if asks_guest:
@@ -255,7 +278,7 @@ class Lane:
         self._answered_at = time.monotonic()
         self._failures = 0
 
-    def _note_failure(self, item: job.Job,
+    def _note_failure(self, item: task.Task,
                       error: exception.GuestError) -> None:
         """Leave the guest alone for a while."""
         self._answered_at = float('-inf')
@@ -266,8 +289,8 @@ class Lane:
         LOG.info('Guest %(uuid)s: %(error)s; next look in %(gap)s seconds',
                  {'uuid': self.uuid, 'error': error, 'gap': gap})
         with self._changed:
-            for other in self._jobs.values():
-                if other.needs_guest:
+            for other in self._tasks.values():
+                if other is item or other.needs_guest:
                     other.postpone(gap)
                     self._seen[other.uuid] = str(error)
         if isinstance(error, exception.DomainNotFound |
@@ -276,22 +299,21 @@ class Lane:
 
     def _tell_not_here(self, error: exception.GuestError) -> None:
         state = getattr(error, 'state', 'absent')
-        for uuid, attempt in self.held().items():
-            outcome = self.conductor.not_here(
-                self.service, uuid, attempt, state)
-            if outcome != command.OK:
-                self.drop([uuid], clear=False)
+        with self._changed:
+            held = [item for item in self._tasks.values() if item.is_held]
+        for item in held:
+            item.meet_absence(state)
         if state != 'paused':
             self._forget_abandoned()
 
     def _forget_abandoned(self) -> None:
         # What they left in the guest went with it.
         with self._changed:
-            for item in self._jobs.values():
+            for item in self._tasks.values():
                 if item.is_abandoned:
                     item.drop()
 
-    def _refuse(self, item: job.Job, error: str) -> None:
+    def _refuse(self, item: task.Task, error: str) -> None:
         self._guarded(lambda: item.refuse(error))
         item.postpone(PROBE_GAPS[0])
 

@@ -16,6 +16,7 @@ One periodic call is heartbeat, reconciliation and pick-up of work at once; the
 doorbell only makes it come sooner.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import pathlib
 import threading
@@ -25,11 +26,15 @@ from typing import Any
 from oslo_log import log as logging
 import oslo_messaging
 
+from guest_agent_ext import command
 from guest_agent_ext import conf
 from guest_agent_ext import version
 from guest_agent_ext.compute import inquiry
 from guest_agent_ext.compute import lane
 from guest_agent_ext.compute import rpcapi
+from guest_agent_ext.compute import task
+from guest_agent_ext.compute import transfer
+from guest_agent_ext.compute import transfers
 from guest_agent_ext.conductor import rpcapi as conductor_rpcapi
 from guest_agent_ext.guest import connection
 
@@ -46,14 +51,17 @@ class Endpoint:
 
     :param doorbell: set when there is work
     :param inquiries: answers what is asked of guests
+    :param files: answers what is asked of files in them
     """
 
     target = oslo_messaging.Target(version=rpcapi.VERSION)
 
     def __init__(self, doorbell: threading.Event,
-                 inquiries: inquiry.Inquiries) -> None:
+                 inquiries: inquiry.Inquiries,
+                 files: transfers.Transfers) -> None:
         self._doorbell = doorbell
         self._inquiries = inquiries
+        self._files = files
 
     def work(self, ctxt: Mapping[str, Any]) -> None:
         self._doorbell.set()
@@ -66,6 +74,25 @@ class Endpoint:
                     uuid: str, stream: str, offset: int) -> rpcapi.Output:
         return self._inquiries.read_output(instance_uuid, uuid, stream,
                                            offset)
+
+    def open_file(self, ctxt: Mapping[str, Any], instance_uuid: str,
+                  uuid: str) -> rpcapi.Opened:
+        return self._files.open_file(instance_uuid, uuid)
+
+    def read_chunk(self, ctxt: Mapping[str, Any], uuid: str, offset: int,
+                   size: int) -> rpcapi.Chunk:
+        return self._files.read_chunk(uuid, offset, size)
+
+    def write_chunk(self, ctxt: Mapping[str, Any], uuid: str, offset: int,
+                    data: str) -> rpcapi.Progress:
+        return self._files.write_chunk(uuid, offset, data)
+
+    def commit(self, ctxt: Mapping[str, Any], uuid: str, size: int,
+               sha256: str) -> rpcapi.Progress:
+        return self._files.commit(uuid, size, sha256)
+
+    def abort(self, ctxt: Mapping[str, Any], uuid: str, error: str) -> None:
+        self._files.abort(uuid, error)
 
 
 class ComputeManager:
@@ -91,7 +118,8 @@ class ComputeManager:
         self._server = oslo_messaging.get_rpc_server(
             transport,
             oslo_messaging.Target(topic=rpcapi.TOPIC, server=host),
-            [Endpoint(self._doorbell, inquiry.Inquiries(guests))],
+            [Endpoint(self._doorbell, inquiry.Inquiries(guests),
+                      transfers.Transfers(self._begin))],
             executor='threading')
         self._threads = [
             # start() waits for a broker that is not there.
@@ -176,19 +204,38 @@ class ComputeManager:
 
     def _offer(self, service: conductor_rpcapi.Service,
                work: conductor_rpcapi.Work) -> None:
-        uuid = work['instance_uuid']
+        if work['type'] != command.EXEC and work['attempt'] is None:
+            # A transfer begins when nova-api has it opened.
+            return
         with self._lock:
-            if self.stopping.is_set():
-                return
-            item = self._lanes.get(uuid)
+            item = self._lane_of(service, work['instance_uuid'])
+            if item is not None:
+                item.offer(work)
+
+    def _begin(self, instance_uuid: str,
+               make: Callable[[task.Lane], transfer.Transfer]
+               ) -> transfer.Transfer | None:
+        with self._lock:
+            if self._service is None:
+                return None
+            item = self._lane_of(self._service, instance_uuid)
             if item is None:
-                if len(self._lanes) >= CONF.guest_agent.max_lanes:
-                    return
-                item = self._lanes[uuid] = lane.Lane(
-                    uuid, self._guests, self._conductor, service,
-                    self._leave)
-                item.start()
-            item.offer(work)
+                return None
+            begun = make(item)
+            item.begin(begun)
+            return begun
+
+    def _lane_of(self, service: conductor_rpcapi.Service,
+                 uuid: str) -> lane.Lane | None:
+        """Return the lane of a server, None if there may be no more."""
+        if self.stopping.is_set():
+            return None
+        item = self._lanes.get(uuid)
+        if item is None and len(self._lanes) < CONF.guest_agent.max_lanes:
+            item = self._lanes[uuid] = lane.Lane(
+                uuid, self._guests, self._conductor, service, self._leave)
+            item.start()
+        return item
 
     def _leave(self, item: lane.Lane) -> bool:
         """Let a lane go, unless it was given work meanwhile."""

@@ -34,8 +34,7 @@ TIMEOUT = 15
 #: than once, the guest.
 OPEN_TIMEOUT = 45
 
-#: Bytes of a file that one message carries, and one call to the agent: a
-#: larger request jams the agent's channel, a larger answer its broker.
+#: Bytes of a file that one message carries.
 READ_CHUNK = 256 * 1024
 WRITE_CHUNK = 128 * 1024
 #: Seconds after which a transfer that nova-api has not gone on with is

@@ -123,12 +123,13 @@ class ConductorManager:
 
     def started(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
                 uuid: str, attempt: str, pid: int | None,
-                started_uptime: int, age: float) -> str:
+                started_uptime: int | None, age: float,
+                opened: dict[str, Any] | None = None) -> str:
         if not self._may_change(service, uuid):
             return command.MOVED
         return commands.note_started(
             uuid, attempt=attempt, pid=pid, started_uptime=started_uptime,
-            age=age)
+            age=age, opened=opened)
 
     def finish(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
                uuid: str, attempt: str, end: rpcapi.End) -> str:
@@ -217,7 +218,8 @@ def _has_ended(state: tuple[str, str | None] | None) -> bool:
 
 def _work(item: commands.Work) -> rpcapi.Work:
     return {
-        'uuid': item.uuid, 'instance_uuid': item.instance_uuid,
+        'uuid': item.uuid, 'type': item.type,
+        'instance_uuid': item.instance_uuid,
         'status': item.status, 'attempt': item.attempt,
         'cancel_requested': item.cancel_requested,
         'start_in': item.start_in,
@@ -228,15 +230,30 @@ def _claim(uuid: str) -> rpcapi.Claim | None:
     row = commands.get(uuid, with_inputs=True)
     if row is None or row.boot_id is None or row.ticket is None:
         return None
-    inputs = row.inputs or {}
+    is_exec = row.type == command.EXEC
     return {
         'uuid': row.uuid, 'type': row.type,
+        'exec': _exec_order(row) if is_exec else None,
+        'file': None if is_exec else _file_order(row),
+        'timeout': row.timeout, 'boot_id': row.boot_id,
+        'ticket': row.ticket, 'started_uptime': row.started_uptime,
+    }
+
+
+def _exec_order(row: models.Command) -> rpcapi.ExecOrder:
+    inputs = row.inputs or {}
+    return {
         'command': row.arguments['command'],
         'cwd': row.arguments.get('cwd'),
         'env': inputs.get('env', {}), 'stdin': inputs.get('stdin', ''),
         'output_keep': row.arguments.get('output_keep', 'head'),
-        'timeout': row.timeout, 'boot_id': row.boot_id,
-        'ticket': row.ticket, 'started_uptime': row.started_uptime,
+    }
+
+
+def _file_order(row: models.Command) -> rpcapi.FileOrder:
+    return {
+        'path': row.arguments['path'], 'mode': row.arguments.get('mode'),
+        'append': row.arguments.get('append', False), 'opened': row.opened,
     }
 
 

@@ -42,6 +42,8 @@ class Work(TypedDict):
     """An unfinished command of the host."""
 
     uuid: str
+    #: command.TYPES
+    type: str
     instance_uuid: str
     status: str
     #: The attempt that has it, None while PENDING.
@@ -63,17 +65,37 @@ class Report(TypedDict):
     moved: list[str]
 
 
-class Claim(TypedDict):
-    """A command, handed to an attempt."""
+class ExecOrder(TypedDict):
+    """What to run."""
 
-    uuid: str
-    type: str
     command: list[str]
     cwd: str | None
     env: dict[str, str]
     #: base64
     stdin: str
     output_keep: str
+
+
+class FileOrder(TypedDict):
+    """Which file to read or to write."""
+
+    path: str
+    #: Octal digits.
+    mode: str | None
+    append: bool
+    #: What the guest has open for it, as its host noted it.
+    opened: dict[str, Any] | None
+
+
+class Claim(TypedDict):
+    """A command, handed to an attempt."""
+
+    uuid: str
+    type: str
+    #: Of an exec.
+    exec: ExecOrder | None
+    #: Of a transfer.
+    file: FileOrder | None
     #: Seconds from start.
     timeout: int
     boot_id: str
@@ -168,14 +190,17 @@ class ConductorAPI:
         return answer
 
     def started(self, service: Service, uuid: str, attempt: str,
-                pid: int | None, started_uptime: int, age: float) -> str:
+                pid: int | None, started_uptime: int | None, age: float,
+                opened: Mapping[str, Any] | None = None) -> str:
         """Say that the guest is known to have started a command.
 
+        :param opened: what the guest has open for a transfer, for a host that
+            has to go on with it
         :returns: command.OK, SUPERSEDED, GONE or MOVED
         """
         return str(self._call(
             'started', service=service, uuid=uuid, attempt=attempt, pid=pid,
-            started_uptime=started_uptime, age=age))
+            started_uptime=started_uptime, age=age, opened=opened))
 
     def finish(self, service: Service, uuid: str, attempt: str,
                end: End) -> str:

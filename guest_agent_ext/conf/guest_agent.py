@@ -191,6 +191,14 @@ Commands that guest-agent-compute runs in one server at once. Further ones wait
 as PENDING.
 """),
     cfg.IntOpt(
+        'max_transfers_per_host',
+        default=8, min=1,
+        help="""
+Files that guest-agent-compute reads or writes at once, over all servers of its
+host. Further requests are refused with 429. Each has at most two chunks of
+256 KiB in flight on the cell's message queue, which nova-compute uses too.
+"""),
+    cfg.IntOpt(
         'max_lanes',
         default=512, min=1,
         help="""

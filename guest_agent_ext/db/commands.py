@@ -43,6 +43,7 @@ class Work:
     """An unfinished command of a host, as its conductor hands it out."""
 
     uuid: str
+    type: str
     instance_uuid: str
     status: str
     attempt: str | None
@@ -233,15 +234,15 @@ def states(uuids: Collection[str]) -> dict[str, tuple[str, str | None]]:
 
 def _select_work() -> sa.Select[Any]:
     return sa.select(
-        _T.uuid, _T.instance_uuid, _T.status, _T.attempt,
+        _T.uuid, _T.type, _T.instance_uuid, _T.status, _T.attempt,
         _T.cancel_requested, _T.start_by, sqltypes.utc_in().label('now'))
 
 
 def _read_work(query: sa.Select[Any]) -> Sequence[Work]:
     with session.reader() as db:
         rows = db.execute(query).all()
-    return [Work(row.uuid, row.instance_uuid, row.status, row.attempt,
-                 row.cancel_requested,
+    return [Work(row.uuid, row.type, row.instance_uuid, row.status,
+                 row.attempt, row.cancel_requested,
                  (row.start_by - row.now).total_seconds()) for row in rows]
 
 
@@ -286,17 +287,19 @@ def adopt(uuid: str, *, previous: str, attempt: str, cell_uuid: str,
 
 @session.retried
 def note_started(uuid: str, *, attempt: str, pid: int | None,
-                 started_uptime: int, age: float) -> str:
+                 started_uptime: int | None, age: float,
+                 opened: Mapping[str, Any] | None = None) -> str:
     """Note that the guest is known to have started the command.
 
     :param started_uptime: the guest's uptime then, in centiseconds
     :param age: seconds since then
+    :param opened: what the guest has open for a transfer
     :returns: command.OK, SUPERSEDED, GONE or MOVED
     """
     change = (sa.update(_T).where(
         _T.uuid == uuid, _T.status == command.RUNNING,
         _T.attempt == attempt)
-        .values(pid=pid, started_uptime=started_uptime,
+        .values(pid=pid, started_uptime=started_uptime, opened=opened,
                 started_at=sa.func.coalesce(_T.started_at,
                                             sqltypes.utc_in(-age)),
                 audit_at=_audit_due(),
@@ -495,7 +498,7 @@ def note_seen(uuid: str, seen: str) -> None:
 
 def _end_of(status: str) -> dict[str, Any]:
     """The columns that every end sets; what was secret is erased by it."""
-    return {'status': status, 'inputs': None,
+    return {'status': status, 'inputs': None, 'opened': None,
             'audit_at': _audit_due(),
             'finished_at': sqltypes.utc_in(),
             'updated_at': sqltypes.utc_in()}

@@ -89,6 +89,9 @@ class Command(Base):
     #: The guest's uptime at its start, in centiseconds: a command's age is
     #: told by the guest's own clock.
     started_uptime: orm.Mapped[int | None]
+    #: What the guest has open for a transfer: whoever goes on with it, or ends
+    #: it, has to know.
+    opened: orm.Mapped[dict[str, Any] | None]
     #: What its host saw last, for the error of a command that ends overdue.
     last_seen: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
 

@@ -127,6 +127,64 @@ class Agent:
         """
         return self._call('guest-exec-status', {'pid': pid}, _exec_status)
 
+    def file_open(self, path: str, mode: str) -> int:
+        """Open a file.
+
+        :param mode: as of fopen(3)
+        :returns: its handle
+        """
+        return self._file_call('open', {'path': path, 'mode': mode}, int)
+
+    def file_close(self, handle: int) -> None:
+        """Close a file."""
+        self._file_call('close', {'handle': handle}, lambda answer: None)
+
+    def file_flush(self, handle: int) -> None:
+        """Hand what was written to the guest's system."""
+        self._file_call('flush', {'handle': handle}, lambda answer: None)
+
+    def file_seek(self, handle: int, offset: int, whence: str) -> int:
+        """Go to a place in a file.
+
+        :param whence: ``set``, ``cur`` or ``end``
+        :returns: the place, from the beginning
+        """
+        return self._file_call(
+            'seek', {'handle': handle, 'offset': offset, 'whence': whence},
+            lambda answer: int(answer['position']))
+
+    def file_read(self, handle: int, count: int) -> bytes:
+        """Return the bytes that come next, nothing at the end of a file."""
+        def read(answer: Mapping[str, str]) -> bytes:
+            data = base64.b64decode(answer['buf-b64'])
+            if len(data) > count:
+                raise ValueError
+            return data
+
+        return self._file_call('read', {'handle': handle, 'count': count},
+                               read)
+
+    def file_write(self, handle: int, data: bytes) -> int:
+        """Write bytes where the file is.
+
+        :returns: how many were written
+        """
+        return self._file_call(
+            'write', {'handle': handle,
+                      'buf-b64': base64.b64encode(data).decode()},
+            lambda answer: int(answer['count']))
+
+    def _file_call(self, name: str, arguments: Mapping[str, Any],
+                   read: Callable[[Any], _Answer]) -> _Answer:
+        try:
+            return self._call(f'guest-file-{name}', arguments, read)
+        except exception.AgentCommandDisabled:
+            raise exception.AgentCommandDisabled(
+                'The guest does not allow its agent to access files: all '
+                'guest-file commands must be enabled in the configuration of '
+                'qemu-guest-agent (allow-rpcs, block-rpcs or BLACKLIST_RPC) '
+                'in the server') from None
+
     def _call(self, command: str, arguments: Mapping[str, Any],
               read: Callable[[Any], _Answer]) -> _Answer:
         """Send a request.

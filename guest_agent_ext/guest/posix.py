@@ -36,7 +36,11 @@ ENVIRONMENT = {
     'LANG': 'C.UTF-8',
 }
 
+NOT_EXECUTED = 'The command could not be executed: %s'
+
 _NEVER_EXECUTED = 64
+#: Characters of what a guest's tools say that are passed on.
+_MAX_COMPLAINT = 500
 #: Who complains and in which of its lines, which only we know; what builtin it
 #: was stays.
 _SHELL_PREFIX = re.compile(
@@ -101,6 +105,18 @@ class PosixLauncher(scripts.ScriptLauncher):
                     self._directory, *args],
             env=[*environment, *env], stdin=stdin)
 
+    def _file_answer(self, status: guest_agent.ExecStatus
+                     ) -> scripts.FileAnswer:
+        line, _, path = status.out.partition(b'\n')
+        word, *details = line.decode(errors='replace').split() or ['']
+        try:
+            return scripts.FileAnswer(word, details, path.decode(),
+                                      _complaint(status.err))
+        except UnicodeDecodeError:
+            return scripts.FileAnswer(
+                'refused', (), '', 'the path that a symbolic link leads to '
+                'is not UTF-8')
+
     def _outcome(self, status: guest_agent.ExecStatus) -> launcher.Outcome:
         """Read what launch.sh or recover.sh printed."""
         line, _, out = status.out.partition(b'\n')
@@ -140,7 +156,8 @@ def _ended(words: Sequence[str], out: bytes, err: bytes) -> launcher.Ended:
     return launcher.Ended(
         pid=int(pid), start_ticks=int(start), exitcode=exitcode,
         signal=signal, never_ran=never_ran,
-        error=_complaint(err) if never_ran else None, out=out, err=err,
+        error=NOT_EXECUTED % _complaint(err) if never_ran else None,
+        out=out, err=err,
         out_bytes=int(out_written) - (len(out) if twice else 0),
         err_bytes=int(err_written) - (len(err) if twice else 0))
 
@@ -155,7 +172,6 @@ def _decoded(wait_status: str) -> tuple[int | None, int | None]:
 
 
 def _complaint(err: bytes) -> str:
-    """Return why a shell or setsid could not execute a command."""
+    """Return what a shell or a tool complained of."""
     text = err.decode(errors='replace').strip()
-    words = _SHELL_PREFIX.sub(r'\1', text, count=1)
-    return f'The command could not be executed: {words}'
+    return _SHELL_PREFIX.sub(r'\1', text, count=1)[:_MAX_COMPLAINT]

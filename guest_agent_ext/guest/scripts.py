@@ -15,6 +15,7 @@
 import abc
 from collections.abc import Iterable
 from collections.abc import Sequence
+import dataclasses
 import functools
 from importlib import resources
 import time
@@ -36,6 +37,20 @@ def text(name: str) -> str:
         name).read_text().splitlines())
     return '\n'.join(line for line in lines
                      if line and not line.startswith('#'))
+
+
+@dataclasses.dataclass(frozen=True)
+class FileAnswer:
+    """What the script for files said; files.py knows what it means.
+
+    :ivar path: of a file, if the answer is about one
+    :ivar error: what the guest's tools complained of
+    """
+
+    word: str
+    details: Sequence[str]
+    path: str
+    error: str
 
 
 class ScriptLauncher(abc.ABC):
@@ -67,6 +82,29 @@ class ScriptLauncher(abc.ABC):
 
     def release(self, ids: Sequence[str]) -> None:
         self._run('release', *ids)
+
+    def start_file(self, verb: str, *args: str) -> int:
+        """Have something done with a file.
+
+        :returns: pid to poll for
+        """
+        return self._exec('file', [verb, *args])
+
+    def poll_file(self, pid: int) -> FileAnswer | None:
+        """Return what came of it, None while it is under way.
+
+        :raises exception.AgentRefused: the agent does not know this pid
+        """
+        status = self._agent.exec_status(pid)
+        return self._file_answer(status) if status.exited else None
+
+    def ask_file(self, verb: str, *args: str) -> FileAnswer:
+        """Have something done with a file, and wait for it."""
+        return self._file_answer(self._wait(self.start_file(verb, *args)))
+
+    @abc.abstractmethod
+    def _file_answer(self, status: guest_agent.ExecStatus) -> FileAnswer:
+        """Read what the script for files printed."""
 
     @abc.abstractmethod
     def _exec(self, script: str, args: Iterable[str]) -> int:

@@ -54,6 +54,23 @@ class WindowsLauncher(scripts.ScriptLauncher):
             'cwd': _encoded(launch.cwd or ''),
             'stdin': base64.b64encode(launch.stdin).decode()})
 
+    def start_file(self, verb: str, *args: str) -> int:
+        return self._send('file', {
+            'args': [_encoded(word) for word in (verb, *args)]})
+
+    def _file_answer(self, status: guest_agent.ExecStatus
+                     ) -> scripts.FileAnswer:
+        try:
+            answer = json.loads(status.out)
+            return scripts.FileAnswer(
+                str(answer['says']),
+                tuple(str(word) for word in answer['details']),
+                base64.b64decode(answer['path']).decode(),
+                base64.b64decode(answer['error']).decode(errors='replace'))
+        except (LookupError, TypeError, ValueError):
+            # A script that was killed.
+            return scripts.FileAnswer('', (), '', '')
+
     def _exec(self, script: str, args: Iterable[str]) -> int:
         return self._send(script, {'args': list(args)})
 

@@ -14,10 +14,12 @@
 
 from collections.abc import Mapping
 import dataclasses
+import http.client
 import json
 import time
 from typing import Any
 import urllib.error
+import urllib.parse
 import urllib.request
 
 ENDED = ('COMPLETED', 'FAILED', 'TIMED_OUT', 'CANCELLED', 'LOST')
@@ -40,7 +42,7 @@ class Client:
 
     def __init__(self, compute_url: str, token: str, server_id: str) -> None:
         self._compute_url = compute_url
-        self._token = token
+        self.token = token
         self.server_id = server_id
 
     def send(self, method: str, path: str, body: Any = None,
@@ -54,7 +56,7 @@ class Client:
             data = json.dumps(body).encode()
         request = urllib.request.Request(
             self._compute_url + path, method=method, data=data,
-            headers={'X-Auth-Token': self._token,
+            headers={'X-Auth-Token': self.token,
                      'Content-Type': 'application/json', **(headers or {})})
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
@@ -74,6 +76,16 @@ class Client:
         return answer.status, json.loads(answer.body) if answer.body else None
 
     @property
+    def base_path(self) -> str:
+        return urllib.parse.urlsplit(self._compute_url).path
+
+    def connect(self) -> http.client.HTTPConnection:
+        """Return a connection of its own, to send and read by and by."""
+        address = urllib.parse.urlsplit(self._compute_url)
+        return http.client.HTTPConnection(
+            str(address.hostname), address.port, timeout=120)
+
+    @property
     def commands(self) -> str:
         return f'/servers/{self.server_id}/guest-agent/commands'
 
@@ -88,6 +100,26 @@ class Client:
         status, body = self.post(*argv, **arguments)
         assert status == 200, body
         return str(body['command']['uuid'])
+
+    def get_file(self, path: str,
+                 headers: Mapping[str, str] | None = None) -> Answer:
+        """Read a file of the server."""
+        return self.send('GET', self._file('read', path=path),
+                         headers=headers)
+
+    def put_file(self, path: str, data: bytes,
+                 headers: Mapping[str, str] | None = None,
+                 **query: str) -> Answer:
+        """Write a file of the server.
+
+        :param query: ``mode`` and ``append``
+        """
+        return self.send('POST', self._file('write', path=path, **query),
+                         data, headers)
+
+    def _file(self, call: str, **query: str) -> str:
+        return (f'/servers/{self.server_id}/guest-agent/file-{call}?'
+                + urllib.parse.urlencode(query))
 
     def show(self, uuid: str) -> dict[str, Any]:
         status, body = self.request('GET', f'{self.commands}/{uuid}')

@@ -67,7 +67,7 @@ _DOMAIN = """\
 <domain type='qemu'>
   <name>{name}</name>
   <uuid>{uuid}</uuid>
-  <memory unit='MiB'>128</memory>
+  <memory unit='MiB'>{memory}</memory>
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
@@ -108,12 +108,14 @@ class Guest:
         ``/bin/busybox``, ``/bin/dash`` or ``/bin/bash``
     :ivar blocked: the agent's calls that it refuses
     :ivar agent: whether it has the agent's channel
+    :ivar memory: MiB; its file system is in it too
     """
 
     uuid: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
     shell: str = '/bin/busybox'
     blocked: tuple[str, ...] = ()
     agent: bool = True
+    memory: int = 128
 
     @property
     def name(self) -> str:
@@ -235,7 +237,7 @@ class Libvirtd:
             'cmdline': f'console=ttyS0 quiet panic=1 guest_shell={guest.shell}'
                        f' guest_blocked={",".join(guest.blocked)}'}
         return _DOMAIN.format(
-            channel=_CHANNEL if guest.agent else '',
+            channel=_CHANNEL if guest.agent else '', memory=guest.memory,
             **{name: saxutils.escape(str(value))
                for name, value in values.items()})
 

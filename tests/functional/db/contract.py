@@ -402,6 +402,16 @@ class DatabaseContract:
         finish(uuid, command.COMPLETED)
         assert read(uuid).started_at == first.started_at
 
+    def test_what_is_open_is_known_until_the_end(self) -> None:
+        uuid = new(type=command.FILE_WRITE, arguments={'path': '/p'})
+        claim(uuid)
+        commands.note_started(uuid, attempt='first', pid=None,
+                              started_uptime=None, age=0.0,
+                              opened={'handle': 3})
+        assert read(uuid).opened == {'handle': 3}
+        finish(uuid, command.COMPLETED)
+        assert read(uuid).opened is None
+
     def test_audit_is_told_once(self) -> None:
         uuid = new()
         claim(uuid)

@@ -30,9 +30,11 @@ from guest_agent_ext.guest import launcher
 
 PROBE = launcher.Probe(boot_id='boot', uptime=1000, ids=())
 CLAIM: rpcapi.Claim = {
-    'uuid': 'command', 'type': command.EXEC, 'command': ['id'], 'cwd': None,
-    'env': {}, 'stdin': '', 'output_keep': 'head', 'timeout': 60,
-    'boot_id': 'boot', 'ticket': 7000, 'started_uptime': None}
+    'uuid': 'command', 'type': command.EXEC, 'exec': {
+        'command': ['id'], 'cwd': None, 'env': {}, 'stdin': '',
+        'output_keep': 'head'},
+    'file': None, 'timeout': 60, 'boot_id': 'boot',
+    'ticket': 7000, 'started_uptime': None}
 RUNNING = launcher.Running(pid=77, started=1000, uptime=1100)
 
 
@@ -74,7 +76,8 @@ def lane() -> Lane:
 
 
 def make(lane: Lane, **values: Any) -> job.Job:
-    work: Any = {'uuid': 'command', 'instance_uuid': 'server',
+    work: Any = {'uuid': 'command', 'type': command.EXEC,
+                 'instance_uuid': 'server',
                  'status': command.PENDING, 'attempt': None,
                  'cancel_requested': False, 'start_in': 300.0}
     return job.Job(lane, dict(work, **values))

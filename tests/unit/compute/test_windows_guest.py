@@ -147,16 +147,18 @@ class Lane:
 
     def _claim(self, *args: object) -> rpcapi.Claim:
         return {
-            'uuid': 'id', 'type': command.EXEC, 'command': ['ver', 'a "b"'],
-            'cwd': None, 'env': {}, 'stdin': '', 'output_keep': 'head',
-            'timeout': 60, 'boot_id': 'boot', 'ticket': 7000,
+            'uuid': 'id', 'type': command.EXEC, 'exec': {
+                'command': ['ver', 'a "b"'], 'cwd': None, 'env': {},
+                'stdin': '', 'output_keep': 'head'},
+            'file': None, 'timeout': 60, 'boot_id': 'boot', 'ticket': 7000,
             'started_uptime': None}
 
     def run(self, *, attempt: str | None = None,
             cancel_after: int | None = None) -> rpcapi.End:
         """Run a command and return how the conductor was told of its end."""
         item = job.Job(self, {
-            'uuid': 'id', 'instance_uuid': 'server', 'attempt': attempt,
+            'uuid': 'id', 'type': command.EXEC, 'instance_uuid': 'server',
+            'attempt': attempt,
             'status': command.PENDING, 'cancel_requested': False,
             'start_in': 300.0})
         for step in range(50):

@@ -159,11 +159,16 @@ def test_report_of_a_fenced_service_tells_it(
     assert report['fenced'] and not report['work']
 
 
+def _running(uuid: str, attempt: str) -> commands.Work:
+    return commands.Work(uuid, command.EXEC, 'server', command.RUNNING,
+                         attempt, False, 0.0)
+
+
 def test_report_sorts_what_the_service_holds(
         conductor: manager.ConductorManager, database: mock.Mock) -> None:
     database.unfinished_of_host.return_value = [
-        commands.Work('kept', 'server', command.RUNNING, 'a', False, 0.0),
-        commands.Work('retaken', 'server', command.RUNNING, 'b', False, 0.0)]
+        _running('kept', 'a'),
+        _running('retaken', 'b')]
     database.states.side_effect = lambda uuids: {
         uuid: state for uuid, state in {
             'retaken': (command.RUNNING, 'b'),

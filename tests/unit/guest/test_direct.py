@@ -137,9 +137,11 @@ class Lane:
 
     def _claim(self, *args: object) -> rpcapi.Claim:
         return {
-            'uuid': 'id', 'type': command.EXEC, 'command': ['ver'],
-            'cwd': None, 'env': {}, 'stdin': '', 'output_keep': 'head',
-            'timeout': 60, 'boot_id': direct.BOOT_ID, 'ticket': 2 ** 40,
+            'uuid': 'id', 'type': command.EXEC, 'exec': {
+                'command': ['ver'], 'cwd': None, 'env': {}, 'stdin': '',
+                'output_keep': 'head'},
+            'file': None, 'timeout': 60, 'boot_id': direct.BOOT_ID,
+            'ticket': 2 ** 40,
             'started_uptime': None}
 
 
@@ -147,7 +149,8 @@ def run(lane: Lane, *, attempt: str | None = None,
         cancel_after: int | None = None) -> rpcapi.End:
     """Run a command and return how the conductor was told that it ended."""
     item = job.Job(lane, {
-        'uuid': 'id', 'instance_uuid': 'server', 'status': command.PENDING,
+        'uuid': 'id', 'type': command.EXEC, 'instance_uuid': 'server',
+        'status': command.PENDING,
         'attempt': attempt, 'cancel_requested': False, 'start_in': 300.0})
     for step in range(50):
         if step == cancel_after:

@@ -53,6 +53,7 @@ def upgrade() -> None:
         sa.Column('boot_id', sa.String(36)),
         sa.Column('ticket', sa.BigInteger()),
         sa.Column('started_uptime', sa.BigInteger()),
+        sa.Column('opened', sa.JSON(none_as_null=True)),
         sa.Column('last_seen', sa.Text()),
         sa.Column('audit_at', sqltypes.DateTime),
         sa.Column('audited', sa.String(16)),
