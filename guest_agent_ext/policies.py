@@ -38,6 +38,8 @@ CANCEL = _PREFIX + 'commands:cancel'
 DELETE = _PREFIX + 'commands:delete'
 INDEX_ALL = _PREFIX + 'commands:index-all'
 OUTPUT = _PREFIX + 'commands:output'
+FILE_READ = _PREFIX + 'file-read'
+FILE_WRITE = _PREFIX + 'file-write'
 AGENT_SHOW = _PREFIX + 'agent:show'
 HOSTS_INDEX = _PREFIX + 'hosts:index'
 
@@ -93,6 +95,12 @@ _RULES = (
         OUTPUT, 'rule:' + USE,
         'Read what a command of a server has written, also while it runs.',
         ('GET', _SERVER + '/commands/{command_id}/output')),
+    _rule(
+        FILE_READ, 'rule:' + USE, 'Read a file of a server.',
+        ('GET', _SERVER + '/file-read')),
+    _rule(
+        FILE_WRITE, 'rule:' + USE, 'Write a file of a server.',
+        ('POST', _SERVER + '/file-write')),
     _rule(
         AGENT_SHOW, base.PROJECT_READER_OR_ADMIN,
         'Show whether commands can be run in a server, or why not.',

@@ -49,14 +49,19 @@ LEAVING: Mapping[str, str] = {
 _HAS_ITS_GUEST = (vm_states.ACTIVE, vm_states.RESIZED)
 
 
-def check(context: Any, mapping: Any, instance: Any) -> None:
+def check(context: Any, mapping: Any, instance: Any, *,
+          changes: bool = True) -> None:
     """Refuse a server in which a command cannot run now.
 
     :param mapping: nova.objects.InstanceMapping
     :param instance: nova.objects.Instance with its system_metadata
+    :param changes: whether the command may change the server, which must not
+        be locked then
     :raises webob.exc.HTTPConflict: with a message for each reason
     """
     for find_problem in _PROBLEMS:
+        if find_problem is _is_locked and not changes:
+            continue
         problem = find_problem(context, mapping, instance)
         if problem is not None:
             servers.conflict('Server %s %s' % (instance.uuid, problem))

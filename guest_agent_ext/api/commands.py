@@ -13,7 +13,6 @@
 """The commands of a server."""
 
 from collections.abc import Sequence
-import contextlib
 from typing import Any
 from typing import NoReturn
 
@@ -21,16 +20,14 @@ from oslo_db import exception as db_exc
 from oslo_utils import uuidutils
 import webob.exc
 
-from guest_agent_ext import command
 from guest_agent_ext import conf
 from guest_agent_ext import policies
-from guest_agent_ext.api import checks
 from guest_agent_ext.api import doorbell
 from guest_agent_ext.api import idempotency
 from guest_agent_ext.api import output
 from guest_agent_ext.api import pages
-from guest_agent_ext.api import quota
 from guest_agent_ext.api import raw
+from guest_agent_ext.api import recording
 from guest_agent_ext.api import requests
 from guest_agent_ext.api import schemas
 from guest_agent_ext.api import servers
@@ -181,81 +178,14 @@ def _repeated(key: idempotency.Key | None) -> models.Command | None:
     return row
 
 
-def _accept(context: Any, server: Any, asked: requests.Exec,
+def _accept(context: Any, server: Any, asked: requests.Order,
             key: idempotency.Key | None) -> models.Command:
-    instance = servers.read(context, server)
-    checks.check(context, server, instance)
-    bounds = quota.Bounds(server)
-    bounds.check(new=1)
-    values = _row(context, server, instance, asked)
+    uuid = uuidutils.generate_uuid()
     try:
-        row = _record(values, asked.start_timeout, key)
+        row = recording.accept(context, server, uuid, asked, key)
     except db_exc.DBDuplicateEntry:
         # Another request with this key was recorded a moment ago; it may have
         # been withdrawn since, by the bounds.
-        return _repeated(key) or _unknown(values['uuid'], key)
-    _check_again(bounds, row.uuid, key)
-    doorbell.ring(server.cell_mapping, instance.host)
+        return _repeated(key) or recording.unknown(uuid, key)
+    doorbell.ring(server.cell_mapping, row.host)
     return row
-
-
-def _row(context: Any, server: Any, instance: Any,
-         asked: requests.Exec) -> dict[str, Any]:
-    return {
-        'uuid': uuidutils.generate_uuid(),
-        'type': command.EXEC,
-        'project_id': context.project_id,
-        'user_id': context.user_id,
-        'request_id': context.request_id,
-        'instance_uuid': server.instance_uuid,
-        'instance_project_id': server.project_id,
-        'cell_uuid': server.cell_mapping.uuid,
-        'host': instance.host,
-        'arguments': asked.arguments,
-        'inputs': asked.inputs,
-        'timeout': asked.timeout,
-    }
-
-
-def _record(values: dict[str, Any], start_timeout: int,
-            key: idempotency.Key | None) -> models.Command:
-    """Record a command and read what was recorded.
-
-    :raises oslo_db.exception.DBDuplicateEntry: the key is taken
-    :raises webob.exc.HTTPServiceUnavailable: nobody can tell whether it is
-        recorded
-    """
-    row = None
-    # A commit whose answer is lost may have been made: only the row tells.
-    with contextlib.suppress(db_exc.DBConnectionError):
-        commands.create(values, start_timeout,
-                        None if key is None else key.columns())
-    with contextlib.suppress(db_exc.DBConnectionError):
-        row = commands.get(values['uuid'], with_output=True)
-    if row is None:
-        _unknown(values['uuid'], key)
-    return row
-
-
-def _check_again(bounds: quota.Bounds, uuid: str,
-                 key: idempotency.Key | None) -> None:
-    """Take a command back if parallel requests have passed a bound.
-
-    Each of them counts after its own commit, so the last one sees all.
-    """
-    try:
-        bounds.check(new=0)
-    except webob.exc.HTTPError:
-        # It stands if a host was faster: it may be running.
-        if commands.withdraw(uuid):
-            raise
-    except db_exc.DBConnectionError:
-        _unknown(uuid, key)
-
-
-def _unknown(uuid: str, key: idempotency.Key | None) -> NoReturn:
-    advice = ('Look for it before you ask again' if key is None else
-              'Repeat the request with the same %s' % wsgi.IDEMPOTENCY_KEY)
-    raise webob.exc.HTTPServiceUnavailable(
-        explanation='The database did not answer: command %s may have been '
-                    'accepted. %s.' % (uuid, advice))

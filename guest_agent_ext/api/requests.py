@@ -28,9 +28,11 @@ _SHOWN = ('command', 'cwd', 'timeout', 'start_timeout', 'output_keep')
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Exec:
-    """A request to run a program. It has no repr: it holds secrets."""
+class Order:
+    """A request for a command. It has no repr: it holds secrets."""
 
+    #: command.TYPES
+    type: str
     #: What was asked, without what is secret.
     arguments: dict[str, Any]
     #: The environment's values, and stdin in base64.
@@ -40,8 +42,13 @@ class Exec:
     #: Seconds from now.
     start_timeout: int
 
+    @property
+    def changes(self) -> bool:
+        """Whether it may change the server."""
+        return self.type != command.FILE_READ
 
-def exec_of(body: dict[str, Any]) -> Exec:
+
+def exec_of(body: dict[str, Any]) -> Order:
     """Return what a body asks for.
 
     :param body: it fits schemas.create
@@ -60,8 +67,8 @@ def exec_of(body: dict[str, Any]) -> Exec:
     if stdin is not None:
         arguments['input_bytes'] = len(stdin)
         inputs['stdin'] = base64.b64encode(stdin).decode()
-    return Exec(
-        arguments, inputs or None,
+    return Order(
+        command.EXEC, arguments, inputs or None,
         asked.get('timeout', CONF.guest_agent.default_timeout),
         asked.get('start_timeout', CONF.guest_agent.default_start_timeout))
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from guest_agent_ext.api import agent
 from guest_agent_ext.api import commands
+from guest_agent_ext.api import files
 from guest_agent_ext.api import hosts
 from guest_agent_ext.api import incidents
 from guest_agent_ext.api import wsgi
@@ -37,6 +38,7 @@ class Route:
     path: str
     controller: type[Any]
     action: str
+    resource: type[Any] = wsgi.Resource
 
 
 ROUTES: Sequence[Route] = (
@@ -53,6 +55,11 @@ ROUTES: Sequence[Route] = (
     Route('POST', _COMMANDS + '/{command_id}/action',
           commands.CommandsController, 'cancel'),
 
+    Route('GET', _AGENT + '/file-read', files.FilesController, 'read',
+          wsgi.RawResource),
+    Route('POST', _AGENT + '/file-write', files.FilesController, 'write',
+          wsgi.RawResource),
+
     Route('GET', '/guest-agent/commands', incidents.AllCommandsController,
           'index'),
     Route('GET', '/guest-agent/hosts', hosts.HostsController, 'index'),
@@ -64,6 +71,6 @@ def mapper() -> Any:
     found = wsgi.ProjectMapper()
     for route in ROUTES:
         found.create_route(route.path, route.method,
-                           wsgi.Resource(route.controller()), route.action)
+                           route.resource(route.controller()), route.action)
     found.create_regs([])
     return found

@@ -147,6 +147,26 @@ output_query = _closed({
         'Default: 0.'),
 }, required=[])
 
+_path = _parameter(
+    {'type': 'string', 'format': validation.PATH},
+    'The file: an absolute POSIX or Windows path. Symbolic links are '
+    'followed. Nova logs it with the request.')
+
+file_read_query = _closed({'path': _path})
+
+file_write_query = _closed({
+    'path': _path,
+    'mode': _parameter(
+        {'type': 'string', 'pattern': r'^[0-7]{3,4}$(?!\n)'},
+        'The permissions that the file is to have, as octal digits. Default: '
+        'those of the file that it replaces, and 0644 for a new one. Not for '
+        'Windows.'),
+    'append': _parameter(
+        {'type': 'string', 'enum': ['true', 'false']},
+        'Whether the body is written behind what the file has, which is not '
+        'all or nothing. Default: false.'),
+}, required=['path'])
+
 _string = {'type': 'string'}
 _integer = {'type': 'integer'}
 _count = {'type': 'integer', 'minimum': 0}
@@ -171,6 +191,13 @@ shown_arguments = _closed({
             'description': 'The names; values are never shown.'},
     'input_bytes': _described(_count, 'The size of stdin.'),
 }, required=['command'])
+
+shown_transfer = _closed({
+    'path': _described(_string, 'The file.'),
+    'size': _described(_count, 'Bytes of what is written.'),
+    'mode': _described(_string, 'As asked for.'),
+    'append': _described(_flag, 'As asked for.'),
+}, required=['path'])
 
 _ended = {
     'pid': _described(
@@ -230,11 +257,12 @@ def _command(result: dict[str, Any]) -> dict[str, Any]:
     return _closed({
         **_metadata,
         'result': _described(
-            _or_null(result), 'What came of it; null until it has ended, and '
-                              'if it never started.'),
+            _or_null(result), 'What came of it; null until it has ended, '
+                              'if it never started, and for files.'),
         'arguments': _described(
-            shown_arguments, 'What was asked. Absent for those whom the '
-                             'policy does not let run commands.'),
+            {'anyOf': [shown_arguments, shown_transfer]},
+            'What was asked. Absent for those whom the policy does not let '
+            'run commands.'),
         'host': _described(
             _string, 'Where the server was when last seen. Absent for those '
                      'who are not admins.'),

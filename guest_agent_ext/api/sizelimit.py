@@ -13,7 +13,7 @@
 """The paste filter that limits the size of bodies, in place of oslo's.
 
 Arguments of 65,536 bytes may need six times as much in JSON, which is more
-than Nova's other calls are allowed.
+than Nova's other calls are allowed; a file is larger still.
 """
 
 from collections.abc import Callable
@@ -25,12 +25,19 @@ from oslo_middleware import sizelimit
 import webob
 import webob.exc
 
+from guest_agent_ext import conf
+
+CONF = conf.CONF
+
 _SERVER = r'(/[0-9a-f-]+)?/servers/[^/]+/guest-agent'
 
 #: Bytes that a body may have, by method and path. What is not here is
 #: limited as before.
-LIMITS: Mapping[tuple[str, re.Pattern[str]], int] = {
-    ('POST', re.compile(_SERVER + '/commands')): 512 * 1024,
+LIMITS: Mapping[tuple[str, re.Pattern[str]], Callable[[], int]] = {
+    ('POST', re.compile(_SERVER + '/commands')): lambda: 512 * 1024,
+    # It is not read at once, but by and by.
+    ('POST', re.compile(_SERVER + '/file-write')):
+        lambda: int(CONF.guest_agent.max_file_size),
 }
 
 
@@ -64,7 +71,7 @@ def _limit_of(environ: dict[str, Any]) -> int | None:
     for (method, path), limit in LIMITS.items():
         if (environ['REQUEST_METHOD'] == method
                 and path.fullmatch(environ['PATH_INFO'])):
-            return limit
+            return limit()
     return None
 
 

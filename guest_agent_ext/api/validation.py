@@ -22,6 +22,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import functools
 import json
+import re
 from typing import Any
 from typing import cast
 from typing import NoReturn
@@ -168,12 +169,25 @@ def _is_free_of_nul(value: Any) -> bool:
     return not isinstance(value, str) or '\0' not in value
 
 
+def _is_path(value: Any) -> bool:
+    return (_is_free_of_nul(value) and len(value.encode()) <= MAX_PATH
+            and _PATH.fullmatch(value) is not None)
+
+
+#: Bytes of a path.
+MAX_PATH = 4096
+_PATH = re.compile(r'/|/.*[^/]|([A-Za-z]:[\\/]|\\\\[^\\/]).*[^\\/]',
+                   re.DOTALL)
+
 #: The formats of our schemas, by the words that a message has for them.
+PATH = (r'the absolute path of a file (/etc/hosts, C:\Users\file or '
+        r'\\server\share\file) of at most %d bytes, without NUL' % MAX_PATH)
 UNICODE = 'valid Unicode'
 UNICODE_WITHOUT_NUL = 'valid Unicode without NUL'
 
 _FORMATS = jsonschema.FormatChecker(formats=())
 _FORMATS.checks(UNICODE)(_is_unicode)
+_FORMATS.checks(PATH)(lambda value: _is_unicode(value) and _is_path(value))
 _FORMATS.checks(UNICODE_WITHOUT_NUL)(
     lambda value: _is_unicode(value) and _is_free_of_nul(value))
 

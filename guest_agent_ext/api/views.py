@@ -124,7 +124,8 @@ def _metadata(row: models.Command, viewer: Viewer) -> dict[str, Any]:
 def _result(row: models.Command, out: int,
             err: int) -> dict[str, Any] | None:
     """Return what came of a command, None while or where there is nothing."""
-    if row.status not in command.ENDED or row.started_at is None:
+    if (row.type != command.EXEC or row.status not in command.ENDED
+            or row.started_at is None):
         return None
     out_shown, err_shown = command.share_output(out, err)
     return {

@@ -16,14 +16,9 @@ Who waits has a thread of the server for as long, but no connection to the
 database: it takes one for each look.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 import contextlib
-import importlib
 import re
-import threading
 import time
 from typing import Any
 
@@ -31,6 +26,7 @@ from oslo_db import exception as db_exc
 
 from guest_agent_ext import command
 from guest_agent_ext import conf
+from guest_agent_ext.api import places
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
 
@@ -38,37 +34,11 @@ CONF = conf.CONF
 
 #: Seconds between two looks: the first, the last, and how the gap grows.
 MIN_GAP, MAX_GAP, GROWTH = 0.01, 0.04, 1.2
-#: Threads that a server is taken to have that does not tell.
-THREADS = 8
 
 _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=[,;]|$)', re.I)
 
 
-class Places:
-    """Counts who is waiting in this process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._taken = 0
-
-    @contextlib.contextmanager
-    def one(self, limit: int) -> Iterator[bool]:
-        """Take a place while it lasts.
-
-        :param limit: how many there are
-        :returns: whether there was one
-        """
-        with self._lock:
-            is_mine = self._taken < limit
-            self._taken += is_mine
-        try:
-            yield is_mine
-        finally:
-            with self._lock:
-                self._taken -= is_mine
-
-
-_places = Places()
+_places = places.Places()
 
 
 def waited(req: Any,
@@ -118,22 +88,4 @@ def _wait(row_id: int, seconds: int) -> None:
 def _limit(environ: Mapping[str, Any]) -> int:
     """Return how many may wait in this process."""
     limit: int | None = CONF.guest_agent.max_waiters
-    return threads(environ) // 2 if limit is None else limit
-
-
-def threads(environ: Mapping[str, Any]) -> int:
-    """Return how many requests this process serves at once."""
-    if not environ.get('wsgi.multithread'):
-        return 1
-    for name, read in _SERVERS:
-        with contextlib.suppress(ImportError):
-            return read(importlib.import_module(name))
-    return THREADS
-
-
-#: Modules that only their server has, and what they tell of its threads.
-_SERVERS: Sequence[tuple[str, Callable[[Any], int]]] = (
-    ('uwsgi', lambda module: int(module.opt.get('threads', 1))),
-    ('mod_wsgi', lambda module: int(
-        getattr(module, 'threads_per_process', THREADS))),
-)
+    return places.threads(environ) // 2 if limit is None else limit

@@ -23,6 +23,8 @@ from nova.api import openstack
 from nova.api.openstack import wsgi
 import webob.exc
 
+from guest_agent_ext.api import raw
+
 IDEMPOTENCY_KEY = 'Idempotency-Key'
 
 Method = TypeVar('Method', bound=Callable[..., Any])
@@ -77,3 +79,22 @@ class Resource(wsgi.Resource):
                 explanation='%s is for the creation of a command only'
                             % IDEMPOTENCY_KEY)
         return super().dispatch(method, request, action_args)
+
+
+class RawResource(Resource):
+    """A resource of bytes: it takes any type of body and leaves it unread."""
+
+    def get_body(self, request: Any) -> tuple[str | None, bytes]:
+        return None, b''
+
+    def _get_request_content(self, body: bytes,
+                             request: Any) -> dict[str, bytes]:
+        return {}
+
+    def dispatch(self, method: Any, request: Any,
+                 action_args: dict[str, Any]) -> Any:
+        try:
+            return super().dispatch(method, request, action_args)
+        except Exception:
+            raw.body_of(request).drain()
+            raise

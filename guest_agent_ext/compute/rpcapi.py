@@ -106,6 +106,11 @@ class Chunk(TypedDict):
     data: str
 
 
+def data_of(chunk: Chunk) -> bytes:
+    """Return the bytes of a piece of a file."""
+    return base64.b64decode(chunk['data'])
+
+
 class Progress(TypedDict):
     """How far a transfer is."""
 

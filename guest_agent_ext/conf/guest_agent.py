@@ -95,6 +95,28 @@ one: under uwsgi its ``threads``, under mod_wsgi the ``threads`` of the daemon
 process. Other servers do not tell; those that serve requests in threads are
 taken to have eight.
 """),
+    cfg.IntOpt(
+        'max_transfers',
+        min=1,
+        help="""
+Files that one process of nova-api reads or writes at once; each occupies a
+thread of the server. Further requests are refused with 429. By default half of
+the threads that the process has, as with ``max_waiters``, but at least one.
+"""),
+    cfg.IntOpt(
+        'transfer_timeout',
+        default=3600, min=1, max=command.MAX_TIMEOUT,
+        help="""
+Seconds that the reading or writing of one file may take. After that it ends as
+TIMED_OUT. Read by nova-api.
+"""),
+    cfg.IntOpt(
+        'max_file_size',
+        default=1024 ** 3, min=0,
+        help="""
+Bytes that a file may have that is written to a server. A larger one is refused
+with 413. Read by nova-api.
+"""),
 ]
 
 CONDUCTOR_OPTS = [

@@ -13,14 +13,13 @@
 """A tenant with nothing but HTTP."""
 
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import http.client
 import json
 import time
 from typing import Any
-import urllib.error
 import urllib.parse
-import urllib.request
 
 ENDED = ('COMPLETED', 'FAILED', 'TIMED_OUT', 'CANCELLED', 'LOST')
 
@@ -54,17 +53,17 @@ class Client:
         data = body
         if body is not None and not isinstance(body, bytes):
             data = json.dumps(body).encode()
-        request = urllib.request.Request(
-            self._compute_url + path, method=method, data=data,
-            headers={'X-Auth-Token': self.token,
-                     'Content-Type': 'application/json', **(headers or {})})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                return Answer(response.status, dict(response.headers),
-                              response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return Answer(error.code, dict(error.headers), error.read())
+        with contextlib.closing(self.connect()) as connection:
+            # A server that refuses a body may not read all of it.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(
+                    method, self.base_path + path, body=data, headers={
+                        'X-Auth-Token': self.token,
+                        'Content-Type': 'application/json',
+                        **(headers or {})})
+            response = connection.getresponse()
+            return Answer(response.status, response.headers,
+                          response.read())
 
     def request(self, method: str, path: str,
                 body: Any = None) -> tuple[int, Any]:

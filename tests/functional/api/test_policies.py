@@ -70,6 +70,12 @@ def environment(cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(rpcapi.ComputeAPI, 'agent_status', mock.Mock(
         return_value=rpcapi.unavailable('It is asleep')))
+    for name, answer in {
+            'open_file': {'refusal': None, 'size': 0, 'data': ''},
+            'write_chunk': {'refusal': None, 'done': True},
+            'commit': {'refusal': None, 'done': True}}.items():
+        monkeypatch.setattr(rpcapi.ComputeAPI, name,
+                            mock.Mock(return_value=answer))
 
 
 @pytest.mark.parametrize('file', sorted(GABBITS.glob('*.yaml')),

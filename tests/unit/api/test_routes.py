@@ -21,8 +21,10 @@ from guest_agent_ext.api import sizelimit
 
 MATCHES = routes.mapper().matchlist
 #: Routes that answer bytes.
-RAW = [prefix + '/servers/{server_id}/guest-agent/commands/{command_id}/output'
-       for prefix in ('', '/{project_id:[0-9a-f-]+}')]
+RAW = [prefix + '/servers/{server_id}/guest-agent/' + path
+       for prefix in ('', '/{project_id:[0-9a-f-]+}')
+       for path in ('commands/{command_id}/output', 'file-read',
+                    'file-write')]
 
 
 @pytest.mark.parametrize('route', MATCHES, ids=lambda route: route.routepath)
@@ -32,7 +34,8 @@ def test_every_method_has_its_schemas(route: Any) -> None:
     wanted = ['request_query_schemas']
     if route.routepath not in RAW:
         wanted.append('response_body_schemas')
-    if route.conditions['method'] == ['POST']:
+    if (route.conditions['method'] == ['POST']
+            and route.routepath not in RAW):
         wanted.append('request_body_schemas')
     for attribute in wanted:
         assert len(getattr(method, attribute)._schemas) == 1

@@ -10,7 +10,6 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-import sys
 import types
 from typing import Any
 
@@ -107,27 +106,3 @@ def test_nobody_waits_without_threads(clock: Clock,
                                       row: models.Command) -> None:
     assert waiting.waited(request(multithread=False), row) == (row, {})
     assert clock.slept == []
-
-
-def test_places_are_bounded_and_given_back() -> None:
-    places = waiting.Places()
-    with places.one(2) as first, places.one(2) as second:
-        with places.one(2) as third:
-            assert (first, second, third) == (True, True, False)
-        with places.one(2) as fourth:
-            assert not fourth
-    with places.one(1) as again:
-        assert again
-
-
-@pytest.mark.parametrize(('name', 'content', 'threads'), [
-    ('uwsgi', {'opt': {'threads': b'6'}}, 6),
-    ('uwsgi', {'opt': {}}, 1),
-    ('mod_wsgi', {'threads_per_process': 15}, 15),
-    ('mod_wsgi', {}, waiting.THREADS),
-    ('none', {}, waiting.THREADS)])
-def test_threads_of_a_server(monkeypatch: pytest.MonkeyPatch, name: str,
-                             content: dict[str, Any], threads: int) -> None:
-    monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(**content))
-    assert waiting.threads({'wsgi.multithread': True}) == threads
-    assert waiting.threads({'wsgi.multithread': False}) == 1
