@@ -344,10 +344,11 @@ class Transfer(task.Task):
                 self._open_to_write(order)
         except exception.GuestError as error:
             # Not again: what became of it is not known.
-            self._fail(command.FAILED, refusal_of(error))
+            delay = self._fail(command.FAILED, refusal_of(error))
             if not isinstance(error, _FINAL):
+                self._answer_all(refusal_of(error))
                 raise
-            return 0.0
+            return delay
         if self._data is not None:
             return self._go(self._close)
         return self._go(self._note_opened)
@@ -550,8 +551,8 @@ class Transfer(task.Task):
         if outcome == command.OK and self._end['status'] == command.COMPLETED:
             self._settle(None)
         else:
-            self._settle({'kind': 'ended', 'message': self._end.get(
-                'error', 'The command has ended otherwise')})
+            self._settle(self._refusal or {
+                'kind': 'ended', 'message': 'The command has ended otherwise'})
         return self._stop()
 
     # What the steps share.
@@ -568,10 +569,14 @@ class Transfer(task.Task):
         self._fail(status, {'kind': 'ended', 'message': error})
 
     def _fail(self, status: str, refusal: rpcapi.Refusal) -> float:
-        """End it, by way of the guest, which has something of it."""
+        """End it, by way of the guest, which has something of it.
+
+        Who waits for it to be opened, or completed, is answered when its end
+        is recorded.
+        """
         self._end = {'status': status, 'error': refusal['message']}
         self._refusal = refusal
-        self._answer_all(refusal)
+        self._refuse_requests(refusal)
         self._discard_by = time.monotonic() + DISCARD_PATIENCE
         return self._go(self._discard)
 
@@ -601,6 +606,9 @@ class Transfer(task.Task):
         # The lane and who drops it may both want to tell.
         with contextlib.suppress(futures.InvalidStateError):
             self._opened.set_exception(Refused(refusal))
+        self._refuse_requests(refusal)
+
+    def _refuse_requests(self, refusal: rpcapi.Refusal) -> None:
         while (request := self._next_request()) is not None:
             request.answer.set_exception(Refused(refusal))
 

@@ -94,9 +94,9 @@ class Files:
         answer = self._ask('created', path, 'create', path, id, mode or '',
                            'yes' if append else 'no')
         inode, *strays = answer.details
-        found = answer.path
-        directory = found[:max(found.rfind('/'), found.rfind('\\')) + 1]
-        return Target(found, None if append else f'{directory}.ga-{id}',
+        directory = _directory_of(answer.path)
+        return Target(answer.path,
+                      None if append else f'{directory}.ga-{id}',
                       inode, mode, strays)
 
     def remove_strays(self, target: Target, ids: Collection[str]) -> None:
@@ -149,6 +149,15 @@ class Files:
         answer = self._guest.ask_file(verb, *args)
         _check(answer, expected, path)
         return answer
+
+
+def _directory_of(path: str) -> str:
+    """Return what stands before a file's name, with the separator."""
+    end = path.rfind('/')
+    if not path.startswith('/'):
+        # On Windows both separate.
+        end = max(end, path.rfind('\\'))
+    return path[:end + 1]
 
 
 def _check(answer: scripts.FileAnswer, expected: str, path: str) -> None:

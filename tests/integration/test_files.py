@@ -21,7 +21,6 @@ import hashlib
 import http.client
 import json
 import os
-import pathlib
 import time
 import urllib.parse
 import uuid
@@ -141,23 +140,15 @@ def test_large_file_and_memory(cloud: testbed_cloud.Cloud,
     assert client.put_file(path, data[:MIB]).status == 204
     assert client.get_file(path).status == 200
     services = {'nova-api': cloud.api, 'compute': cloud.compute}
-    before = {name: resident(process, 'VmRSS')
+    before = {name: process.memory('VmRSS')
               for name, process in services.items()}
     for process in services.values():
-        # From here on the peak is counted.
-        pathlib.Path(f'/proc/{process.pid}/clear_refs').write_text('5')
+        process.forget_peak()
     assert client.put_file(path, data).status == 204
     assert client.get_file(path).body == data
-    grown = {name: resident(process, 'VmHWM') - before[name]
+    grown = {name: process.memory('VmHWM') - before[name]
              for name, process in services.items()}
     assert max(grown.values()) < 32 * MIB, grown
-
-
-def resident(process: processes.Process, name: str) -> int:
-    """Return the bytes of memory that a process has, or had at most."""
-    status = pathlib.Path(f'/proc/{process.pid}/status').read_text()
-    line = next(line for line in status.splitlines() if name in line)
-    return int(line.split()[1]) * 1024
 
 
 def test_two_transfers_and_a_command_at_once(

@@ -62,7 +62,7 @@ class Client:
                         'Content-Type': 'application/json',
                         **(headers or {})})
             response = connection.getresponse()
-            return Answer(response.status, response.headers,
+            return Answer(response.status, dict(response.headers),
                           response.read())
 
     def request(self, method: str, path: str,

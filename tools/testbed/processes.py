@@ -84,6 +84,20 @@ class Process:
         _reap(self.pid)
         return _start_time(self.pid) == self.start_time
 
+    def memory(self, name: str) -> int:
+        """Return bytes of memory.
+
+        :param name: ``VmRSS`` for what it has, ``VmHWM`` for the most that it
+            had; see proc(5)
+        """
+        status = pathlib.Path(f'/proc/{self.pid}/status').read_text()
+        (line,) = [line for line in status.splitlines() if name in line]
+        return int(line.split()[1]) * 1024
+
+    def forget_peak(self) -> None:
+        """Have ``VmHWM`` begin from what it has now."""
+        pathlib.Path(f'/proc/{self.pid}/clear_refs').write_text('5')
+
     def signal(self, number: int) -> None:
         """Send a signal, if the process is still there."""
         if self.alive:

@@ -79,6 +79,8 @@ def _with_networking(application: Application) -> Application:
     """Answer, for Neutron, that no server has any network."""
     def dispatch(environ: dict[str, Any],
                  start_response: Callable[..., Any]) -> Iterable[bytes]:
+        # Of which wsgiref knows nothing.
+        environ['wsgi.multithread'] = True
         path = environ['PATH_INFO']
         if not path.startswith('/networking/'):
             return application(environ, start_response)

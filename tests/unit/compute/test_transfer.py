@@ -208,7 +208,8 @@ def test_what_cannot_be_sought_in_is_read_to_its_end() -> None:
 
 def test_what_has_no_size_and_is_large_is_refused() -> None:
     item, lane = reading(b'x' * (CHUNK + 1))
-    with mock.patch.object(transfer, '_size_of', return_value=0):
+    with mock.patch.object(transfer, '_size_of', autospec=True,
+                           return_value=0):
         assert refusal(item, item.open)['kind'] == 'unsuitable'
     run(item)
     assert lane.end['status'] == command.FAILED
