@@ -29,10 +29,17 @@ openstackdocs_auto_name = False
 openstackdocs_repo_name = 'guest_agent_ext'
 
 #: In the order that os-api-ref wants.
-_PLACES = ('path', 'query', 'body')
+_PLACES = ('header', 'path', 'query', 'body')
 _PATH = {
     'server_id': 'The uuid of the server.',
     'command_id': 'The uuid of the command.',
+}
+_HEADERS = {
+    'Range': 'One range of bytes, as ``bytes=0-99``, ``bytes=100-`` or '
+             '``bytes=-100``.',
+    'Content-Length': 'Bytes of the body.',
+    'Content-Digest': 'The SHA-256 of the body, as RFC 9530 has it: '
+                      '``sha-256=:<base64>:``. Others are left alone.',
 }
 #: Prefix of the parameters' names, where they stand, and their schema.
 _SCHEMAS: tuple[tuple[str, str, Any], ...] = (
@@ -41,6 +48,7 @@ _SCHEMAS: tuple[tuple[str, str, Any], ...] = (
     ('request', 'body', schemas.cancel),
     ('query', 'query', schemas.index_query),
     ('output', 'query', schemas.output_query),
+    ('file', 'query', schemas.file_write_query),
     ('all', 'query', schemas.index_all_query),
     ('show', 'body', schemas.show_response),
     ('command', 'body', schemas.show_response['properties']['command']),
@@ -57,6 +65,9 @@ _SCHEMAS: tuple[tuple[str, str, Any], ...] = (
 def _parameters() -> dict[str, dict[str, Any]]:
     found = {name: _parameter('path', 'string', True, description)
              for name, description in _PATH.items()}
+    for name, description in _HEADERS.items():
+        found[name] = _parameter('header', 'string',
+                                 name == 'Content-Length', description)
     for prefix, place, schema in _SCHEMAS:
         for name, value in schema['properties'].items():
             found[f'{prefix}.{name}'] = _parameter(

@@ -18,6 +18,7 @@ canary of its own in arguments, environment, stdin and output.
 
 import base64
 from collections.abc import Iterator
+from concurrent import futures
 import contextlib
 import dataclasses
 import itertools
@@ -28,6 +29,7 @@ import uuid
 
 import pytest
 
+from guest_agent_ext.compute import rpcapi
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
 from tools.testbed import processes
@@ -273,3 +275,39 @@ def test_notifications_and_action_tell_of_it(
     assert status == 200
     assert body['instanceAction']['action'] == 'guest_agent_exec'
     assert not canary.is_in(str(body).encode())
+
+
+def test_file_there_and_back(client: http.Client, canary: Canary) -> None:
+    # Enough for chunks beside the one that comes with the opening.
+    data = canary.word.encode() * 20000
+    assert client.put_file('/root/secret', data).status == 204
+    assert client.get_file('/root/secret').body == data
+    refused = client.put_file('/no/such/directory/f', data)
+    assert refused.status == 409
+    assert not canary.is_in(refused.body)
+
+
+def test_chunk_that_comes_too_late(cloud: testbed_cloud.Cloud,
+                                   client: http.Client,
+                                   canary: Canary) -> None:
+    data = canary.word.encode() * 100000
+    assert client.put_file('/root/secret', data).status == 204
+    with futures.ThreadPoolExecutor(1) as pool:
+        read = pool.submit(client.get_file, '/root/secret')
+        client.wait(transfer_of(client), 'RUNNING')
+        cloud.compute.pause()
+        # Longer than nova-api waits for an answer.
+        time.sleep(rpcapi.TIMEOUT + 2)
+        cloud.compute.resume()
+        assert read.result().body == data
+
+
+def transfer_of(client: http.Client) -> str:
+    """Return the uuid of the read that has just begun."""
+    path = f'{client.commands}?type=file-read&status=RUNNING&limit=1'
+
+    def begun() -> object:
+        return client.request('GET', path)[1]['commands']
+
+    processes.wait_for(begun, 20, 'the transfer')
+    return str(client.request('GET', path)[1]['commands'][0]['uuid'])

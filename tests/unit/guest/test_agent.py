@@ -106,3 +106,40 @@ def test_improper_answers_are_errors_without_their_text(answer: Any) -> None:
     assert raised.value.may_have_run
     assert raised.value.__suppress_context__
     assert 'hush' not in str(raised.value)
+
+
+@pytest.mark.parametrize(('method', 'args', 'answer', 'request_', 'result'), [
+    ('file_open', ('/f', 'r+'), 3, {'path': '/f', 'mode': 'r+'}, 3),
+    ('file_seek', (3, 9, 'set'), {'position': 9, 'eof': False},
+     {'handle': 3, 'offset': 9, 'whence': 'set'}, 9),
+    ('file_read', (3, 4), {'count': 2, 'buf-b64': 'aW4=', 'eof': True},
+     {'handle': 3, 'count': 4}, b'in'),
+    ('file_write', (3, b'in'), {'count': 2, 'eof': False},
+     {'handle': 3, 'buf-b64': 'aW4='}, 2),
+    ('file_flush', (3,), {}, {'handle': 3}, None),
+    ('file_close', (3,), {}, {'handle': 3}, None),
+])
+def test_files(method: str, args: Any, answer: Any, request_: Any,
+               result: Any) -> None:
+    caller = Caller(answer)
+    assert getattr(agent.Agent(caller, 'guest'), method)(*args) == result
+    assert caller.request == {
+        'execute': method.replace('file_', 'guest-file-'),
+        'arguments': request_}
+
+
+@pytest.mark.parametrize('answer', [
+    {'buf-b64': 'aW5z'}, {'buf-b64': 'a'}, {}, [], None])
+def test_more_than_was_asked_for_is_no_answer(answer: Any) -> None:
+    with pytest.raises(exception.AgentError):
+        agent.Agent(Caller(answer), 'guest').file_read(3, 2)
+
+
+def test_files_that_the_guest_does_not_allow() -> None:
+    class Refusing(Caller):
+        def agent_command(self, uuid: str, request: Any,
+                          timeout: int) -> Any:
+            raise exception.AgentCommandDisabled
+
+    with pytest.raises(exception.AgentCommandDisabled, match='guest-file'):
+        agent.Agent(Refusing(None), 'guest').file_open('/f', 'r')
