@@ -116,6 +116,10 @@ class Client:
         return self.send('POST', self._file('write', path=path, **query),
                          data, headers)
 
+    def file_url(self, call: str, **query: str) -> str:
+        """Return the whole URL of a call for files."""
+        return self._compute_url + self._file(call, **query)
+
     def _file(self, call: str, **query: str) -> str:
         return (f'/servers/{self.server_id}/guest-agent/file-{call}?'
                 + urllib.parse.urlencode(query))
