@@ -20,16 +20,14 @@ same size; the ratios of the medians are what counts, the rates are this
 machine's. The most that nova-api and guest-agent-compute grew by is told too.
 """
 
-from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
-import statistics
 import sys
 import tempfile
-import time
 
+from benchmarks import latency
 from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.guest import agent as guest_agent
 from guest_agent_ext.guest import connection
@@ -71,18 +69,6 @@ def api_read(client: http.Client, data: bytes) -> None:
 def api_write(client: http.Client, data: bytes) -> None:
     """POST file-write, which answers when the file is in its place."""
     assert client.put_file(PATH, data).status == 204
-
-
-def measure(ways: dict[str, Callable[[], None]],
-            rounds: int) -> dict[str, float]:
-    """Return the median of each way in seconds."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, run in ways.items():
-            began = time.monotonic()
-            run()
-            times[name].append(time.monotonic() - began)
-    return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 @contextlib.contextmanager
@@ -132,16 +118,16 @@ def report(cloud: testbed_cloud.Cloud, data: bytes, rounds: int) -> None:
     api_write(client, data)
     with watched({'nova-api': cloud.api,
                   'guest-agent-compute': cloud.compute}):
-        medians = measure({
+        medians = latency.measure({
             'bare read': lambda: bare_read(agent, data),
             'file-read': lambda: api_read(client, data),
             'bare write': lambda: bare_write(agent, data),
             'file-write': lambda: api_write(client, data),
         }, rounds)
-    for name, seconds in medians.items():
+    for name, median in medians.items():
         base = medians['bare ' + name[-5:].lstrip('-e ')]
-        print(f'{name:12} {len(data) / MIB / seconds:7.2f} MiB/s '
-              f'{base / seconds:6.2f}')
+        print(f'{name:12} {len(data) / MIB / median * 1000:7.2f} MiB/s '
+              f'{base / median:6.2f}')
 
 
 if __name__ == '__main__':

@@ -13,10 +13,11 @@
 
 """What Nova's own calls feel of file transfers in their cell.
 
-Run as ``python -m benchmarks.neighbours [REQUESTS]``. os-getConsoleOutput,
-which goes to the compute host and back over the same broker, is timed alone,
-beside four loops over qemuAgentCommand, and beside four file-reads of 1 GiB.
-The loops show what the guests alone take of this machine.
+Run as ``python -m benchmarks.neighbours [REQUESTS [GUESTS]]``.
+os-getConsoleOutput, which goes to the compute host and back over the same
+broker, is timed alone, beside a loop over qemuAgentCommand in each guest, and
+beside four file-reads of 1 GiB in them. The loops show what the guests and
+libvirtd alone take of this machine.
 
 nova-compute is stood in for: its answer is ready at once.
 """
@@ -62,7 +63,9 @@ class Console:
 @contextlib.contextmanager
 def nova_compute(url: str) -> Iterator[None]:
     """Answer on the queue of the compute host."""
-    transport = oslo_messaging.get_rpc_transport(cfg.ConfigOpts(), url)
+    # oslo.messaging registers options of its own with this one only.
+    cfg.CONF([])
+    transport = oslo_messaging.get_rpc_transport(cfg.CONF, url)
     server = oslo_messaging.get_rpc_server(
         transport, oslo_messaging.Target(
             exchange='nova', topic='compute', server=testbed_cloud.HOST),
@@ -126,12 +129,13 @@ def transfers(clients: list[http.Client]) -> Iterator[None]:
 
 def main() -> None:
     requests = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    guests = int(sys.argv[2]) if len(sys.argv) > 2 else TRANSFERS
     with files.a_cloud() as cloud:
-        report(cloud, requests)
+        report(cloud, requests, guests)
 
 
-def report(cloud: testbed_cloud.Cloud, requests: int) -> None:
-    guests = [libvirtd.Guest() for _ in range(TRANSFERS)]
+def report(cloud: testbed_cloud.Cloud, requests: int, count: int) -> None:
+    guests = [libvirtd.Guest() for _ in range(count)]
     clients = [cloud.add(guest) for guest in guests]
     for client in clients:
         client.sh(f'truncate -s {SIZE} {PATH}')
@@ -140,8 +144,9 @@ def report(cloud: testbed_cloud.Cloud, requests: int) -> None:
                                 guest.uuid) for guest in guests]
     ways: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
         'alone': contextlib.nullcontext,
-        'four loops': lambda: bare_loops(agents),
-        'four file-reads': lambda: transfers(clients)}
+        'loops': lambda: bare_loops(agents),
+        'file-reads': lambda: transfers(
+            [clients[number % count] for number in range(TRANSFERS)])}
     taken: dict[str, list[float]] = {name: [] for name in ways}
     with nova_compute(cloud.rabbitmq.transport_url()):
         timed(cloud.client(), 20)

@@ -453,15 +453,21 @@ def test_litter_is_removed_by_the_next_write(
     assert names(client, directory) == [os.path.basename(kept), 'file']
 
 
-def test_read_that_fails_breaks_the_connection(
-        client: testbed_client.Client, directory: str, path: str) -> None:
-    client.put_file(path, os.urandom(24 * MIB))
+def begin_read(client: testbed_client.Client, path: str
+               ) -> tuple[http.client.HTTPConnection,
+                          http.client.HTTPResponse]:
     connection = client.connect()
     connection.request('GET', '%s/servers/%s/guest-agent/file-read?%s' % (
         client.base_path, client.server_id,
         urllib.parse.urlencode({'path': path})),
         headers={'X-Auth-Token': client.token})
-    response = connection.getresponse()
+    return connection, connection.getresponse()
+
+
+def test_read_that_fails_breaks_the_connection(
+        client: testbed_client.Client, directory: str, path: str) -> None:
+    client.put_file(path, os.urandom(24 * MIB))
+    _, response = begin_read(client, path)
     assert response.status == 200
     response.read(MIB)
     sh(client, ': >"$1"', path)
@@ -475,12 +481,7 @@ def test_read_that_fails_breaks_the_connection(
 def test_client_that_leaves_a_read(client: testbed_client.Client,
                                    directory: str, path: str) -> None:
     client.put_file(path, os.urandom(24 * MIB))
-    connection = client.connect()
-    connection.request('GET', '%s/servers/%s/guest-agent/file-read?%s' % (
-        client.base_path, client.server_id,
-        urllib.parse.urlencode({'path': path})),
-        headers={'X-Auth-Token': client.token})
-    response = connection.getresponse()
+    connection, response = begin_read(client, path)
     response.read(MIB)
     connection.close()
     response.close()
