@@ -38,6 +38,7 @@ import oslo_messaging
 
 from guest_agent_ext import command
 from guest_agent_ext import exception
+from guest_agent_ext.compute import pace
 from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.compute import task
 from guest_agent_ext.conductor import rpcapi as conductor_rpcapi
@@ -119,10 +120,13 @@ class Transfer(task.Task):
 
     :param lane: of the server
     :param uuid: of the command
+    :param pace: of the host's transfers
     """
 
-    def __init__(self, lane: task.Lane, uuid: str) -> None:
+    def __init__(self, lane: task.Lane, uuid: str,
+                 pace: pace.Pace) -> None:
         super().__init__(lane, uuid)
+        self._pace = pace
         self._start_by = self.due + OPEN_WAIT
         self._not_before = self.due
         self._claim: conductor_rpcapi.Claim | None = None
@@ -157,7 +161,7 @@ class Transfer(task.Task):
     def adopted(cls, lane: task.Lane,
                 work: conductor_rpcapi.Work) -> 'Transfer':
         """Return a transfer that another service began: it is to be ended."""
-        item = cls(lane, work['uuid'])
+        item = cls(lane, work['uuid'], pace.Pace(lambda: 0))
         item._previous = work['attempt']
         item._cancelled = work['cancel_requested']
         item._next = item._adopt
@@ -432,8 +436,10 @@ class Transfer(task.Task):
         return None
 
     def _answer(self, request: _Request) -> float:
+        began = time.monotonic()
         try:
             request.answer.set_result(request.make())
+            self._not_before = self._pace.after(time.monotonic() - began)
         except exception.GuestError as error:
             refusal = refusal_of(error)
             if isinstance(error, _FINAL):

@@ -19,6 +19,7 @@ import threading
 import time
 
 from guest_agent_ext import conf
+from guest_agent_ext.compute import pace
 from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.compute import task
 from guest_agent_ext.compute import transfer
@@ -58,6 +59,7 @@ class Transfers:
         #: By the uuid of the command: transfers and their servers. Those that
         #: have ended stay a while, to answer what is asked again.
         self._known: dict[str, tuple[transfer.Transfer, str]] = {}
+        self._pace = pace.Pace(lambda: len(self._servers()))
 
     def open_file(self, instance_uuid: str, uuid: str) -> rpcapi.Opened:
         try:
@@ -103,18 +105,23 @@ class Transfers:
     def _new(self, instance_uuid: str, uuid: str) -> transfer.Transfer:
         with self._lock:
             self._forget()
-            servers = [server for item, server in self._known.values()
-                       if not item.is_done]
+            servers = self._servers()
             if len(servers) >= CONF.guest_agent.max_transfers_per_host:
                 raise transfer.Refused(_BUSY)
             if servers.count(instance_uuid) >= PLACES_OF_SERVER:
                 raise transfer.Refused(_BUSY_SERVER)
             item = self._begin(
-                instance_uuid, lambda lane: transfer.Transfer(lane, uuid))
+                instance_uuid,
+                lambda lane: transfer.Transfer(lane, uuid, self._pace))
             if item is None:
                 raise transfer.Refused(_BUSY)
             self._known[uuid] = item, instance_uuid
             return item
+
+    def _servers(self) -> list[str]:
+        """Return the server of each transfer that is under way."""
+        return [server for item, server in tuple(self._known.values())
+                if not item.is_done]
 
     def _forget(self) -> None:
         now = time.monotonic()

@@ -23,6 +23,7 @@ import pytest
 
 from guest_agent_ext import command
 from guest_agent_ext import exception
+from guest_agent_ext.compute import pace
 from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.compute import transfer
 from guest_agent_ext.conductor import rpcapi as conductor_rpcapi
@@ -33,6 +34,8 @@ CHUNK = rpcapi.READ_CHUNK
 PROBE = launcher.Probe(boot_id='boot', uptime=1000, ids=())
 TARGET = files.Target(path='/f', temporary='/.ga-command', inode='7',
                       mode=None)
+#: Of a host that has no other transfer.
+PACE = pace.Pace(lambda: 1)
 HUNG = exception.AgentUnresponsive()
 GONE = exception.DomainNotRunning('shutoff')
 
@@ -130,13 +133,13 @@ class Lane:
 
 def reading(content: bytes) -> tuple[transfer.Transfer, Lane]:
     lane = Lane(claim(command.FILE_READ), Agent(content))
-    return transfer.Transfer(lane, 'command'), lane
+    return transfer.Transfer(lane, 'command', PACE), lane
 
 
 def writing(content: bytes = b'',
             **order: Any) -> tuple[transfer.Transfer, Lane]:
     lane = Lane(claim(command.FILE_WRITE, **order), Agent(content))
-    return transfer.Transfer(lane, 'command'), lane
+    return transfer.Transfer(lane, 'command', PACE), lane
 
 
 def step(item: transfer.Transfer) -> None:

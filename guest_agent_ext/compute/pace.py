@@ -1,0 +1,56 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""How close the chunks of a host's transfers follow each other.
+
+One transfer goes as fast as its guest can. Many would keep libvirtd, the
+broker and nova-api busy without a pause, and Nova's own calls waiting: the
+more there are, the more room is left between their chunks.
+"""
+
+from collections.abc import Callable
+import threading
+import time
+
+#: What is left free between two chunks for each transfer beyond the first, as
+#: a share of the time that a chunk takes.
+ROOM = 1 / 3
+#: Seconds that a chunk is taken to have taken at most: a guest that hangs is
+#: no reason for others to wait.
+LONGEST = 0.2
+
+
+class Pace:
+    """The pace of a host's transfers.
+
+    :param count: tells how many there are
+    """
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def after(self, took: float) -> float:
+        """Return when the transfer that has made a chunk may make the next.
+
+        :param took: seconds that the chunk took
+        :returns: on the monotonic clock
+        """
+        others = max(0, self._count() - 1)
+        if not others:
+            return 0.0
+        apart = min(took, LONGEST) * (1 + ROOM * others)
+        with self._lock:
+            self._next = max(self._next, time.monotonic() - took) + apart
+            return self._next
