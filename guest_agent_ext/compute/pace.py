@@ -24,7 +24,7 @@ import time
 
 #: What is left free between two chunks for each transfer beyond the first, as
 #: a share of the time that a chunk takes.
-ROOM = 1 / 3
+ROOM = 2 / 3
 #: Seconds that a chunk is taken to have taken at most: a guest that hangs is
 #: no reason for others to wait.
 LONGEST = 0.2

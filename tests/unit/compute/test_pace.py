@@ -23,7 +23,7 @@ def test_one_transfer_need_not_wait() -> None:
     assert pace.Pace(lambda: 1).after(0.1) <= time.monotonic()
 
 
-@pytest.mark.parametrize(('count', 'apart'), [(2, 4 / 3), (4, 2.0)])
+@pytest.mark.parametrize(('count', 'apart'), [(2, 5 / 3), (4, 3.0)])
 def test_many_leave_room_between_their_chunks(count: int,
                                               apart: float) -> None:
     with mock.patch.object(time, 'monotonic', return_value=1000.0,
