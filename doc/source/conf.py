@@ -12,6 +12,7 @@
 
 extensions = [
     'openstackdocstheme',
+    'cliff.sphinxext',
     'oslo_config.sphinxext',
 ]
 project = 'guest_agent_ext'

@@ -1,0 +1,183 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""The real ``openstack`` command, with the cloud of ``make up``."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+import uuid
+
+import pytest
+
+from tools.testbed import client as http
+from tools.testbed import demo
+
+OPENSTACK = pathlib.Path(sys.executable).with_name('openstack')
+
+
+class OpenStack:
+    """Runs ``openstack server guest ...`` for one server.
+
+    :param settings: what is in ``.demo/env``
+    """
+
+    def __init__(self, settings: dict[str, str], token: str = 'TOKEN'
+                 ) -> None:
+        self.server_id = settings['SERVER_ID']
+        # A token and an endpoint are all there is: no Keystone is asked.
+        self._env = {
+            **{name: value for name, value in os.environ.items()
+               if not name.startswith('OS_')},
+            'OS_AUTH_TYPE': 'admin_token', 'OS_TOKEN': settings[token],
+            'OS_ENDPOINT': settings['COMPUTE_URL']}
+
+    def start(self, *argv: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [OPENSTACK, *argv], env=self._env, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def run(self, *argv: str,
+            stdin: bytes = b'') -> tuple[int, bytes, bytes]:
+        """Return exit code, stdout and stderr."""
+        process = self.start(*argv)
+        out, err = process.communicate(stdin, timeout=120)
+        return process.returncode, out, err
+
+    def guest(self, verb: str, *argv: str,
+              stdin: bytes = b'') -> tuple[int, bytes, bytes]:
+        return self.run('server', 'guest', *verb.split(), self.server_id,
+                        *argv, stdin=stdin)
+
+    def json(self, *argv: str) -> Any:
+        code, out, err = self.run(*argv, '-f', 'json')
+        assert code == 0, err
+        return json.loads(out)
+
+
+@pytest.fixture
+def cli(embedded: demo.Demo) -> OpenStack:
+    return OpenStack(embedded.settings())
+
+
+def test_streams_and_exit_code_are_the_commands(cli: OpenStack) -> None:
+    script = 'cat; echo "$1" "$NAME" >&2; pwd; exit 7'
+    code, out, err = cli.guest(
+        'exec', '--stdin', '-', '--env', 'NAME=a=b', '--cwd', '/tmp', '--',
+        'sh', '-c', script, 'sh', 'x y', stdin=b'\0in\xff\n')
+    assert (code, out, err) == (7, b'\0in\xff\n/tmp\n', b'x y a=b\n')
+
+
+def test_output_is_shown_while_it_runs(cli: OpenStack) -> None:
+    process = cli.start('server', 'guest', 'exec', cli.server_id, '--', 'sh',
+                        '-c', 'echo first; sleep 8; echo last')
+    assert process.stdout is not None
+    assert process.stdout.readline() == b'first\n'
+    assert process.poll() is None
+    assert process.stdout.readline() == b'last\n'
+    assert process.wait(30) == 0
+
+
+def test_what_was_not_kept_is_told(cli: OpenStack) -> None:
+    code, out, err = cli.guest('exec', '--', 'sh', '-c',
+                               'yes | head -c 300000')
+    assert (code, len(out)) == (0, 102400)
+    assert b'197600 bytes of output were not kept' in err
+
+
+def test_what_has_no_exit_code(cli: OpenStack) -> None:
+    code, _, err = cli.guest('exec', '--', '/no/such/program')
+    assert code == 255
+    assert b'/no/such/program' in err
+    assert cli.guest('exec', '--', 'sh', '-c', 'kill -9 $$')[0] == 137
+    code, _, err = cli.guest('exec', '--timeout', '1', '--', 'sleep', '60')
+    assert code == 124
+    assert b'timeout' in err
+
+
+def test_interrupt_cancels(cli: OpenStack, client: http.Client) -> None:
+    process = cli.start('server', 'guest', 'exec', cli.server_id, '--', 'sh',
+                        '-c', 'echo running; sleep 600')
+    assert process.stdout is not None
+    assert process.stdout.readline() == b'running\n'
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    _, body = client.request('GET', client.commands + '?limit=1')
+    assert body['commands'][0]['status'] == 'CANCELLED'
+
+
+def test_commands_are_listed_shown_cancelled_and_deleted(
+        cli: OpenStack) -> None:
+    code, out, _ = cli.guest('exec', '--no-wait', '--', 'sleep', '600')
+    assert code == 0
+    command = out.decode().split('id: ')[1].split()[0]
+    guest = ('server', 'guest', 'command')
+    assert cli.json(*guest, 'list', cli.server_id,
+                    '--limit', '1')[0]['Id'] == command
+    assert cli.guest('command cancel', command)[0] == 0
+    deadline = time.monotonic() + 60
+    while (shown := cli.json(*guest, 'show', cli.server_id,
+                             command))['status'] != 'CANCELLED':
+        assert time.monotonic() < deadline, shown
+    assert shown['arguments']['command'] == ['sleep', '600']
+    assert command in [item['Id'] for item in cli.json(
+        *guest, 'list', cli.server_id, '--status', 'CANCELLED')]
+    assert cli.guest('command delete', command)[0] == 0
+    code, _, err = cli.guest('command show', command)
+    assert code == 1
+    assert b'could not be found' in err
+
+
+def test_agent_and_hosts(cli: OpenStack, embedded: demo.Demo) -> None:
+    shown = cli.json('server', 'guest', 'show', cli.server_id)
+    assert shown['status'] == 'available'
+    admin = OpenStack(embedded.settings(), 'ADMIN_TOKEN')
+    assert [host['State'] for host in admin.json(
+        'guest', 'agent', 'host', 'list')] == ['up']
+    assert cli.run('guest', 'agent', 'host', 'list')[0] == 1
+    assert admin.json('guest', 'agent', 'command', 'list', '--all-projects',
+                      '--limit', '1')
+
+
+def test_files(cli: OpenStack, tmp_path: pathlib.Path) -> None:
+    data = os.urandom(600_000)
+    source, copy = tmp_path / 'source', tmp_path / 'copy'
+    source.write_bytes(data)
+    path = f'/root/{uuid.uuid4()} ü'
+    assert cli.guest('file put', str(source), path, '--mode',
+                     '0600') == (0, b'', b'')
+    assert cli.guest('file get', path, str(copy)) == (0, b'', b'')
+    assert copy.read_bytes() == data
+    # As an earlier copy left it that broke off.
+    (tmp_path / 'copy.part').write_bytes(data[:123456])
+    assert cli.guest('file get', path, str(copy), '--resume')[0] == 0
+    assert copy.read_bytes() == data
+    assert cli.guest('file put', '-', path, '--append',
+                     stdin=b'more')[0] == 0
+    assert cli.guest('file get', path, '-')[1] == data + b'more'
+    code, _, err = cli.guest('file get', '/no/such/file', str(copy))
+    assert code == 1
+    assert b'/no/such/file' in err
+    assert copy.read_bytes() == data
+
+
+def test_somebody_of_another_project(embedded: demo.Demo) -> None:
+    cli = OpenStack(embedded.settings(), 'OTHER_TOKEN')
+    code, out, err = cli.guest('exec', '--', 'id')
+    assert (code, out) == (1, b'')
+    assert cli.server_id.encode() in err
