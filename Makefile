@@ -15,7 +15,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help up demo down test lint types unit functional integration samples
+.PHONY: help up demo down test lint types docs unit functional integration samples
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 20
@@ -29,7 +29,7 @@ demo: .venv/installed ## The same, then a guided tour of it
 down: ## Stop what `make up` started
 	@if [ -e .demo ]; then $(BIN)/python -m tools.testbed down; fi
 
-test: lint types unit functional integration ## All of the following
+test: lint types docs unit functional integration ## All of the following
 
 lint: .venv/installed ## ruff, hacking, codespell, and whether etc/ is current
 	$(BIN)/ruff check
@@ -39,6 +39,13 @@ lint: .venv/installed ## ruff, hacking, codespell, and whether etc/ is current
 
 types: .venv/installed ## mypy --strict
 	$(BIN)/mypy
+
+docs: .venv/installed ## The pages, the api-ref and the release notes
+	@for pages in doc api-ref releasenotes; do \
+		echo "Building $$pages/build/html ..."; \
+		$(BIN)/sphinx-build -q -W -b html $$pages/source \
+			$$pages/build/html || exit 1; \
+	done
 
 unit: .venv/installed ## Tests without I/O
 	$(PYTEST) tests/unit
@@ -57,9 +64,10 @@ samples: .venv/installed ## Write the sample files under etc/ anew
 	@mkdir -p .cache && touch $@
 
 .venv/installed: .cache/packages-installed setup.cfg requirements.txt \
-		tools/constraints.txt
+		doc/requirements.txt tools/constraints.txt
 	@echo "Installing Nova and the extension into .venv ..."
 	@python3.11 -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check \
-		-c tools/constraints.txt nova -e '.[test,libvirt]'
+		-c tools/constraints.txt nova -e '.[test,libvirt]' \
+		-r doc/requirements.txt
 	@touch $@
