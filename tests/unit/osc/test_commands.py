@@ -201,6 +201,13 @@ def test_request_without_an_answer_is_repeated_with_its_key(
     assert len(keys) == 1 and compute.post.call_count == 3
 
 
+def test_server_that_stays_away(compute: mock.Mock) -> None:
+    compute.post.side_effect = ConnectionResetError
+    with pytest.raises(ConnectionResetError):
+        run(guest_exec.Exec, compute, 'id')
+    assert compute.post.call_count == guest_exec.TRIES
+
+
 def test_refusal_is_not_repeated(compute: mock.Mock) -> None:
     compute.post.return_value = Response(409, {'conflictingRequest': {
         'message': 'is locked'}})
