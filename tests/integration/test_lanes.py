@@ -76,10 +76,11 @@ class Conductor:
 
     def claim(self, service: rpcapi.Service, uuid: str, attempt: str,
               boot_id: str, ticket: int, window: float) -> rpcapi.Claim:
-        return {'uuid': uuid, 'type': command.EXEC, 'cwd': None, 'env': {},
-                'stdin': '', 'output_keep': 'head', 'timeout': 60,
-                'boot_id': boot_id, 'ticket': ticket, 'started_uptime': None,
-                'command': self.arguments[uuid]}
+        return {'uuid': uuid, 'type': command.EXEC, 'exec': {
+                    'command': self.arguments[uuid], 'cwd': None, 'env': {},
+                    'stdin': '', 'output_keep': 'head'},
+                'file': None, 'timeout': 60, 'boot_id': boot_id,
+                'ticket': ticket, 'started_uptime': None}
 
     def finish(self, service: rpcapi.Service, uuid: str, attempt: str,
                end: rpcapi.End) -> str:
@@ -105,9 +106,9 @@ class Host:
                 {'host': 'here', 'incarnation': 1}, lambda lane: False)
             self.lanes[guest.uuid].start()
         self.lanes[guest.uuid].offer({
-            'uuid': command_id, 'instance_uuid': guest.uuid,
-            'status': command.PENDING, 'attempt': None,
-            'cancel_requested': False, 'start_in': 120.0})
+            'uuid': command_id, 'type': command.EXEC,
+            'instance_uuid': guest.uuid, 'status': command.PENDING,
+            'attempt': None, 'cancel_requested': False, 'start_in': 120.0})
         return command_id
 
     def wait(self, command_id: str, timeout: float = 60) -> rpcapi.End:
