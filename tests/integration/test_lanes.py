@@ -76,9 +76,10 @@ class Conductor:
 
     def claim(self, service: rpcapi.Service, uuid: str, attempt: str,
               boot_id: str, ticket: int, window: float) -> rpcapi.Claim:
-        return {'uuid': uuid, 'type': command.EXEC, 'exec': {
-                    'command': self.arguments[uuid], 'cwd': None, 'env': {},
-                    'stdin': '', 'output_keep': 'head'},
+        order: rpcapi.ExecOrder = {
+            'command': self.arguments[uuid], 'cwd': None, 'env': {},
+            'stdin': '', 'output_keep': 'head'}
+        return {'uuid': uuid, 'type': command.EXEC, 'exec': order,
                 'file': None, 'timeout': 60, 'boot_id': boot_id,
                 'ticket': ticket, 'started_uptime': None}
 
