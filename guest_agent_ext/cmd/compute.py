@@ -33,6 +33,7 @@ def main() -> int:
                       prog='guest-agent-compute')
     logging.setup(CONF, 'guest_agent_ext')
     logs.hide_answers()
+    service.return_memory()
     guests = connection.Connection(CONF.guest_agent.connection_uri,
                                    work_calls=CONF.guest_agent.agent_calls)
     compute = manager.ComputeManager(

@@ -12,9 +12,14 @@
 
 """What the main of a service does besides making it."""
 
+import ctypes
 import signal
 import threading
 from typing import Protocol
+
+#: Of mallopt(3), and bytes from which on memory is mapped on its own.
+_M_MMAP_THRESHOLD = -3
+_LARGE = 128 * 1024
 
 
 class Service(Protocol):
@@ -25,6 +30,18 @@ class Service(Protocol):
 
     def stop(self) -> None:
         """Finish what is under way, in bounded time."""
+
+
+def return_memory() -> None:
+    """Have large buffers go back to the system when they are freed.
+
+    glibc learns to keep them in the heap of each thread that had one, and the
+    chunks of files pass through many threads.
+    """
+    libc = ctypes.CDLL(None)
+    # Other libraries than glibc do not learn this.
+    if hasattr(libc, 'mallopt'):
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def serve(service: Service, stopping: threading.Event) -> None:
