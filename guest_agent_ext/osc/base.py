@@ -18,7 +18,15 @@ from typing import Any
 from osc_lib.command import command
 
 
-class ServerCommand(command.Command):
+class ComputeCommand(command.Command):
+    """A command that asks the compute service."""
+
+    def compute(self) -> Any:
+        """Return the SDK's proxy of it."""
+        return self.app.client_manager.sdk_connection.compute
+
+
+class ServerCommand(ComputeCommand):
     """A command about a server, which is its first argument."""
 
     def get_parser(self, prog_name: str) -> Any:
@@ -26,10 +34,6 @@ class ServerCommand(command.Command):
         parser.add_argument('server', metavar='<server>',
                             help='Server (name or ID)')
         return parser
-
-    def compute(self) -> Any:
-        """Return the SDK's proxy of the compute service."""
-        return self.app.client_manager.sdk_connection.compute
 
     def server_id(self, parsed_args: Any) -> str:
         """Return the ID of the server.

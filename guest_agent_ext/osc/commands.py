@@ -13,6 +13,7 @@
 
 """The commands of servers, and the agents that run them."""
 
+import abc
 from collections.abc import Iterable
 from collections.abc import Sequence
 import json
@@ -78,7 +79,7 @@ class List(base.ServerCommand, command.Lister):
         return _titles(names), _first(parsed_args, found, names)
 
 
-class ListOfProject(command.Lister):
+class ListOfProject(base.ComputeCommand, command.Lister):
     """List the commands of all servers of a project, newest first"""
 
     def get_parser(self, prog_name: str) -> Any:
@@ -97,11 +98,10 @@ class ListOfProject(command.Lister):
 
     def take_action(self, parsed_args: Any
                     ) -> tuple[Sequence[str], Iterable[Any]]:
-        compute = self.app.client_manager.sdk_connection.compute
         query = _filters(parsed_args, 'status', 'project_id', 'host', 'since')
         if parsed_args.all_projects:
             query['all_projects'] = 'true'
-        found = resources.ProjectCommand.list(compute, **query)
+        found = resources.ProjectCommand.list(self.compute(), **query)
         return _titles(_OF_PROJECT), _first(parsed_args, found, _OF_PROJECT)
 
 
@@ -120,30 +120,35 @@ class Show(base.ServerCommand, command.ShowOne):
         return _SHOWN, _row(found, _SHOWN)
 
 
-class Cancel(base.ServerCommand):
+class _Several(base.ServerCommand):
+    """Something that is done with each of some commands."""
+
+    def get_parser(self, prog_name: str) -> Any:
+        parser = super().get_parser(prog_name)
+        _add_command(parser, nargs='+')
+        return parser
+
+    def take_action(self, parsed_args: Any) -> None:
+        for uuid in parsed_args.command:
+            self.do(_new(self, parsed_args, uuid))
+
+    @abc.abstractmethod
+    def do(self, found: resources.Command) -> None:
+        """Do it with one."""
+
+
+class Cancel(_Several):
     """Cancel commands of a server: they never start, or are killed"""
 
-    def get_parser(self, prog_name: str) -> Any:
-        parser = super().get_parser(prog_name)
-        _add_command(parser, nargs='+')
-        return parser
-
-    def take_action(self, parsed_args: Any) -> None:
-        for uuid in parsed_args.command:
-            _new(self, parsed_args, uuid).cancel(self.compute())
+    def do(self, found: resources.Command) -> None:
+        found.cancel(self.compute())
 
 
-class Delete(base.ServerCommand):
+class Delete(_Several):
     """Delete commands of a server that have ended, with their output"""
 
-    def get_parser(self, prog_name: str) -> Any:
-        parser = super().get_parser(prog_name)
-        _add_command(parser, nargs='+')
-        return parser
-
-    def take_action(self, parsed_args: Any) -> None:
-        for uuid in parsed_args.command:
-            _new(self, parsed_args, uuid).delete(self.compute())
+    def do(self, found: resources.Command) -> None:
+        found.delete(self.compute())
 
 
 class ShowAgent(base.ServerCommand, command.ShowOne):
@@ -157,13 +162,12 @@ class ShowAgent(base.ServerCommand, command.ShowOne):
         return _AGENT, _row(found, _AGENT)
 
 
-class ListHosts(command.Lister):
+class ListHosts(base.ComputeCommand, command.Lister):
     """List the guest-agent-compute services (admin only)"""
 
     def take_action(self, parsed_args: Any
                     ) -> tuple[Sequence[str], Iterable[Any]]:
-        compute = self.app.client_manager.sdk_connection.compute
-        found = resources.Host.list(compute, paginated=False)
+        found = resources.Host.list(self.compute(), paginated=False)
         return _titles(_HOSTS), (_row(item, _HOSTS) for item in found)
 
 

@@ -32,8 +32,9 @@ CODES = {'TIMED_OUT': 124, 'CANCELLED': 130}
 FAILED = 255
 #: Seconds between two looks: the first, the last, and how the gap grows.
 MIN_GAP, MAX_GAP, GROWTH = 0.1, 1.0, 1.3
-#: Seconds that the server may keep an answer back for the command's end.
-WAIT = 10
+#: Seconds that the server may keep the first answer back for the command's
+#: end: a short one has ended then, and of a long one nothing is shown before.
+WAIT = 1
 #: How often the same request is sent when no answer came, and seconds between.
 TRIES, RETRY_GAP = 3, 1.0
 
@@ -111,8 +112,12 @@ class Follower:
 
         :returns: whether there was anything
         """
-        data, self._offset, _ = found.output(compute, self._name,
-                                             self._offset)
+        try:
+            data, self._offset, _ = found.output(compute, self._name,
+                                                 self._offset)
+        except sdk_exceptions.ConflictException:
+            # The guest does not tell just now. Its end is told without it.
+            return False
         self._to.write(data)
         self._to.flush()
         self.shown += len(data)
@@ -181,12 +186,11 @@ def _follow(compute: Any, found: resources.Command) -> None:
     """Show what a command writes until it has ended."""
     followers = [Follower(name, stream) for name, stream in zip(
         _STREAMS, (sys.stdout.buffer, sys.stderr.buffer), strict=True)]
+    found.wait(compute, WAIT)
     gap = MIN_GAP
     while not found.has_ended:
-        if found.started_at is None:
-            found.wait(compute, WAIT)
-            continue
-        grown = [item.show(compute, found) for item in followers]
+        grown = [item.show(compute, found) for item in followers
+                 if found.started_at is not None]
         gap = MIN_GAP if any(grown) else min(gap * GROWTH, MAX_GAP)
         time.sleep(gap)
         found.fetch(compute)

@@ -27,6 +27,7 @@ from typing import BinaryIO
 
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
+import requests
 
 from guest_agent_ext.osc import base
 
@@ -75,18 +76,32 @@ class Get(base.ServerCommand):
                 f'{parsed_args.path} is not the file of which {offset} bytes '
                 'are here; get it again without --resume')
         sdk_exceptions.raise_from_response(response)
-        size = int(response.headers['Content-Length'])
-        with progress(offset + size, offset) as advance:
-            left = size
-            for data in response.iter_content(PIECE):
-                to.write(data)
-                left -= len(data)
-                advance(len(data))
-        to.flush()
+        if offset and response.status_code == 200:
+            # All of it, whatever was asked for.
+            to.truncate(0)
+            offset = 0
+        left = _copy(response, to, offset)
         if left:
             raise exceptions.CommandError(
                 f'{left} bytes of {parsed_args.path} are missing: use '
                 '--resume to get them')
+
+
+def _copy(response: Any, to: BinaryIO, offset: int) -> int:
+    """Write what comes.
+
+    :param offset: bytes that are there already
+    :returns: how many bytes did not come
+    """
+    left = int(response.headers['Content-Length'])
+    with (progress(offset + left, offset) as advance,
+          contextlib.suppress(requests.RequestException)):
+        for data in response.iter_content(PIECE):
+            to.write(data)
+            left -= len(data)
+            advance(len(data))
+    to.flush()
+    return left
 
 
 class Put(base.ServerCommand):

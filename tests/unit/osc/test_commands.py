@@ -27,6 +27,7 @@ from unittest import mock
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 import pytest
+import requests
 from requests import structures
 
 from guest_agent_ext.osc import exec as guest_exec
@@ -104,11 +105,17 @@ class Guest:
         self._pieces = pieces
         self._end = end
         self._out = b''
+        self.refusals: list[Response] = []
         compute.post.return_value = Response(body=shown('RUNNING'))
         compute.get.side_effect = self._get
 
     def _get(self, url: str, params: Any = None, **kwargs: Any) -> Response:
+        if url.endswith('/commands/command-id'):
+            assert kwargs['headers'] == {'Prefer': 'wait=1'}
+            return Response(body=shown('RUNNING'))
         assert url.endswith('/commands/command-id/output')
+        if self.refusals:
+            return self.refusals.pop()
         if params['stream'] == 'err':
             return output(b'', params['offset'], not self._pieces)
         if self._pieces:
@@ -124,11 +131,12 @@ class Guest:
 
 @pytest.fixture
 def guest(compute: mock.Mock, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def make(pieces: list[bytes], end: dict[str, Any]) -> None:
+    def make(pieces: list[bytes], end: dict[str, Any]) -> Guest:
         played = Guest(compute, pieces, end)
         monkeypatch.setattr(
             resources.Command, 'fetch',
             lambda self, session: played.fetch(self, session))
+        return played
 
     return make
 
@@ -144,6 +152,16 @@ def test_streams_and_exit_code(compute: mock.Mock, guest: Any,
         'type': 'exec', 'arguments': {'command': ['make', '-j2']}}}
     # It has secrets.
     assert compute.post.call_args.kwargs['log'] is False
+
+
+def test_guest_that_does_not_tell_for_a_while(
+        compute: mock.Mock, guest: Any, capfdbinary: Any) -> None:
+    played = guest([b'out\n'], shown('COMPLETED', result={
+        'exitcode': 0, 'out_bytes': 4, 'err_bytes': 0}))
+    played.refusals = [Response(409, {'conflictingRequest': {
+        'message': 'The guest agent does not answer'}})]
+    assert run(guest_exec.Exec, compute, 'x') == 0
+    assert capfdbinary.readouterr() == (b'out\n', b'')
 
 
 def test_what_was_not_kept_is_told(compute: mock.Mock, guest: Any,
@@ -273,6 +291,24 @@ def test_copy_that_breaks_off_is_resumed(compute: mock.Mock,
     compute.get.return_value = download(b'ta', 206)
     run(files.Get, compute, '/f', str(to), '--resume')
     assert compute.get.call_args.kwargs['headers'] == {'Range': 'bytes=2-'}
+    assert to.read_bytes() == b'data'
+
+
+def test_connection_that_breaks(compute: mock.Mock,
+                                tmp_path: pathlib.Path) -> None:
+    answer = download(b'data')
+    answer.iter_content = mock.Mock(side_effect=requests.ConnectionError)
+    compute.get.return_value = answer
+    with pytest.raises(exceptions.CommandError, match='4 bytes .* missing'):
+        run(files.Get, compute, '/f', str(tmp_path / 'to'))
+
+
+def test_whole_file_where_a_part_was_asked_for(
+        compute: mock.Mock, tmp_path: pathlib.Path) -> None:
+    to = tmp_path / 'to'
+    (tmp_path / 'to.part').write_bytes(b'da')
+    compute.get.return_value = download(b'data')
+    run(files.Get, compute, '/f', str(to), '--resume')
     assert to.read_bytes() == b'data'
 
 
