@@ -61,7 +61,7 @@ DISCARD_PATIENCE = 60.0
 #: forgotten of it.
 COMMITS = 3
 
-CANCELLED = 'It was cancelled; a written file is as it was before'
+CANCELLED = 'It was cancelled during the transfer'
 TIMED_OUT = 'Its timeout of %d seconds passed'
 NOT_CONTINUED = 'nova-api did not go on with the transfer'
 INTERRUPTED = ('The guest agent service of the host was restarted, or the '

@@ -63,7 +63,7 @@ class Transfers:
 
     def open_file(self, instance_uuid: str, uuid: str) -> rpcapi.Opened:
         try:
-            return self._new(instance_uuid, uuid).open()
+            return self._begun(instance_uuid, uuid).open()
         except transfer.Refused as error:
             return {'refusal': error.refusal, 'size': 0, 'data': None}
 
@@ -102,9 +102,12 @@ class Transfers:
             raise transfer.Refused(_UNKNOWN)
         return known[0]
 
-    def _new(self, instance_uuid: str, uuid: str) -> transfer.Transfer:
+    def _begun(self, instance_uuid: str, uuid: str) -> transfer.Transfer:
         with self._lock:
             self._forget()
+            if uuid in self._known:
+                # A message may come twice.
+                return self._known[uuid][0]
             servers = self._servers()
             if len(servers) >= CONF.guest_agent.max_transfers_per_host:
                 raise transfer.Refused(_BUSY)

@@ -114,6 +114,13 @@ def test_what_has_ended_is_forgotten_after_a_while(
     assert host.commit('one', 0, '')['refusal'] is not None
 
 
+def test_message_that_comes_twice_begins_once(
+        host: transfers.Transfers, items: list[mock.Mock]) -> None:
+    assert host.open_file('server', 'one') == OPENED
+    assert host.open_file('server', 'one') == OPENED
+    assert len(items) == 1
+
+
 def test_host_that_does_not_serve_yet_is_busy() -> None:
     host = transfers.Transfers(lambda server, make: None)
     assert _open(host, 'server', 'one') == 'busy'
