@@ -110,14 +110,14 @@ class WindowsGuest:
         return 'the end'
 
     def recover(self, order: Any) -> Any:
-        id, how = order['args']  # noqa: A001
-        if how == 'fence' and id not in self.locks:
-            self.locks[id] = 'fence'
-        if id not in self.locks:
+        command_id, how = order['args']
+        if how == 'fence' and command_id not in self.locks:
+            self.locks[command_id] = 'fence'
+        if command_id not in self.locks:
             return {'says': 'none'}
-        if self.locks[id] == 'fence':
+        if self.locks[command_id] == 'fence':
             return {'says': 'fenced'}
-        return self.results.get(id, {
+        return self.results.get(command_id, {
             'says': 'running', 'uptime': self.uptime, 'pid': 7, 'start': 100,
             'has_exited': False})
 

@@ -122,6 +122,19 @@ def test_no_change_from_a_fenced_service(
     assert_nothing_written(database)
 
 
+def test_transfer_is_handed_out_with_what_is_open(
+        conductor: manager.ConductorManager, database: mock.Mock,
+        row: models.Command) -> None:
+    row.type = command.FILE_WRITE
+    row.arguments = {'path': '/f', 'size': 3, 'mode': '0600'}
+    row.opened = {'handle': 3}
+    claim = conductor.adopt({}, SERVICE, 'command', 'mine', 'previous')
+    assert claim is not None
+    assert claim['exec'] is None
+    assert claim['file'] == {'path': '/f', 'mode': '0600', 'append': False,
+                             'opened': {'handle': 3}}
+
+
 def test_finish_is_recorded_decoded(
         conductor: manager.ConductorManager, database: mock.Mock) -> None:
     end: rpcapi.End = {
