@@ -276,7 +276,8 @@ class Part:
         """
         chunks = _chunks(transfer, self.start, self.stop)
         # Where nothing was read at all, closing them does nothing.
-        ends.callback(transfer.abort, CLIENT_GONE % (0, self.stop))
+        ends.callback(transfer.abort, CLIENT_GONE % (
+            0, self.stop - self.start))
         ends.callback(chunks.close)
         return raw.streamed(raw.Stream(chunks, ends.close),
                             self.stop - self.start, self._headers,

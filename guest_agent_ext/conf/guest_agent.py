@@ -218,7 +218,8 @@ as PENDING.
         help="""
 Files that guest-agent-compute reads or writes at once, over all servers of its
 host. Further requests are refused with 429. Each has at most two chunks of
-256 KiB in flight on the cell's message queue, which nova-compute uses too.
+256 KiB in flight on the cell's message queue, which nova-compute uses too, and
+the more there are, the more room is left between their chunks.
 """),
     cfg.IntOpt(
         'max_lanes',
