@@ -15,10 +15,17 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help up demo down test lint types docs unit functional integration samples
+# What the stack's own environments are made from.
+EXTENSION := $(shell git ls-files guest_agent_ext) setup.cfg setup.py \
+	requirements.txt
+PIP := pip install --quiet --disable-pip-version-check \
+	-c tools/constraints.txt
+
+.PHONY: help up demo down stack-up stack-down stack-test test lint types \
+	docs unit functional integration samples
 
 help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 20
 
 up: .venv/installed ## Start Nova with the extension and a real guest
 	@$(BIN)/python -m tools.testbed up
@@ -28,6 +35,15 @@ demo: .venv/installed ## The same, then a guided tour of it
 
 down: ## Stop what `make up` started
 	@if [ -e .demo ]; then $(BIN)/python -m tools.testbed down; fi
+
+stack-up: .venv/installed .stack/openstack/extension .stack/client/extension ## Start a whole OpenStack with the extension
+	@$(BIN)/python -m tools.stack up
+
+stack-down: ## Stop what `make stack-up` started
+	@if [ -e .stack ]; then $(BIN)/python -m tools.stack down; fi
+
+stack-test: .venv/installed .stack/client/extension ## Tests of what `make stack-up` started
+	$(PYTEST) tests/stack
 
 test: lint types docs unit functional integration ## All of the following
 
@@ -70,4 +86,25 @@ samples: .venv/installed ## Write the sample files under etc/ anew
 	@$(BIN)/pip install --quiet --disable-pip-version-check \
 		-c tools/constraints.txt nova -e '.[test,libvirt]' \
 		-r doc/requirements.txt
+	@touch $@
+
+.stack/openstack/installed: .cache/packages-installed tools/constraints.txt
+	@echo "Installing OpenStack into .stack/openstack ..."
+	@python3.11 -m venv .stack/openstack
+	@.stack/openstack/bin/$(PIP) nova keystone glance openstack-placement \
+		neutron uwsgi PyMySQL
+	@touch $@
+
+# As the admin guide says.
+.stack/openstack/extension: .stack/openstack/installed $(EXTENSION)
+	@echo "Installing the extension into it ..."
+	@.stack/openstack/bin/$(PIP) '.[libvirt]'
+	@.stack/openstack/bin/$(PIP) --no-deps --force-reinstall .
+	@touch $@
+
+.stack/client/extension: $(EXTENSION) tools/constraints.txt
+	@echo "Installing the client into .stack/client ..."
+	@python3.11 -m venv .stack/client
+	@.stack/client/bin/$(PIP) '.[osc,tempest]' schemathesis
+	@.stack/client/bin/$(PIP) --no-deps --force-reinstall .
 	@touch $@

@@ -24,6 +24,7 @@ import pathlib
 import pymysql
 
 from tools.testbed import client as http
+from tools.testbed import ini
 from tools.testbed import keystone
 from tools.testbed import libvirtd
 from tools.testbed import mariadb
@@ -35,7 +36,7 @@ HOST = 'compute-1'
 
 #: Seconds are short, so that tests need not wait long. Logs tell everything,
 #: notifications too, so that tests can look for what must not be told.
-OPTIONS: nova.Sections = {
+OPTIONS: ini.Sections = {
     'DEFAULT': {'debug': True, 'default_log_levels': 'sqlalchemy=WARN'},
     'notifications': {'notification_format': 'both'},
     'oslo_messaging_notifications': {'driver': 'log'},

@@ -13,8 +13,6 @@
 """The embedded default: all of it in one process, beside one real guest."""
 
 import contextlib
-import dataclasses
-import json
 import pathlib
 import shutil
 
@@ -43,7 +41,7 @@ class Demo:
     def __init__(self, directory: pathlib.Path, cache: pathlib.Path) -> None:
         self._directory = directory
         self._libvirtd = libvirtd.Libvirtd(directory / 'libvirt', cache)
-        self._state = directory / 'processes.json'
+        self._ledger = processes.Ledger(directory / 'processes.json')
 
     @property
     def env(self) -> pathlib.Path:
@@ -61,8 +59,7 @@ class Demo:
                     for line in self.env.read_text().splitlines())
 
     def is_up(self) -> bool:
-        started = self._started()
-        return bool(started) and all(process.alive for process in started)
+        return self._ledger.is_up()
 
     def up(self, port: int = 0) -> None:
         """Start everything, from nothing; on failure stop it again.
@@ -80,14 +77,12 @@ class Demo:
 
     def down(self) -> None:
         """Stop what up() started, in this run or an earlier one."""
-        for process in reversed(self._started()):
-            process.stop()
+        self._ledger.stop()
         self._libvirtd.end_guests()
-        self._state.unlink(missing_ok=True)
 
     def _start(self, port: int) -> None:
         guest = libvirtd.Guest()
-        self._note(self._libvirtd.start())
+        self._ledger.note(self._libvirtd.start())
         self._libvirtd.boot(guest)
         directory = self._directory / 'nova'
         cloud = nova.Nova(
@@ -98,7 +93,7 @@ class Demo:
                              'max_waiters': 8}})
         cloud.configure()
         cloud.prepare([nova.Server(guest.uuid, _HOST)])
-        self._note(cloud.start_api(embedded=True))
+        self._ledger.note(cloud.start_api(embedded=True))
         self._libvirtd.wait(guest)
         cloud.wait_for_host(_HOST, 'up')
         self._write_env(cloud, guest.uuid)
@@ -111,15 +106,3 @@ class Demo:
         self.env.touch(mode=0o600)
         self.env.write_text(''.join(
             f'{name}={value}\n' for name, value in settings.items()))
-
-    def _note(self, process: processes.Process) -> None:
-        """Write down what runs, before anything else can fail."""
-        started = [*self._started(), process]
-        self._state.write_text(json.dumps(
-            [dataclasses.asdict(item) for item in started]))
-
-    def _started(self) -> list[processes.Process]:
-        if not self._state.exists():
-            return []
-        return [processes.Process(**fields)
-                for fields in json.loads(self._state.read_text())]

@@ -128,11 +128,14 @@ class Libvirtd:
     :param directory: where its files are; kept, a second start is quicker.
         Its sockets are in it: the path may be no longer than 80 bytes.
     :param cache: where the guests' image is kept
+    :param hostname: what it says its host is called
     """
 
-    def __init__(self, directory: pathlib.Path, cache: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path, cache: pathlib.Path,
+                 hostname: str = 'testbed') -> None:
         self._directory = directory
         self._cache = cache
+        self._hostname = hostname
         self._process: processes.Process | None = None
 
     @property
@@ -152,7 +155,8 @@ class Libvirtd:
         """Start the daemon, and wait until it answers."""
         self._write_configuration()
         self._process = processes.start(
-            'libvirtd', ['unshare', '--mount', 'sh', '-ec', self._script()],
+            'libvirtd',
+            ['unshare', '--mount', '--uts', 'sh', '-ec', self._script()],
             self._directory / 'libvirtd.log')
         processes.wait_for(self._answers, 30, 'libvirtd', self._process)
         return self._process
@@ -207,7 +211,9 @@ class Libvirtd:
         (self._directory / 'etc/qemu.conf').write_text(_QEMU_CONF)
         (self._directory / 'etc/libvirtd.conf').write_text(
             _LIBVIRTD_CONF.format(sockets=self._directory / 'sockets',
-                                  host_uuid=uuid.uuid4()))
+                                  host_uuid=uuid.uuid5(
+                                      uuid.NAMESPACE_URL,
+                                      self._directory.as_uri())))
         for name, line in _OWN_ACCOUNTS.items():
             (self._directory / name).write_text(
                 pathlib.Path('/etc', name).read_text() + line)
@@ -216,6 +222,7 @@ class Libvirtd:
         directories = _OWN_DIRECTORIES.items()
         accounts = ((name, f'/etc/{name}') for name in _OWN_ACCOUNTS)
         return '\n'.join([
+            f'hostname {self._hostname}',
             *(f'mkdir -p {path}' for _, path in directories),
             *(f'mount --bind {shlex.quote(str(self._directory / own))} {path}'
               for own, path in (*directories, *accounts)),

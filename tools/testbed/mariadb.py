@@ -32,9 +32,10 @@ class MariaDB:
     :ivar port: where it listens
     """
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path,
+                 port: int | None = None) -> None:
         self._directory = directory
-        self.port = processes.free_port()
+        self.port = port or processes.free_port()
         self._process: processes.Process | None = None
 
     def url(self, database: str) -> str:
@@ -78,12 +79,20 @@ class MariaDB:
 
     def create(self, *databases: str) -> None:
         """Create databases, dropping what had their names."""
-        statements = ''.join(
-            f'DROP DATABASE IF EXISTS {name}; CREATE DATABASE {name} '
-            'CHARACTER SET utf8mb3;' for name in databases)
+        self._execute(*(f'DROP DATABASE IF EXISTS {name}'
+                        for name in databases))
+        self.provide(*databases)
+
+    def provide(self, *databases: str) -> None:
+        """Create those databases that are not there yet."""
+        self._execute(*(f'CREATE DATABASE IF NOT EXISTS {name} '
+                        'CHARACTER SET utf8mb3' for name in databases))
+
+    def _execute(self, *statements: str) -> None:
         subprocess.run(
             ['mariadb', '--no-defaults', '--user=root',
-             f'--socket={self._directory}/socket', '--execute', statements],
+             f'--socket={self._directory}/socket',
+             '--execute', ';'.join(statements)],
             check=True)
 
     def stop(self) -> None:

@@ -18,7 +18,6 @@ is ours is only what an operator would write.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import configparser
 import contextlib
 import dataclasses
 import json
@@ -29,20 +28,16 @@ import sys
 
 from tools.testbed import client as http
 from tools.testbed import identity
+from tools.testbed import ini
 from tools.testbed import mariadb
 from tools.testbed import processes
 
 _PREFIX = pathlib.Path(sys.prefix)
-_STOCK_PASTE = _PREFIX / 'etc/nova/api-paste.ini'
-_SAMPLE_PASTE = (pathlib.Path(__file__).parents[2]
-                 / 'etc/guest_agent_ext/api-paste.ini.sample')
 
 #: The database of the cell that has the servers.
 CELL = 'nova_cell1'
 
 _DATABASES = ('nova_api', 'nova_cell0', CELL)
-
-Sections = Mapping[str, Mapping[str, object]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +102,7 @@ class Nova:
     def __init__(self, directory: pathlib.Path, databases: Databases,
                  transport_url: str, port: int,
                  identities: Mapping[str, identity.Identity],
-                 options: Sections) -> None:
+                 options: ini.Sections) -> None:
         self.directory = directory
         self.identities = identities
         self._databases = databases
@@ -144,9 +139,9 @@ class Nova:
         """Write nova.conf, api-paste.ini and the table of tokens."""
         self.directory.mkdir(parents=True, exist_ok=True)
         identity.write(self.directory / 'tokens.json', self.identities)
-        _write(self.directory / 'nova.conf', self._sections())
-        _write(self.directory / 'api-paste.ini', merge(
-            _paste(), {} if 'keystone_authtoken' in self._options
+        ini.write(self.directory / 'nova.conf', self._sections())
+        ini.write(self.directory / 'api-paste.ini', ini.merge(
+            ini.paste(_PREFIX), {} if 'keystone_authtoken' in self._options
             else _stand_in(self.directory / 'tokens.json')))
 
     def configure_compute(self, host: str, libvirt_uri: str) -> None:
@@ -155,7 +150,7 @@ class Nova:
         :param host: its name
         :param libvirt_uri: of its libvirtd
         """
-        _write(self.directory / f'{host}.conf', merge(
+        ini.write(self.directory / f'{host}.conf', ini.merge(
             self._options,
             {'DEFAULT': {'host': host, **self._default()},
              'guest_agent': {'connection_uri': libvirt_uri}}))
@@ -217,7 +212,7 @@ class Nova:
 
     def _sections(self) -> dict[str, dict[str, object]]:
         here = f'http://127.0.0.1:{self._port}'
-        return merge({
+        return ini.merge({
             'DEFAULT': {'host': 'controller', **self._default()},
             'api': {'response_validation': 'error'},
             'api_database': {'connection': self._databases.api},
@@ -229,44 +224,7 @@ class Nova:
         }, self._options)
 
 
-def merge(*layers: Sections) -> dict[str, dict[str, object]]:
-    """Lay sections over each other; what comes later holds."""
-    merged: dict[str, dict[str, object]] = {}
-    for layer in layers:
-        for section, options in layer.items():
-            merged.setdefault(section, {}).update(options)
-    return merged
-
-
-def _paste() -> Sections:
-    """Return Nova's paste configuration with the extension in it.
-
-    What the documentation tells an operator to do, done to the stock file.
-    """
-    stock, sample = _read(_STOCK_PASTE), _read(_SAMPLE_PASTE)
-    return merge(
-        {section: dict(stock[section]) for section in stock.sections()},
-        {section: dict(sample[section]) for section in sample.sections()})
-
-
-def _stand_in(tokens: pathlib.Path) -> Sections:
+def _stand_in(tokens: pathlib.Path) -> ini.Sections:
     return {'filter:authtoken': {
         'paste.filter_factory': 'tools.testbed.identity:filter_factory',
         'tokens': tokens}}
-
-
-def _read(path: pathlib.Path) -> configparser.RawConfigParser:
-    parser = configparser.RawConfigParser()
-    # Keys are paths of URLs too, whose case matters. The documented way to say
-    # so is an assignment that the types forbid.
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read_string(path.read_text())
-    return parser
-
-
-def _write(path: pathlib.Path, sections: Sections) -> None:
-    lines = []
-    for section, options in sections.items():
-        lines.append(f'[{section}]')
-        lines += [f'{name} = {value}' for name, value in options.items()]
-    path.write_text('\n'.join(lines) + '\n')

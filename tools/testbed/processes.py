@@ -17,11 +17,13 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 
@@ -126,6 +128,46 @@ class Process:
             self.kill()
 
 
+class Ledger:
+    """What runs, written down for a later run of this program.
+
+    :param path: of the file that it is in
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+
+    def note(self, process: Process) -> Process:
+        """Write down what runs, before anything else can fail."""
+        with self._lock:
+            self._write([*self.processes(), process])
+        return process
+
+    def processes(self) -> list[Process]:
+        """Return what was written down, oldest first."""
+        if not self._path.exists():
+            return []
+        return [Process(**fields)
+                for fields in json.loads(self._path.read_text())]
+
+    def is_up(self) -> bool:
+        """Tell whether all of it runs."""
+        noted = self.processes()
+        return bool(noted) and all(process.alive for process in noted)
+
+    def stop(self) -> None:
+        """Stop all of it, newest first, and forget it."""
+        for process in reversed(self.processes()):
+            process.stop()
+        self._path.unlink(missing_ok=True)
+
+    def _write(self, noted: Sequence[Process]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(
+            [dataclasses.asdict(process) for process in noted]))
+
+
 def _reap(pid: int) -> None:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
@@ -171,11 +213,11 @@ def wait_for(condition: Callable[[], object], timeout: float, what: str,
         time.sleep(0.05)
 
 
-def listening(port: int) -> bool:
-    """Tell whether something accepts connections on a loopback port."""
+def listening(port: int, address: str = '127.0.0.1') -> bool:
+    """Tell whether something accepts connections on a port."""
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex(('127.0.0.1', port)) == 0
+        return probe.connect_ex((address, port)) == 0
 
 
 def free_port(preferred: int = 0) -> int:

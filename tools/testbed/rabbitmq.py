@@ -12,15 +12,20 @@
 
 """A RabbitMQ of our own."""
 
+from collections.abc import Sequence
 import os
 import pathlib
 
+from tools.testbed import network
 from tools.testbed import processes
 
 _SERVER = '/usr/lib/rabbitmq/bin/rabbitmq-server'
 
 _CONF = """\
-listeners.tcp.default = 127.0.0.1:{port}
+listeners.tcp.default = {address}:{port}
+default_vhost = {virtual_host}
+# Else the account "guest" is for loopback only.
+loopback_users = none
 log.console = false
 log.file.level = warning
 """
@@ -31,26 +36,39 @@ _ERLANG = ('-noinput -kernel inet_dist_use_interface {127,0,0,1} '
 
 
 class RabbitMQ:
-    """A broker on a loopback port, its epmd and its files apart from others.
+    """A broker on a port of its own, its epmd and its files apart from others.
 
     Stopped, it refuses connections; started again, it is back on the same
     port with its durable queues.
 
     :param directory: where its files are; kept, a second start is quicker
+    :param virtual_host: the one that it has
+    :param namespace: the network namespace that it is in, if not this one
     :ivar port: where it listens
     """
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path, port: int | None = None,
+                 virtual_host: str = '/',
+                 namespace: network.Namespace | None = None) -> None:
         self._directory = directory
-        self.port = processes.free_port()
+        self.port = port or processes.free_port()
+        self._virtual_host = virtual_host
+        self._address = namespace.address if namespace else '127.0.0.1'
+        self._run: Sequence[str] = namespace.run if namespace else ()
         self._distribution_port = processes.free_port()
         self._epmd_port = processes.free_port()
         self._epmd: processes.Process | None = None
         self._broker: processes.Process | None = None
 
-    def transport_url(self, virtual_host: str = '/') -> str:
+    def transport_url(self) -> str:
         """Return the URL as oslo.messaging wants it."""
-        return f'rabbit://guest:guest@127.0.0.1:{self.port}/{virtual_host}'
+        return (f'rabbit://guest:guest@{self._address}:{self.port}'
+                f'/{self._virtual_host}')
+
+    @property
+    def daemons(self) -> list[processes.Process]:
+        """What was started, oldest first."""
+        return [process for process in (self._epmd, self._broker) if process]
 
     @property
     def process(self) -> processes.Process:
@@ -66,20 +84,24 @@ class RabbitMQ:
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / 'rabbitmq.conf').write_text(
-            _CONF.format(port=self.port))
+            _CONF.format(address=self._address, port=self.port,
+                         virtual_host=self._virtual_host))
         log = self._directory / 'rabbitmq.log'
         environment = self._environment()
         if self._epmd is None:
             # Otherwise Erlang starts a daemon that nobody would stop.
-            self._epmd = processes.start('epmd', ['epmd'], log, environment)
+            self._epmd = processes.start(
+                'epmd', [*self._run, 'epmd'], log, environment)
         # On one CPU these two wake each other cheaply: a third of the time
         # to start on a small virtual machine.
         cpu = str(min(os.sched_getaffinity(0)))
         self._broker = processes.start(
-            'rabbitmq', ['taskset', '--cpu-list', cpu, _SERVER], log,
+            'rabbitmq',
+            [*self._run, 'taskset', '--cpu-list', cpu, _SERVER], log,
             environment)
-        processes.wait_for(lambda: processes.listening(self.port), timeout,
-                           'RabbitMQ', self._broker)
+        processes.wait_for(
+            lambda: processes.listening(self.port, self._address), timeout,
+            'RabbitMQ', self._broker)
 
     def stop(self) -> None:
         """Stop the broker: connections are refused from now on."""

@@ -1,0 +1,69 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""``make stack-up`` and ``make stack-down``."""
+
+import argparse
+import pathlib
+import sys
+import time
+
+from tools.stack import stack
+from tools.testbed import processes
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_DIRECTORY = _ROOT / '.stack'
+
+_USAGE = """
+OpenStack is running ({seconds:.0f} s):
+
+    . .stack/openrc
+    openstack server create --flavor tiny --image guest --no-network \\
+        --wait first
+    openstack server guest exec first -- uname -a
+
+Logs are under .stack/log. `make stack-down` stops it, and its servers.
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog='python -m tools.stack')
+    parser.add_argument('action', choices=('up', 'down'))
+    parser.add_argument('--cells', type=int, choices=(1, 2), default=1)
+    arguments = parser.parse_args()
+    cloud = stack.Stack(_DIRECTORY, _ROOT / '.cache')
+    try:
+        if arguments.action == 'up':
+            up(cloud, arguments.cells)
+        else:
+            cloud.down()
+            print('Stopped.')
+    except processes.StartError as error:
+        print(f'{error}\nThe logs are under {cloud.place.log}',
+              file=sys.stderr)
+        return 1
+    return 0
+
+
+def up(cloud: stack.Stack, cells: int) -> None:
+    began = time.monotonic()
+    if cloud.ledger.is_up():
+        print('It is up already.')
+    else:
+        cloud.up()
+    if cells == 2:
+        cloud.add_cell()
+    print(_USAGE.format(seconds=time.monotonic() - began))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
