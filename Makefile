@@ -16,8 +16,8 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
 # What the stack's own environments are made from.
-EXTENSION := $(shell git ls-files guest_agent_ext) setup.cfg setup.py \
-	requirements.txt
+EXTENSION := $(shell find guest_agent_ext -type f -not -name '*.pyc') \
+	setup.cfg setup.py requirements.txt
 PIP := pip install --quiet --disable-pip-version-check \
 	-c tools/constraints.txt
 

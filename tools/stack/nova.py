@@ -130,7 +130,9 @@ def _compute(place: layout.Layout, cell: Cell) -> ini.Sections:
     return ini.merge(
         _common(place, cell, cell.host),
         {
-            'DEFAULT': {'compute_driver': 'libvirt.LibvirtDriver'},
+            'DEFAULT': {'compute_driver': 'libvirt.LibvirtDriver',
+                        # The guest does not listen for a shutdown.
+                        'shutdown_timeout': 3},
             'libvirt': {'virt_type': 'qemu', 'cpu_mode': 'none',
                         'connection_uri': cell.hypervisor.uri},
             'vnc': {'enabled': False},

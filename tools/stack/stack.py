@@ -127,6 +127,11 @@ class Stack:
         return self._start(name, [self.place.bin / program, '--config-file',
                                   configuration])
 
+    def as_admin(self) -> Any:
+        """Return a connection of openstacksdk for the admin."""
+        return openstack.connect(
+            **clients.account(self.place, 'admin', 'admin'))
+
     def _cell(self, number: int,
               namespace: network.Namespace | None) -> nova.Cell:
         directory = self.place.directory
@@ -153,7 +158,7 @@ class Stack:
                        functools.partial(self._start_conductors, cell),
                        functools.partial(self._start_host, cell),
                        functools.partial(seed.guest_image,
-                                         self._as_admin(), self._cache))
+                                         self.as_admin(), self._cache))
         self._finish(cell)
         clients.write(self.place)
 
@@ -228,13 +233,13 @@ class Stack:
             self.start(f'{program}-{cell.host}', program, configuration)
 
     def _seed(self) -> None:
-        self._once('accounts', seed.accounts, self._as_admin(), self.place)
+        self._once('accounts', seed.accounts, self.as_admin(), self.place)
         # Neutron 29 fails to list ports, as Nova asks it to, until something
         # else has had SQLAlchemy complete its models.
-        list(self._as_admin().network.networks())
+        list(self.as_admin().network.networks())
 
     def _finish(self, cell: nova.Cell) -> None:
-        cloud = self._as_admin()
+        cloud = self.as_admin()
         processes.wait_for(
             lambda: _has_hypervisor(cloud, cell.host), 120,
             f'nova-compute on {cell.host}',
@@ -244,10 +249,6 @@ class Stack:
             lambda: _guest_agent_host(cloud, cell.host), 60,
             f'guest-agent-compute on {cell.host}',
             self.process(f'guest-agent-compute-{cell.host}'))
-
-    def _as_admin(self) -> Any:
-        return openstack.connect(
-            **clients.account(self.place, 'admin', 'admin'))
 
     @property
     def _nova_conf(self) -> pathlib.Path:

@@ -1,0 +1,156 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What `make stack-up` started, and the clients that people use.
+
+A stack that does not run is an error, never a skip.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import json
+import os
+import pathlib
+import subprocess
+from typing import Any
+import uuid
+
+import openstack
+import pytest
+
+from tools.stack import stack as stack_module
+from tools.testbed import processes
+
+AGENT_TIMEOUT = 60
+
+
+class OpenStack:
+    """The ``openstack`` command, for one user.
+
+    :param client: the directory with the command
+    :param clouds: clouds.yaml
+    :param user: whose entry there is used
+    """
+
+    def __init__(self, client: pathlib.Path, clouds: pathlib.Path,
+                 user: str) -> None:
+        self.user = user
+        self._client = client
+        self.env = {
+            **{name: value for name, value in os.environ.items()
+               if not name.startswith('OS_')},
+            'OS_CLIENT_CONFIG_FILE': str(clouds), 'OS_CLOUD': user}
+
+    def start(self, *argv: str) -> subprocess.Popen[bytes]:
+        """Start a command; ``argv`` is what follows ``openstack``."""
+        return subprocess.Popen(
+            [self._client / 'openstack', *argv], env=self.env,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE)
+
+    def run(self, *argv: str,
+            stdin: bytes = b'') -> tuple[int, bytes, bytes]:
+        """Return exit code, stdout and stderr."""
+        process = self.start(*argv)
+        out, err = process.communicate(stdin, timeout=300)
+        return process.returncode, out, err
+
+    def guest(self, verb: str, server: str, *argv: str,
+              stdin: bytes = b'') -> tuple[int, bytes, bytes]:
+        """Run ``openstack server guest VERB SERVER ...``."""
+        return self.run('server', 'guest', *verb.split(), server, *argv,
+                        stdin=stdin)
+
+    def json(self, *argv: str) -> Any:
+        """Run something that succeeds; return what it printed as JSON."""
+        code, out, err = self.run(*argv, '-f', 'json')
+        assert code == 0, err
+        return json.loads(out)
+
+    def do(self, *argv: str) -> str:
+        """Run something that succeeds; return what it printed."""
+        code, out, err = self.run(*argv)
+        assert code == 0, err
+        return out.decode()
+
+
+@pytest.fixture(scope='session')
+def stack(pytestconfig: pytest.Config) -> stack_module.Stack:
+    """The stack, whose processes can be paused and killed."""
+    root = pytestconfig.rootpath
+    running = stack_module.Stack(root / '.stack', root / '.cache')
+    if not running.ledger.is_up():
+        raise processes.StartError('Not all of the stack runs: make stack-up')
+    return running
+
+
+@pytest.fixture(scope='session')
+def cloud(stack: stack_module.Stack) -> Callable[[str], OpenStack]:
+    """The ``openstack`` command of a user of clouds.yaml."""
+    def of(user: str) -> OpenStack:
+        return OpenStack(stack.place.client_bin,
+                         stack.place.directory / 'clouds.yaml', user)
+    return of
+
+
+@pytest.fixture(scope='session')
+def demo(cloud: Callable[[str], OpenStack]) -> OpenStack:
+    """A member of the servers' project."""
+    return cloud('demo')
+
+
+@pytest.fixture(scope='session')
+def admin(cloud: Callable[[str], OpenStack]) -> OpenStack:
+    return cloud('admin')
+
+
+@pytest.fixture(scope='session')
+def sdk(stack: stack_module.Stack) -> Callable[[str], Any]:
+    """A connection of openstacksdk, for a user of clouds.yaml."""
+    def of(user: str) -> Any:
+        config = openstack.config.OpenStackConfig(
+            config_files=[str(stack.place.directory / 'clouds.yaml')],
+            load_envvars=False)
+        return openstack.connection.Connection(config.get_one(user))
+    return of
+
+
+@pytest.fixture(scope='session')
+def boot(demo: OpenStack) -> Iterator[Callable[..., str]]:
+    """Boots servers of the demo user's; they are deleted in the end."""
+    booted = []
+
+    def create(*options: str, user: OpenStack = demo) -> str:
+        server = user.json(
+            'server', 'create', '--flavor', 'tiny', '--image', 'guest',
+            '--no-network', '--wait', *options,
+            f'test-{uuid.uuid4().hex[:8]}')
+        booted.append((user, server['id']))
+        processes.wait_for(
+            lambda: agent_status(user, server['id']) == 'available',
+            AGENT_TIMEOUT, 'the agent')
+        return str(server['id'])
+
+    yield create
+    for user, server_id in booted:
+        user.run('server', 'delete', '--wait', server_id)
+
+
+@pytest.fixture(scope='session')
+def server(boot: Callable[..., str]) -> str:
+    """A server that all tests use, and that none breaks."""
+    return boot()
+
+
+def agent_status(user: OpenStack, server_id: str) -> str:
+    """Return what ``server guest show`` says of a server's agent."""
+    return str(user.json('server', 'guest', 'show', server_id)['status'])
