@@ -120,7 +120,8 @@ def sdk(stack: stack_module.Stack) -> Callable[[str], Any]:
         config = openstack.config.OpenStackConfig(
             config_files=[str(stack.place.directory / 'clouds.yaml')],
             load_envvars=False)
-        return openstack.connection.Connection(config.get_one(user))
+        return openstack.connection.Connection(
+            config=config.get_one(user))
     return of
 
 
