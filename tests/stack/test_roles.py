@@ -18,8 +18,6 @@ from typing import Any
 
 import pytest
 
-from tests.stack.conftest import OpenStack
-
 RUN = {'command': {'type': 'exec', 'arguments': {'command': ['true']}}}
 SLEEP = {'command': {'type': 'exec',
                      'arguments': {'command': ['sleep', '600']}}}

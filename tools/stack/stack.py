@@ -94,13 +94,15 @@ class Stack:
                for process in self.ledger.processes()):
             return
         _say('Starting the second cell ...')
-        assert cell.namespace is not None
-        cell.namespace.create()
         self._start_machinery(cell)
         self.database.provide(cell.database)
         nova.configure(self.place, self.database, cell)
         self._once('cell2', self._make_cell, cell)
-        self._together(functools.partial(self._start_conductors, cell),
+        # These two of Nova's read what cells there are when they start.
+        for name in ('nova-scheduler', 'nova-api'):
+            self.process(name).stop()
+        self._together(self._start_nova_api, self._start_scheduler,
+                       functools.partial(self._start_conductors, cell),
                        functools.partial(self._start_host, cell))
         self._finish(cell)
 
@@ -144,6 +146,11 @@ class Stack:
         return nova.Cell(number, broker, hypervisor, namespace)
 
     def _up(self, cell: nova.Cell) -> None:
+        for other in self.cells.values():
+            # Where a cell of an earlier run is not started, its addresses are
+            # at least nobody else's.
+            if other.namespace is not None:
+                other.namespace.create()
         _say('Starting MariaDB, RabbitMQ and libvirtd ...')
         self._together(self._start_database,
                        functools.partial(self._start_machinery, cell))
@@ -223,9 +230,12 @@ class Stack:
         self.start(f'nova-conductor-{cell.name}', 'nova-conductor',
                    etc / f'{cell.conductor}.conf')
         if cell.number == 1:
-            self.start('nova-scheduler', 'nova-scheduler', self._nova_conf)
+            self._start_scheduler()
             self.start('guest-agent-conductor', 'guest-agent-conductor',
                        self._nova_conf)
+
+    def _start_scheduler(self) -> None:
+        self.start('nova-scheduler', 'nova-scheduler', self._nova_conf)
 
     def _start_host(self, cell: nova.Cell) -> None:
         configuration = self.place.etc('nova') / f'{cell.host}.conf'

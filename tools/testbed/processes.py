@@ -139,9 +139,14 @@ class Ledger:
         self._lock = threading.Lock()
 
     def note(self, process: Process) -> Process:
-        """Write down what runs, before anything else can fail."""
+        """Write down what runs, before anything else can fail.
+
+        It takes the place of what had its name and has ended.
+        """
         with self._lock:
-            self._write([*self.processes(), process])
+            self._write([*(other for other in self.processes()
+                           if other.name != process.name or other.alive),
+                         process])
         return process
 
     def processes(self) -> list[Process]:

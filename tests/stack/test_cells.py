@@ -1,0 +1,122 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Two cells behind one API and one conductor; one of them is cut off.
+
+The broker of the second cell is in a network namespace of its own.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import time
+from typing import Any
+
+import pytest
+
+from tests.stack.conftest import OpenStack
+from tools.stack import nova
+from tools.stack import stack as stack_module
+from tools.testbed import processes
+
+
+@pytest.fixture(scope='module')
+def cell2(stack: stack_module.Stack) -> nova.Cell:
+    stack.add_cell()
+    return stack.cells[2]
+
+
+@pytest.fixture(scope='module')
+def servers(cell2: nova.Cell, boot: Callable[..., str],
+            admin: OpenStack) -> dict[str, str]:
+    """A server in each cell, by its host."""
+    return {host: boot('--host', host, '--os-compute-api-version', '2.74',
+                       user=admin)
+            for host in ('compute-1', 'compute-2')}
+
+
+@pytest.fixture
+def compute(sdk: Callable[[str], Any]) -> Any:
+    return sdk('admin').compute
+
+
+@contextlib.contextmanager
+def _refused(stack: stack_module.Stack) -> Iterator[None]:
+    """Connections to the second cell's broker are refused."""
+    stack.cells[2].broker.stop()
+    yield
+    stack.start_broker(stack.cells[2])
+
+
+@contextlib.contextmanager
+def _black_hole(stack: stack_module.Stack) -> Iterator[None]:
+    """What the second cell's broker is sent, and sends, is dropped."""
+    namespace = stack.cells[2].namespace
+    assert namespace is not None
+    namespace.cut_off()
+    yield
+    namespace.mend()
+
+
+def _post(compute: Any, server_id: str, *argv: str) -> tuple[float, Any]:
+    began = time.monotonic()
+    answer = compute.post(
+        f'/servers/{server_id}/guest-agent/commands', json={'command': {
+            'type': 'exec', 'arguments': {'command': list(argv)}}})
+    return time.monotonic() - began, answer
+
+
+def _show(compute: Any, answer: Any) -> Any:
+    """Return, as it is now, the command that a POST answered."""
+    assert answer.status_code == 200, answer.text
+    command = answer.json()['command']
+    return compute.get(
+        f'/servers/{command["instance_uuid"]}/guest-agent/commands/'
+        + command['uuid']).json()['command']
+
+
+def _ended(compute: Any, answer: Any, timeout: float = 120) -> Any:
+    """Wait for the end of what a POST answered."""
+    processes.wait_for(lambda: _show(compute, answer)['finished_at'],
+                       timeout, 'the end of a command')
+    return _show(compute, answer)
+
+
+def test_both_cells_run_commands(compute: Any,
+                                 servers: dict[str, str]) -> None:
+    for host, server_id in servers.items():
+        ended = _ended(compute, _post(compute, server_id, 'hostname')[1])
+        assert (ended['status'], ended['host']) == ('COMPLETED', host)
+    hosts = compute.get('/guest-agent/hosts').json()['hosts']
+    assert {item['host']: item['state'] for item in hosts} == {
+        'compute-1': 'up', 'compute-2': 'up'}
+    assert len({item['cell'] for item in hosts}) == 2
+
+
+@pytest.mark.parametrize('cut_off', [_refused, _black_hole])
+def test_a_cell_is_cut_off(stack: stack_module.Stack, compute: Any,
+                           servers: dict[str, str], cut_off: Any) -> None:
+    """The other does not notice; what was accepted runs when it is back."""
+    well, ill = servers['compute-1'], servers['compute-2']
+    waiting = []
+    with cut_off(stack):
+        for _ in range(3):
+            seconds, answer = _post(compute, well, 'true')
+            assert seconds < 1
+            assert _ended(compute, answer, 20)['status'] == 'COMPLETED'
+            seconds, answer = _post(compute, ill, 'true')
+            assert seconds < 1
+            waiting.append(answer)
+        for answer in waiting:
+            assert _show(compute, answer)['status'] == 'PENDING'
+    for answer in waiting:
+        assert _ended(compute, answer)['status'] == 'COMPLETED'
