@@ -10,24 +10,28 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Write the sample files under etc/ from the declarations in the code.
+"""Write the files that are generated from the declarations in the code.
 
 Run as ``python -m tools.samples``; with ``--check`` nothing is written, and it
 fails when a file is not what would be written.
 """
 
+import json
 import pathlib
 import subprocess
 import sys
 
-_ETC = pathlib.Path(__file__).parents[1] / 'etc/guest_agent_ext'
+from tools import openapi
+
+_ROOT = pathlib.Path(__file__).parents[1]
 _BIN = pathlib.Path(sys.executable).parent
 
 #: What writes each file. The width leaves the lines of our help as they are.
 _GENERATORS = {
-    'guest-agent.conf.sample': (
+    'etc/guest_agent_ext/guest-agent.conf.sample': (
         'oslo-config-generator', '--wrap-width', '82'),
-    'policy.yaml.sample': ('oslopolicy-sample-generator',),
+    'etc/guest_agent_ext/policy.yaml.sample': (
+        'oslopolicy-sample-generator',),
 }
 
 
@@ -35,24 +39,27 @@ def main() -> int:
     if '--check' in sys.argv[1:]:
         return _check()
     for name, content in _generate().items():
-        (_ETC / name).write_text(content)
+        (_ROOT / name).write_text(content)
     return 0
 
 
 def _check() -> int:
     stale = [name for name, content in _generate().items()
-             if not (_ETC / name).exists()
-             or (_ETC / name).read_text() != content]
+             if not (_ROOT / name).exists()
+             or (_ROOT / name).read_text() != content]
     for name in stale:
-        print(f'etc/guest_agent_ext/{name} is not current: run `make samples`')
+        print(f'{name} is not current: run `make samples`')
     return 1 if stale else 0
 
 
 def _generate() -> dict[str, str]:
-    return {name: subprocess.run(
+    generated = {name: subprocess.run(
         [_BIN / program, '--namespace', 'guest_agent_ext', *options],
         check=True, capture_output=True, text=True).stdout
         for name, (program, *options) in _GENERATORS.items()}
+    generated['api-ref/openapi.json'] = json.dumps(
+        openapi.document(), indent=1) + '\n'
+    return generated
 
 
 if __name__ == '__main__':

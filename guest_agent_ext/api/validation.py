@@ -116,6 +116,8 @@ def _note(wrapper: Any, attribute: str, schema: dict[str, Any]) -> None:
     schemas = nova_validation.Schemas()
     schemas.add_schema(schema, None, None)
     setattr(wrapper, attribute, schemas)
+    # Nova's container does not give back what it was given.
+    vars(wrapper).setdefault('schemas', {})[attribute] = schema
 
 
 def _check_response(schema: dict[str, Any], response: Any) -> None:
@@ -184,6 +186,9 @@ PATH = (r'the absolute path of a file (/etc/hosts, C:\Users\file or '
         r'\\server\share\file) of at most %d bytes, without NUL' % MAX_PATH)
 UNICODE = 'valid Unicode'
 UNICODE_WITHOUT_NUL = 'valid Unicode without NUL'
+
+#: What a pattern can say of them, for readers that do not know them.
+PATTERNS = {PATH: f'^({_PATH.pattern})$', UNICODE_WITHOUT_NUL: r'^[^\x00]*$'}
 
 _FORMATS = jsonschema.FormatChecker(formats=())
 _FORMATS.checks(UNICODE)(_is_unicode)

@@ -36,20 +36,28 @@ ProjectMapper: Any = openstack.ProjectMapper
 
 def response(code: int) -> Callable[[Method], Method]:
     """Say with which status a method answers."""
-    decorator: Callable[[Method], Method] = wsgi.response(code)
-    return decorator
+    def decorate(method: Method) -> Method:
+        vars(method)['success_code'] = code
+        decorated: Method = wsgi.response(code)(method)
+        return decorated
+
+    return decorate
 
 
 def expected_errors(*codes: int) -> Callable[[Method], Method]:
     """Say which errors a method may answer; any other becomes a 500."""
-    decorator: Callable[[Method], Method] = wsgi.expected_errors(codes)
-    return decorator
+    def decorate(method: Method) -> Method:
+        wrapped: Method = wsgi.expected_errors(codes)(method)
+        # For the API's documentation: Nova's decorator keeps them to itself.
+        vars(wrapped)['expected_codes'] = codes
+        return wrapped
+
+    return decorate
 
 
 def idempotent(method: Method) -> Method:
     """Say that a method honours an Idempotency-Key."""
-    # A function has no such attribute by its type.
-    setattr(method, 'is_idempotent', True)  # noqa: B010
+    vars(method)['is_idempotent'] = True
     return method
 
 
