@@ -29,8 +29,7 @@ CONF = conf.CONF
 
 def main() -> int:
     # Of Nova it needs nothing but the options: no database, no objects.
-    config.parse_args(sys.argv, configure_db=False, init_rpc=False,
-                      prog='guest-agent-compute')
+    config.parse_args(sys.argv, configure_db=False, init_rpc=False)
     logging.setup(CONF, 'guest_agent_ext')
     logs.hide_answers()
     service.return_memory()

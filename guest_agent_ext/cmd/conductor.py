@@ -28,7 +28,7 @@ CONF = conf.CONF
 
 
 def main() -> int:
-    config.parse_args(sys.argv, prog='guest-agent-conductor')
+    config.parse_args(sys.argv)
     logging.setup(CONF, 'guest_agent_ext')
     objects.register_all()
     session.configure(CONF)

@@ -87,7 +87,7 @@ def main() -> int:
     CONF.register_cli_opt(cfg.SubCommandOpt(
         'command', title='Commands', handler=_add_parsers,
         help='What to do; each has its own --help'))
-    config.parse_args(sys.argv, prog='guest-agent-manage')
+    config.parse_args(sys.argv)
     # stdout is for what was asked.
     CONF.set_default('use_stderr', True)
     logging.setup(CONF, 'guest_agent_ext')

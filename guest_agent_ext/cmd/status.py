@@ -117,7 +117,6 @@ def _failure(details: str) -> Any:
 
 def main() -> int:
     upgradecheck.register_cli_options(CONF, Checks())
-    config.parse_args(sys.argv, configure_db=False, init_rpc=False,
-                      prog='guest-agent-status')
+    config.parse_args(sys.argv, configure_db=False, init_rpc=False)
     session.configure(CONF)
     return int(upgradecheck.run(CONF))
