@@ -53,7 +53,7 @@ stack-test: .venv/installed .stack/client/extension ## Tests of what `make stack
 
 test: lint types docs unit functional integration stack ## All of the following
 
-lint: .venv/installed ## ruff, hacking, codespell, and whether etc/ is current
+lint: .venv/installed ## ruff, hacking, codespell, and whether what is generated is current
 	$(BIN)/ruff check
 	$(BIN)/flake8
 	$(BIN)/codespell
@@ -89,7 +89,7 @@ releases: .venv-nova32/installed .venv-nova33/installed ## The older releases of
 		.venv-nova$$nova/bin/pytest $(SERVICES) || exit 1; \
 	done
 
-samples: .venv/installed ## Write the sample files under etc/ anew
+samples: .venv/installed ## Write anew what is generated: etc/, api-ref/openapi.json
 	$(BIN)/python -m tools.samples
 
 .cache/packages-installed: bindep.txt tools/install-packages
@@ -124,6 +124,7 @@ samples: .venv/installed ## Write the sample files under etc/ anew
 # As the admin guide says.
 .stack/openstack/extension: .stack/openstack/installed $(EXTENSION)
 	@echo "Installing the extension into it ..."
+	@rm -rf build
 	@.stack/openstack/bin/$(PIP) '.[libvirt]'
 	@.stack/openstack/bin/$(PIP) --no-deps --force-reinstall .
 	@touch $@
@@ -131,6 +132,7 @@ samples: .venv/installed ## Write the sample files under etc/ anew
 .stack/client/extension: $(EXTENSION) tools/constraints.txt
 	@echo "Installing the client into .stack/client ..."
 	@python3.11 -m venv .stack/client
+	@rm -rf build
 	@.stack/client/bin/$(PIP) '.[osc,tempest]' schemathesis
 	@.stack/client/bin/$(PIP) --no-deps --force-reinstall .
 	@touch $@
