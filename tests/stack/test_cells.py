@@ -52,7 +52,7 @@ def compute(sdk: Callable[[str], Any]) -> Any:
 @contextlib.contextmanager
 def _refused(stack: stack_module.Stack) -> Iterator[None]:
     """Connections to the second cell's broker are refused."""
-    stack.cells[2].broker.stop()
+    stack.process('rabbitmq-cell2').stop()
     yield
     stack.start_broker(stack.cells[2])
 

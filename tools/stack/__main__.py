@@ -48,8 +48,8 @@ def main() -> int:
             cloud.down()
             print('Stopped.')
     except processes.StartError as error:
-        print(f'{error}\nThe logs are under {cloud.place.log}',
-              file=sys.stderr)
+        print(f'{error}\nThe logs are under .stack/log. Without .stack, the '
+              'next start begins anew.', file=sys.stderr)
         return 1
     return 0
 

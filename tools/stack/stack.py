@@ -15,6 +15,7 @@
 from collections.abc import Mapping
 from concurrent import futures
 import contextlib
+import dataclasses
 import functools
 import http.client
 import os
@@ -38,6 +39,9 @@ from tools.testbed import processes
 from tools.testbed import rabbitmq
 
 _SUBNET = '10.213.74'
+
+#: What is noted when it has been made once.
+_SECOND_CELL = 'cell2'
 
 # Files go in with a length and out without one; a kept-alive connection that
 # uwsgi closes is an error to the client that uses it next.
@@ -85,6 +89,9 @@ class Stack:
         with contextlib.ExitStack() as failed:
             failed.callback(self.down)
             self._up(self.cells[1])
+            if self._is_done(_SECOND_CELL):
+                # Nova knows of its host, and would send servers there.
+                self.add_cell()
             failed.pop_all()
 
     def add_cell(self) -> None:
@@ -94,15 +101,13 @@ class Stack:
                for process in self.ledger.processes()):
             return
         _say('Starting the second cell ...')
+        assert cell.namespace is not None
+        cell.namespace.create()
         self._start_machinery(cell)
         self.database.provide(cell.database)
         nova.configure(self.place, self.database, cell)
-        self._once('cell2', self._make_cell, cell)
-        # These two of Nova's read what cells there are when they start.
-        for name in ('nova-scheduler', 'nova-api'):
-            self.process(name).stop()
-        self._together(self._start_nova_api, self._start_scheduler,
-                       functools.partial(self._start_conductors, cell),
+        self._once(_SECOND_CELL, self._make_second_cell, cell)
+        self._together(functools.partial(self._start_conductors, cell),
                        functools.partial(self._start_host, cell))
         self._finish(cell)
 
@@ -118,7 +123,8 @@ class Stack:
         """Start a cell's RabbitMQ, and wait until it accepts connections."""
         cell.broker.start()
         for daemon in cell.broker.daemons:
-            self.ledger.note(daemon)
+            self.ledger.note(dataclasses.replace(
+                daemon, name=f'{daemon.name}-{cell.name}'))
 
     def start(self, name: str, program: str,
               configuration: pathlib.Path) -> processes.Process:
@@ -146,11 +152,6 @@ class Stack:
         return nova.Cell(number, broker, hypervisor, namespace)
 
     def _up(self, cell: nova.Cell) -> None:
-        for other in self.cells.values():
-            # Where a cell of an earlier run is not started, its addresses are
-            # at least nobody else's.
-            if other.namespace is not None:
-                other.namespace.create()
         _say('Starting MariaDB, RabbitMQ and libvirtd ...')
         self._together(self._start_database,
                        functools.partial(self._start_machinery, cell))
@@ -191,6 +192,9 @@ class Stack:
             *(functools.partial(self._once, api.name, self._prepare_api, api)
               for api in apis.ALL),
             functools.partial(self._once, 'nova', self._prepare_nova, cell))
+        # Each time: the extension may be newer than it was.
+        self._run('nova', 'guest-agent-manage', '--config-file',
+                  self._nova_conf, 'db', 'sync')
 
     def _prepare_api(self, api: apis.Api) -> None:
         for line in api.prepare:
@@ -206,18 +210,22 @@ class Stack:
                self.database.url(nova.CELL0_DATABASE))
         self._make_cell(cell)
         manage('db', 'sync')
-        self._run('nova', 'guest-agent-manage', '--config-file',
-                  self._nova_conf, 'db', 'sync')
 
     def _make_cell(self, cell: nova.Cell) -> None:
         self._nova_manage(
             'cell_v2', 'create_cell', '--name', cell.name, '--transport-url',
             cell.broker.transport_url(), '--database_connection',
             self.database.url(cell.database))
-        if cell.number > 1:
-            self._run('nova', 'nova-manage', '--config-file',
-                      self.place.etc('nova') / f'{cell.conductor}.conf',
-                      'db', 'sync', '--local_cell')
+
+    def _make_second_cell(self, cell: nova.Cell) -> None:
+        self._make_cell(cell)
+        self._run('nova', 'nova-manage', '--config-file',
+                  self.place.etc('nova') / f'{cell.conductor}.conf',
+                  'db', 'sync', '--local_cell')
+        # These two of Nova's read what cells there are when they start.
+        for name in ('nova-scheduler', 'nova-api'):
+            self.process(name).stop()
+        self._together(self._start_nova_api, self._start_scheduler)
 
     def _start_api(self, api: apis.Api) -> None:
         self._serve(api.name, api.module)
@@ -300,10 +308,12 @@ class Stack:
 
     def _once(self, name: str, action: Any, *arguments: Any) -> None:
         """Do what a stack's first start does and later ones do not."""
-        done = self.place.state('done') / name
-        if not done.exists():
+        if not self._is_done(name):
             action(*arguments)
-            done.touch()
+            (self.place.state('done') / name).touch()
+
+    def _is_done(self, name: str) -> bool:
+        return (self.place.state('done') / name).exists()
 
     def _together(self, *actions: Any) -> None:
         with futures.ThreadPoolExecutor() as pool:
