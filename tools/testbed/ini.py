@@ -45,11 +45,15 @@ def paste(prefix: pathlib.Path) -> dict[str, dict[str, object]]:
         {section: dict(sample[section]) for section in sample.sections()})
 
 
+class _Parser(configparser.RawConfigParser):
+    """Keys are paths of URLs too, whose case matters."""
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
 def _read(path: pathlib.Path) -> configparser.RawConfigParser:
-    parser = configparser.RawConfigParser()
-    # Keys are paths of URLs too, whose case matters. The documented way to say
-    # so is an assignment that the types forbid.
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser = _Parser()
     parser.read_string(path.read_text())
     return parser
 
