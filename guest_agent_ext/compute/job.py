@@ -84,7 +84,6 @@ class Job(task.Task):
         self._looked_at = float('-inf')
         self._exited_at: float | None = None
         self._kill_status: str | None = None
-        self._killed = 0
         self._kill_by: float | None = None
         self._end: rpcapi.End = {}
         self._next = (
@@ -246,13 +245,14 @@ class Job(task.Task):
 
     def _terminate(self) -> float:
         """Kill the process tree: SIGTERM, and SIGKILL after the grace."""
+        assert self._kill_status is not None
         guest = self._lane.guest()
         now = time.monotonic()
         if self._kill_by is None:
-            self._killed = guest.signal_tree(self.uuid, 'TERM')
+            guest.signal_tree(self.uuid, 'TERM', self._kill_status)
             self._kill_by = now + CONF.guest_agent.kill_grace
         elif now >= self._kill_by:
-            self._killed += guest.signal_tree(self.uuid, 'KILL')
+            guest.signal_tree(self.uuid, 'KILL', self._kill_status)
         return self._go(self._watch(), KILL_GAP)
 
     def _meet_not_started(self) -> float:
@@ -279,7 +279,11 @@ class Job(task.Task):
             if self._sends:
                 return self._end_as(command.LOST, error=REBOOTED)
             return self._end_unstarted()
-        return self._meet(self._lane.guest().fence(self.uuid))
+        outcome = self._lane.guest().fence(self.uuid)
+        if isinstance(outcome, launcher.NotStarted):
+            # Its file system took no lock.
+            return self._go(self._fence, LOOK_GAP)
+        return self._meet(outcome)
 
     def _end_unstarted(self) -> float:
         if self._cancelled:
@@ -294,8 +298,8 @@ class Job(task.Task):
         error: str | None = None
         if ended.exitcode is None and ended.signal is None:
             status, error = command.LOST, DIED
-        if self._kill_status is not None and self._killed:
-            status = self._kill_status
+        if ended.killed in _KILLED:
+            status = ended.killed
             error = _KILLED[status] % {
                 'timeout': self._held_claim()['timeout']}
         return self._end_as(status, error=error, ended=ended)

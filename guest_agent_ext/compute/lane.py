@@ -197,7 +197,7 @@ class Lane:
     def clear(self, uuid: str) -> None:
         outcome = self.guest().fence(uuid)
         if isinstance(outcome, launcher.Running):
-            self.guest().signal_tree(uuid, 'KILL')
+            self.guest().signal_tree(uuid, 'KILL', command.LOST)
         self.acknowledge(uuid, is_certain=False)
 
     def acknowledge(self, uuid: str, *, is_certain: bool) -> None:

@@ -105,7 +105,7 @@ class DirectLauncher:
     def fence(self, id: str) -> launcher.Outcome:
         return self.recover(id) if id in self._sent else launcher.Fenced()
 
-    def signal_tree(self, id: str, signal: str) -> int:
+    def signal_tree(self, id: str, signal: str, status: str) -> int:
         """Kill nothing; after ``KILL`` it is waited for no longer."""
         if signal == 'KILL':
             self._sent.pop(id, None)

@@ -110,6 +110,8 @@ class Ended:
         None if nobody saw how it ended.
     :ivar never_ran: proven: nothing was executed; ``error`` says why
     :ivar out_bytes: bytes that it wrote, kept or not
+    :ivar killed: what signal_tree() was told that it ends as, if that met it
+        alive
     """
 
     pid: int
@@ -122,6 +124,7 @@ class Ended:
     err: bytes = dataclasses.field(repr=False)
     out_bytes: int
     err_bytes: int
+    killed: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,9 +178,11 @@ class Launcher(Protocol):
     def fence(self, id: str) -> Outcome:
         """Take a command's lock, unless a launcher has it already."""
 
-    def signal_tree(self, id: str, signal: str) -> int:
+    def signal_tree(self, id: str, signal: str, status: str) -> int:
         """Send ``TERM`` or ``KILL`` to a command and all its descendants.
 
+        :param status: the state that it ends in by that; the guest keeps it,
+            for who asks how the command ended may not be who killed it
         :returns: how many of them were alive
         """
 

@@ -119,6 +119,12 @@ class PosixLauncher(scripts.ScriptLauncher):
 
     def _outcome(self, status: guest_agent.ExecStatus) -> launcher.Outcome:
         """Read what launch.sh or recover.sh printed."""
+        try:
+            return self._read(status)
+        except ValueError:
+            return launcher.Died()
+
+    def _read(self, status: guest_agent.ExecStatus) -> launcher.Outcome:
         line, _, out = status.out.partition(b'\n')
         match line.decode(errors='replace').split():
             case ['refused', reason]:
@@ -141,34 +147,55 @@ class PosixLauncher(scripts.ScriptLauncher):
 def _running(words: Sequence[str]) -> launcher.Running:
     pid, start, uptime, state = words
     if pid == '-':
-        return launcher.Running(None, int(uptime), int(uptime))
-    return launcher.Running(int(pid), int(start), int(uptime),
+        return launcher.Running(None, _number(uptime), _number(uptime))
+    return launcher.Running(_number(pid), _number(start), _number(uptime),
                             has_exited=state == 'Z')
+
+
+def _number(word: str) -> int:
+    """Read a number that fits into a column.
+
+    :raises ValueError: it is none; the guest's root may write anything
+    """
+    value = int(word)
+    if not 0 <= value < 2 ** 63:
+        raise ValueError
+    return value
 
 
 def _ended(words: Sequence[str], out: bytes, err: bytes) -> launcher.Ended:
     """Read ID.result: see the end of launch.sh's witness."""
-    pid, start, wait_status, never, end, out_written, err_written = words
+    (pid, start, wait_status, never, end, out_written, err_written,
+     killed) = words
     exitcode, signal = _decoded(wait_status)
     never_ran = int(never) == _NEVER_EXECUTED
     # A keeper of the head writes what it keeps twice.
     twice = end == 'head'
     return launcher.Ended(
-        pid=int(pid), start_ticks=int(start), exitcode=exitcode,
+        pid=_number(pid), start_ticks=_number(start), exitcode=exitcode,
         signal=signal, never_ran=never_ran,
         error=NOT_EXECUTED % _complaint(err) if never_ran else None,
         out=out, err=err,
-        out_bytes=int(out_written) - (len(out) if twice else 0),
-        err_bytes=int(err_written) - (len(err) if twice else 0))
+        out_bytes=_written(out_written, out, twice),
+        err_bytes=_written(err_written, err, twice),
+        killed=None if killed == '-' else killed)
+
+
+def _written(word: str, kept: bytes, twice: bool) -> int:
+    written = _number(word) - (len(kept) if twice else 0)
+    # A file system that was full kept less than was counted; never more.
+    if written < len(kept):
+        raise ValueError
+    return written
 
 
 def _decoded(wait_status: str) -> tuple[int | None, int | None]:
     """Return exit code and signal of a raw wait status, if it is known."""
     if wait_status == '-':
         return None, None
-    value = int(wait_status)
+    value = _number(wait_status)
     signal = value & 0x7f
-    return (None, signal) if signal else (value >> 8, None)
+    return (None, signal) if signal else (value >> 8 & 0xff, None)
 
 
 def _complaint(err: bytes) -> str:

@@ -74,8 +74,8 @@ class ScriptLauncher(abc.ABC):
     def fence(self, id: str) -> launcher.Outcome:
         return self._outcome(self._wait(self._exec('recover', [id, 'fence'])))
 
-    def signal_tree(self, id: str, signal: str) -> int:
-        return int(self._run('signal', id, signal) or 0)
+    def signal_tree(self, id: str, signal: str, status: str) -> int:
+        return int(self._run('signal', id, signal, status) or 0)
 
     def unhold(self, id: str) -> None:
         self._run('unhold', id)

@@ -137,7 +137,8 @@ def _ended(answer: dict[str, Any]) -> launcher.Ended:
         exitcode=int(answer['exitcode']), signal=None, never_ran=False,
         error=None, out=base64.b64decode(answer['out']),
         err=base64.b64decode(answer['err']),
-        out_bytes=int(answer['out_bytes']), err_bytes=int(answer['err_bytes']))
+        out_bytes=int(answer['out_bytes']), err_bytes=int(answer['err_bytes']),
+        killed=answer.get('killed'))
 
 
 def _failed(answer: dict[str, Any]) -> launcher.Ended:

@@ -274,6 +274,48 @@ def test_fenced_command_does_not_run(
     assert not (tmp_path / 'ran').exists()
 
 
+@pytest.fixture
+def full(guest: Guest) -> Iterator[None]:
+    """Have the guest's file system be full."""
+    guest.directory.mkdir()
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'full',
+                    guest.directory], check=True)
+    filling = guest.directory / 'filling.file'
+    with contextlib.suppress(OSError), filling.open('wb') as file:
+        file.write(bytes(2 ** 20))
+    yield
+    subprocess.run(['umount', '-l', guest.directory], check=True)
+
+
+@pytest.mark.usefixtures('full')
+def test_full_file_system_is_refused_and_can_be_fenced(
+        guest: Guest, tmp_path: pathlib.Path) -> None:
+    order = guest.order('touch', str(tmp_path / 'ran'))
+    outcome = guest.wait(guest.launcher.launch(order))
+    assert outcome == launcher.Refused(str(guest.directory))
+    assert guest.launcher.recover(order.id) == launcher.NotStarted()
+    assert guest.launcher.fence(order.id) == launcher.Fenced()
+    assert guest.wait(guest.launcher.launch(order)) == launcher.Taken()
+    assert guest.launcher.recover(order.id) == launcher.Fenced()
+    assert not (tmp_path / 'ran').exists()
+    guest.launcher.release([order.id])
+    assert guest.launcher.probe().ids == ()
+
+
+def test_file_system_that_fills_up_while_it_runs(guest: Guest) -> None:
+    """Its end is recorded all the same, and says what is missing."""
+    guest.directory.mkdir()
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=128k', 'fills',
+                    guest.directory], check=True)
+    try:
+        ended = guest.sh(f'head -c 1000000 /dev/zero >{guest.directory}/'
+                         'filling.file; echo out; exit 7')
+    finally:
+        subprocess.run(['umount', '-l', guest.directory], check=True)
+    assert (ended.exitcode, ended.out_bytes) == (7, 4)
+    assert ended.out in (b'', b'out\n')
+
+
 def test_lost_reply_is_recovered_until_it_is_released(guest: Guest) -> None:
     order = guest.order('/bin/sh', '-c', 'echo out; echo err >&2; exit 3')
     ended = guest.wait(guest.launcher.launch(order))
@@ -320,7 +362,7 @@ def test_launcher_killed_before_its_record_died(guest: Guest) -> None:
     os.kill(pid, signal.SIGKILL)
     guest.agent.execs[pid].process.wait()
     assert guest.launcher.recover(order.id) == launcher.Died()
-    guest.launcher.signal_tree(order.id, 'KILL')
+    guest.launcher.signal_tree(order.id, 'KILL', 'LOST')
 
 
 def test_loss_of_the_agent_loses_no_result(guest: Guest) -> None:
@@ -351,11 +393,13 @@ def test_whole_tree_is_signalled(
     pids = tmp_path / 'pids'
     while not pids.exists() or len(pids.read_text().split()) < 3:
         time.sleep(0.02)
-    assert guest.launcher.signal_tree(order.id, 'TERM') >= 3
-    assert guest.launcher.signal_tree(order.id, 'KILL') >= 1
+    assert guest.launcher.signal_tree(order.id, 'TERM', 'CANCELLED') >= 3
+    assert guest.launcher.signal_tree(
+        order.id, 'KILL', 'CANCELLED') >= 1
     ended = guest.wait(pid)
     assert isinstance(ended, launcher.Ended)
-    assert ended.signal == signal.SIGKILL
+    assert (ended.signal, ended.killed) == (signal.SIGKILL, 'CANCELLED')
+    assert guest.launcher.recover(order.id) == ended
     time.sleep(0.2)
     for number in pids.read_text().split():
         stat = pathlib.Path(f'/proc/{number}/stat')
@@ -365,7 +409,7 @@ def test_whole_tree_is_signalled(
 def test_signal_meets_nobody_after_the_end(guest: Guest) -> None:
     order = guest.order('/bin/true')
     guest.wait(guest.launcher.launch(order))
-    assert guest.launcher.signal_tree(order.id, 'KILL') == 0
+    assert guest.launcher.signal_tree(order.id, 'KILL', 'LOST') == 0
 
 
 @pytest.mark.parametrize('end', ['head', 'tail'])
@@ -417,7 +461,7 @@ def test_output_of_a_running_command(guest: Guest) -> None:
     assert output(order.id, 'stdout', 11) == output(
         order.id, 'stdout', 10 ** 17) == b''
     assert output('no-such-command', 'stdout', 0) == b''
-    guest.launcher.signal_tree(order.id, 'KILL')
+    guest.launcher.signal_tree(order.id, 'KILL', 'LOST')
 
 
 def test_complaint_speaks_of_no_line_of_ours(guest: Guest) -> None:

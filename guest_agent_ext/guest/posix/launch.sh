@@ -27,8 +27,10 @@
 # witness, which waits for the end and records it.
 #
 # Files of a command: ID is the lock, ID.pid the command's pid and start time,
-# ID.stdout and ID.stderr what is kept, ID.result its end. ID.1 and ID.2 are the
-# pipes that it writes to, ID.end the one that tells when both are done.
+# ID.stdout and ID.stderr what is kept, ID.result its end, ID.room the room for
+# that; ID.killed-STATE says that it was killed, and what it ends as by that.
+# ID.1 and ID.2 are the pipes that it writes to, ID.end the one that tells
+# when both are done.
 
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
@@ -49,12 +51,21 @@ done
 
 # The lock. Only one shell creates the file; no process is started for it.
 set -C
-if ! { echo $$ >"$own"; } 2>/dev/null; then
-    [ -e "$own" ] && echo taken || echo refused "$directory"
+if ! { command exec 9>"$own"; } 2>/dev/null; then
+    [ -e "$own" ] || [ -L "$own" ] && echo taken || echo refused "$directory"
     exit
 fi
 set +C
-mkfifo "$own.1" "$own.2" "$own.1.tail" "$own.2.tail" "$own.end"
+# In a file system that is full it is made and nothing can be written to it.
+# The room is for the end: it may be full by then.
+if ! { echo $$ >&9 && echo >"$own.room" &&
+        mkfifo "$own.1" "$own.2" "$own.1.tail" "$own.2.tail" "$own.end"
+    } 2>/dev/null; then
+    rm -f "$own" "$own".*
+    echo refused "$directory"
+    exit
+fi
+exec 9>&-
 
 # A keeper of stream $1, in the file $2. Beyond the size limit tee goes on
 # reading without writing to the file. Its count of written bytes
@@ -107,7 +118,12 @@ witness() {
     out=$bytes
     count "$err_keeper"
     err=$bytes
-    echo "$pid $start ${50:--} $never $end $out $err" >"$own.result"
+    killed=-
+    for file in "$own".killed-*; do
+        [ -e "$file" ] && killed=${file##*-}
+    done
+    : >"$own.room"
+    echo "$pid $start ${50:--} $never $end $out $err $killed" >"$own.result"
     kill -CONT $$
 }
 

@@ -24,13 +24,12 @@ own=$1/$2
 
 if [ "$3" = fence ]; then
     [ -d "$1" ] || mkdir -p "$1"
-    set -C
-    { echo fence >"$own"; } 2>/dev/null && { echo fenced; exit; }
-    set +C
+    # A link to nowhere can also be made where nothing can be written.
+    ln -s fence "$own" 2>/dev/null
 fi
+[ -L "$own" ] && { echo fenced; exit; }
 [ -e "$own" ] || { echo none; exit; }
 read -r shell <"$own"
-[ "$shell" = fence ] && { echo fenced; exit; }
 
 tell_end() {
     [ -s "$own.result" ] || return

@@ -12,7 +12,8 @@
 #
 # Sends a signal to a command and all that descends from it.
 #
-# Arguments: directory, id, TERM or KILL. Prints how many processes were alive.
+# Arguments: directory, id, TERM or KILL, the state that the command ends in by
+# that. Prints how many processes were alive.
 #
 # A process belongs to the command if it is it, carries its mark in its
 # environment, descends from one that does, or is in the session that it made.
@@ -21,7 +22,7 @@
 
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
-own=$1/$2 mark=GUEST_AGENT_COMMAND=$2 signal=$3
+own=$1/$2 mark=GUEST_AGENT_COMMAND=$2 signal=$3 status=$4
 [ -s "$own.pid" ] && [ ! -s "$own.result" ] || { echo 0; exit; }
 read -r command start <"$own.pid"
 exec 2>/dev/null
@@ -69,6 +70,10 @@ done
 alive=0
 for pid in $tree; do
     look "$pid" && [ "$state" != Z ] && alive=$((alive + 1))
+done
+# Noted while they are stopped. An empty file needs no room.
+[ $alive = 0 ] || : >"$own.killed-$status"
+for pid in $tree; do
     kill "-$signal" "$pid"
     kill -CONT "$pid"
 done

@@ -145,7 +145,11 @@ while ($reading = @($out, $err | Where-Object { $_.read })) {
     if ($process.HasExited -and [IO.File]::Exists("$own.unhold")) { break }
 }
 $process.WaitForExit()
-Send-End @{
+$ended = @{
     says = 'ended'; pid = $process.Id; start = $start
     exitcode = $process.ExitCode; out = Get-Kept $out; err = Get-Kept $err
     out_bytes = $out.written; err_bytes = $err.written }
+if ([IO.File]::Exists("$own.killed")) {
+    $ended.killed = [IO.File]::ReadAllText("$own.killed")
+}
+Send-End $ended

@@ -13,7 +13,7 @@
 # Ends a command and all that descends from it. Windows has no SIGTERM for
 # programs without a window: TERM and KILL are the same here.
 #
-# Arguments: id, signal. Prints how many processes were alive.
+# Arguments: id, signal, the state that the command ends in by that. Prints how many processes were alive.
 #
 # The pid of the command is its own as long as its launcher is there, which has
 # it open; so its children are found when it has ended itself. A process whose
@@ -28,7 +28,13 @@ if (-not [IO.File]::Exists("$own.pid") -or
 $command, $born, $start = [IO.File]::ReadAllText("$own.pid").Split(' ')
 $tree = @{ [int]$command = $true }
 $alive = 0
+
+function Save-Reason {
+    [IO.File]::WriteAllText("$own.killed", $order.args[2])
+}
+
 if (Test-Process $command $born) {
+    Save-Reason
     Stop-Process -Id $command -Force -ErrorAction SilentlyContinue
     $alive = 1
 }
@@ -43,6 +49,7 @@ do {
         if ($process.CreationDate.ToFileTimeUtc() -lt [long]$born) { continue }
         $tree[$id] = $true
         $alive += 1
+        Save-Reason
         Stop-Process -Id $id -Force -ErrorAction SilentlyContinue
     }
 } while ($alive -ne $before)

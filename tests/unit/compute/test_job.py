@@ -244,13 +244,15 @@ def test_agents_refusal_of_the_launch_failed(lane: Lane) -> None:
 def test_timeout_is_told_by_the_guests_clock(lane: Lane) -> None:
     paused = launcher.Running(pid=77, started=1000, uptime=1000 + 59 * 100)
     over = launcher.Running(pid=77, started=1000, uptime=1000 + 61 * 100)
-    lane.guest.recover.side_effect = [paused, over, ended(signal=15)]
+    lane.guest.recover.side_effect = [
+        paused, over, ended(signal=15, killed=command.TIMED_OUT)]
     item = adopted(lane)
     for _ in range(3):
         item.step()
     lane.guest.signal_tree.assert_not_called()
     run(item)
-    lane.guest.signal_tree.assert_called_once_with('command', 'TERM')
+    lane.guest.signal_tree.assert_called_once_with(
+        'command', 'TERM', command.TIMED_OUT)
     assert lane.end['status'] == command.TIMED_OUT
     assert lane.end['signal'] == 15
 
@@ -269,11 +271,20 @@ def test_tree_that_ignores_sigterm_is_killed_after_the_grace(
 
 def test_kill_that_met_nobody_leaves_what_the_guest_recorded(
         lane: Lane) -> None:
-    lane.guest.signal_tree.return_value = 0
     lane.guest.recover.side_effect = [
         launcher.Running(pid=77, started=0, uptime=6100), ended()]
     run(adopted(lane))
     assert lane.end['status'] == command.COMPLETED
+
+
+def test_killed_by_a_service_that_could_not_tell_any_more(
+        lane: Lane) -> None:
+    lane.guest.recover.return_value = ended(
+        signal=15, killed=command.CANCELLED)
+    run(adopted(lane))
+    lane.guest.signal_tree.assert_not_called()
+    assert lane.end['status'] == command.CANCELLED
+    assert 'cancelled' in lane.end['error']
 
 
 def test_end_of_a_command_that_moved_is_kept_in_the_guest(

@@ -122,7 +122,8 @@ class WindowsGuest:
             'has_exited': False})
 
     def signal(self, order: Any) -> Any:
-        self.results['id'] = END | {'exitcode': -1}
+        self.results['id'] = END | {'exitcode': -1,
+                                    'killed': order['args'][2]}
         return 1
 
 

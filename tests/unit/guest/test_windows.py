@@ -164,13 +164,13 @@ def test_short_scripts_get_their_arguments() -> None:
     posed, played = make({'says': 'none'}, {'says': 'fenced'}, 3, b'', b'')
     posed.recover('id')
     posed.fence('id')
-    assert posed.signal_tree('id', 'KILL') == 3
+    assert posed.signal_tree('id', 'KILL', 'CANCELLED') == 3
     posed.unhold('id')
     posed.release(['a', 'b'])
     assert [(args[3], order['args']) for _, args, order in played.sent] == [
         (windows.encoded_command(script), args) for script, args in [
             ('recover', ['id', 'look']), ('recover', ['id', 'fence']),
-            ('signal', ['id', 'KILL']), ('unhold', ['id']),
+            ('signal', ['id', 'KILL', 'CANCELLED']), ('unhold', ['id']),
             ('release', ['a', 'b'])]]
 
 
