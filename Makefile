@@ -27,8 +27,13 @@ PIP := pip install --quiet --disable-pip-version-check \
 SERVICES := $(addprefix tests/integration/test_, exec.py files.py faults.py \
 	nova_manage.py mariadb.py)
 
+# Of the schedules of faults.
+SEED := 1
+RUNS := 4
+FIRST := 0
+
 .PHONY: help up demo down stack-up stack-down stack-test test lint types \
-	docs unit functional integration stack releases samples
+	docs unit functional integration faults stack releases samples
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 20
@@ -51,7 +56,7 @@ stack-down: ## Stop what `make stack-up` started
 stack-test: .venv/installed .stack/client/extension ## Tests of what `make stack-up` started
 	$(PYTEST) tests/stack
 
-test: lint types docs unit functional integration stack ## All of the following
+test: lint types docs unit functional integration faults stack ## All of the following
 
 lint: .venv/installed ## ruff, hacking, codespell, and whether what is generated is current
 	$(BIN)/ruff check
@@ -77,6 +82,10 @@ functional: .venv/installed ## Tests on Nova's own fixtures, in one process
 
 integration: .venv/installed ## Tests on libvirt, QEMU, RabbitMQ and MariaDB
 	$(PYTEST) tests/integration
+
+faults: .venv/installed ## RUNS schedules of faults from SEED, on real parts
+	@$(BIN)/python -m tests.faults --seed $(SEED) --runs $(RUNS) \
+		--first $(FIRST)
 
 stack: stack-up stack-test stack-down ## The stack, from its start to its end
 

@@ -79,7 +79,7 @@ _DOMAIN = """\
   <on_reboot>restart</on_reboot>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    <serial type='file'><source path='{console}'/></serial>
+    <serial type='file'><source path='{console}' append='on'/></serial>
     {channel}
     <memballoon model='none'/>
   </devices>

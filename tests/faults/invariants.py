@@ -1,0 +1,193 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What must hold after every run, whatever was done."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import json
+import time
+from typing import Any
+
+from guest_agent_ext import command
+from tests.faults import kinds
+from tests.faults import load
+from tests.faults import schedule
+from tests.faults import world as fault_world
+from tools.testbed import processes
+
+#: Seconds beyond its timeouts and graces that a command may take to end: while
+#: the database or both conductors are away nobody can end it. The longest
+#: fault of that kind is 9 seconds, two may follow each other, and a conductor
+#: needs some seconds to come back.
+OUTAGE = 40
+
+#: Seconds after the end of all commands until nothing is left in guests: a
+#: launch that was sent twice keeps its lock until its ticket has expired.
+CLEAN_AFTER = 120
+
+_QUERY = ('SELECT uuid, status, arguments, started_at, exitcode, `signal`, '
+          'error, out_data, err_bytes, finished_at, '
+          'TIMESTAMPDIFF(SECOND, created_at, COALESCE(finished_at, '
+          'UTC_TIMESTAMP())) AS age FROM guest_agent_commands '
+          'WHERE id > %d ORDER BY id')
+
+#: Marked processes, and what is kept of commands.
+_LEFT = ('for p in /proc/[0-9]*; do '
+         'tr "\\0" "\\n" <$p/environ 2>/dev/null | '
+         'grep -q ^GUEST_AGENT_COMMAND= && cat $p/cmdline | tr "\\0" " "; '
+         'done; ls /run/guest-agent 2>/dev/null; exit 0')
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What came of one run.
+
+    :ivar broken: what did not hold, in words
+    :ivar ends: how many commands ended how
+    :ivar lost: why commands were LOST
+    """
+
+    broken: list[str]
+    ends: dict[str, int]
+    lost: list[str]
+
+
+def last_id(world: fault_world.World) -> int:
+    (row,) = world.rows('SELECT COALESCE(MAX(id), 0) AS id '
+                        'FROM guest_agent_commands')
+    return int(row['id'])
+
+
+def wait_for_ends(world: fault_world.World, after: int,
+                  timeout: float) -> None:
+    """Wait until all commands have ended, or the time is over."""
+    unfinished = ', '.join(f"'{status}'" for status in command.UNFINISHED)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if not world.rows('SELECT id FROM guest_agent_commands WHERE id > '
+                          f'{after} AND status IN ({unfinished}) LIMIT 1'):
+            return
+        time.sleep(0.5)
+
+
+def check(world: fault_world.World, after: int,
+          orders: Sequence[load.Order],
+          faults: Sequence[schedule.Fault]) -> Outcome:
+    """Compare what was asked, what guests' consoles say, and the table.
+
+    :param after: the last id before the run
+    """
+    ran = world.ran()
+    rows = {_tag(row): row for row in world.rows(_QUERY % after)}
+    outcome = Outcome([], {}, [])
+    for order in orders:
+        row = rows.get(order.tag)
+        if row is None:
+            outcome.broken += _check_unrecorded(order, ran)
+            continue
+        status = row['status']
+        outcome.ends[status] = outcome.ends.get(status, 0) + 1
+        outcome.broken += [
+            f'{status} {order.kind} {row["uuid"]} in {order.guest}: {problem} '
+            f'({row["error"]})'
+            for problem in _problems(order, row, ran.get(order.tag, 0),
+                                     faults)]
+        if status == command.LOST:
+            outcome.lost.append(f'{order.guest}: {row["error"]}')
+    return outcome
+
+
+def _tag(row: Mapping[str, Any]) -> str:
+    return str(json.loads(row['arguments'])['command'][3])
+
+
+def _check_unrecorded(order: load.Order,
+                      ran: Mapping[str, int]) -> Iterator[str]:
+    if order.tag in ran:
+        yield f'{order.tag} ran in {order.guest} and is nowhere recorded'
+    if order.uuid is not None:
+        yield f'{order.uuid} was accepted and is nowhere recorded'
+
+
+def _problems(order: load.Order, row: Mapping[str, Any], times: int,
+              faults: Sequence[schedule.Fault]) -> Iterator[str]:
+    script = order.script
+    status = row['status']
+    bound = (load.START_TIMEOUT + script.timeout + fault_world.KILL_GRACE
+             + fault_world.OUTAGE_GRACE + fault_world.SWEEP_INTERVAL + OUTAGE)
+    if times > 1:
+        yield f'it ran {times} times'
+    if status not in command.ENDED:
+        yield 'it has not ended'
+    if row['age'] > bound:
+        yield f'it took {row["age"]} seconds, of {bound} at most'
+    if status == command.FAILED and times:
+        yield 'it ran'
+    if status == command.CANCELLED and not row['started_at'] and times:
+        yield 'it ran, and is said not to have started'
+    if status == command.COMPLETED:
+        yield from _problems_of_result(order, row, times)
+    if status in (command.TIMED_OUT, command.CANCELLED) and (
+            status != script.status):
+        yield f'it should be {script.status}'
+    if status == command.LOST and not _may_be_lost(order, faults):
+        yield 'no fault explains that'
+
+
+def _problems_of_result(order: load.Order, row: Mapping[str, Any],
+                        times: int) -> Iterator[str]:
+    script = order.script
+    if script.status != command.COMPLETED:
+        yield f'it should be {script.status}'
+    if not times:
+        yield 'it never ran'
+    if (row['exitcode'], row['signal']) != (order.exitcode, None):
+        yield (f'exit code {row["exitcode"]}, signal {row["signal"]} in the '
+               f'place of {order.exitcode}')
+    # In a guest whose /run is full the output cannot be kept.
+    if row['out_data'] != f'out {order.tag}\n'.encode():
+        yield f'{len(row["out_data"] or b"")} bytes of output are not its own'
+    if order.kind == 'burst' and row['err_bytes'] != load.BURST:
+        yield f'{row["err_bytes"]} bytes counted of {load.BURST}'
+
+
+def _may_be_lost(order: load.Order,
+                 faults: Sequence[schedule.Fault]) -> bool:
+    return any(kinds.KINDS[fault.kind].may_lose and fault.target == order.guest
+               for fault in faults if fault.kind in kinds.KINDS)
+
+
+def left_in(world: fault_world.World, name: str) -> str:
+    """Return what guests still have of commands that have ended."""
+    host, guest = world.guests[name]
+    return host.run(guest, _LEFT)
+
+
+def check_left(world: fault_world.World) -> list[str]:
+    """Wait until nothing is left in any guest; return what stays."""
+    left: dict[str, str] = {}
+
+    def is_clean() -> bool:
+        left.clear()
+        left.update({name: text for name in world.guests
+                     if (text := left_in(world, name))})
+        return not left
+
+    try:
+        processes.wait_for(is_clean, CLEAN_AFTER, 'clean guests')
+    except processes.StartError:
+        return [f'{name}: there is left {text!r}'
+                for name, text in left.items()]
+    return []

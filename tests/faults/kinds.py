@@ -1,0 +1,265 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The kinds of faults, each with what it can be done to."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+import signal
+import time
+from typing import Any
+
+from tests.faults import load
+from tests.faults import world as fault_world
+from tools.testbed import processes
+
+#: What runs in a guest that is to be harmed, by its own agent.
+_STOP_AGENT = ('a=$(pidof qemu-ga); sleep 0.2; kill -STOP $a; sleep %d; '
+               'kill -CONT $a')
+_KILL_AGENT = 'sleep 0.2; kill -9 $(pidof qemu-ga)'
+_KILL_LAUNCHERS = ('cd /run/guest-agent; for f in *; do case $f in *.*) ;; '
+                   '*) kill -9 $(cat $f) ;; esac; done')
+_FILL_RUN = ('dd if=/dev/zero of=/run/full bs=64k; sleep %d; '
+             'rm /run/full')
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What can be done.
+
+    :ivar target: ``program``, ``host``, ``guest``, ``broker``, ``database``
+    :ivar do: does it, and undoes it after so many seconds
+    :ivar seconds: how long at least and at most
+    :ivar may_lose: whether a command that ran in this guest may be LOST by it,
+        or one that it started
+    """
+
+    target: str
+    do: Callable[[fault_world.World, str, float], None]
+    seconds: tuple[float, float] = (0.0, 0.0)
+    may_lose: bool = False
+
+
+def _kill_program(world: fault_world.World, name: str, _: float) -> None:
+    world.programs[name].process.kill()
+
+
+def _end_program(world: fault_world.World, name: str, _: float) -> None:
+    world.programs[name].process.signal(signal.SIGTERM)
+
+
+def _pause_program(world: fault_world.World, name: str,
+                   seconds: float) -> None:
+    process = world.programs[name].process
+    process.pause()
+    time.sleep(seconds)
+    process.resume()
+
+
+def _start_host_twice(world: fault_world.World, name: str, _: float) -> None:
+    world.programs[name].start_beside()
+
+
+def _restart_broker(world: fault_world.World, _: str, seconds: float) -> None:
+    world.broker.stop()
+    time.sleep(seconds)
+    world.broker.start()
+
+
+def _kill_broker(world: fault_world.World, _: str, seconds: float) -> None:
+    world.broker.process.kill()
+    time.sleep(seconds)
+    world.broker.start()
+
+
+def _pause_broker(world: fault_world.World, _: str, seconds: float) -> None:
+    world.broker.process.pause()
+    time.sleep(seconds)
+    world.broker.process.resume()
+
+
+def _restart_database(world: fault_world.World, _: str,
+                      seconds: float) -> None:
+    world.database.stop()
+    time.sleep(seconds)
+    world.database.start()
+
+
+def _kill_database(world: fault_world.World, _: str, seconds: float) -> None:
+    world.database.process.kill()
+    time.sleep(seconds)
+    world.database.start()
+
+
+def _pause_database(world: fault_world.World, _: str, seconds: float) -> None:
+    world.database.process.pause()
+    time.sleep(seconds)
+    world.database.process.resume()
+
+
+def _cut_database(world: fault_world.World, _: str, seconds: float) -> None:
+    """Kill all connections to the database, again and again."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.closing(world.database.connect('mysql')) as opened:
+            cursor = opened.cursor()
+            cursor.execute('SELECT id FROM information_schema.processlist '
+                           "WHERE user = 'testbed' AND id <> connection_id()")
+            for (number,) in cursor.fetchall():
+                with contextlib.suppress(Exception):
+                    cursor.execute(f'KILL {int(number)}')
+        time.sleep(0.3)
+
+
+def _restart_libvirtd(world: fault_world.World, host: str,
+                      seconds: float) -> None:
+    hypervisor = world.hosts[host].hypervisor
+    hypervisor.process.stop()
+    time.sleep(seconds)
+    hypervisor.start()
+
+
+def _kill_libvirtd(world: fault_world.World, host: str,
+                   seconds: float) -> None:
+    hypervisor = world.hosts[host].hypervisor
+    hypervisor.process.kill()
+    time.sleep(seconds)
+    hypervisor.start()
+
+
+def _pause_libvirtd(world: fault_world.World, host: str,
+                    seconds: float) -> None:
+    process = world.hosts[host].hypervisor.process
+    process.pause()
+    time.sleep(seconds)
+    process.resume()
+
+
+def _in_guest(world: fault_world.World, name: str, script: str) -> None:
+    host, guest = world.guests[name]
+    # Detached: it outlives the agent that started it.
+    host.run(guest, 'setsid sh -c "$0" >/dev/null 2>&1 &', script)
+
+
+def _stop_agent(world: fault_world.World, guest: str, seconds: float) -> None:
+    _in_guest(world, guest, _STOP_AGENT % seconds)
+    time.sleep(seconds)
+
+
+def _kill_agent(world: fault_world.World, guest: str, _: float) -> None:
+    _in_guest(world, guest, _KILL_AGENT)
+
+
+def _kill_launchers(world: fault_world.World, guest: str, _: float) -> None:
+    _in_guest(world, guest, _KILL_LAUNCHERS)
+
+
+def _fill_run(world: fault_world.World, guest: str, seconds: float) -> None:
+    _in_guest(world, guest, _FILL_RUN % seconds)
+    time.sleep(seconds)
+
+
+def _pause_qemu(world: fault_world.World, name: str, seconds: float) -> None:
+    host, guest = world.guests[name]
+    process = host.hypervisor.qemu(guest)
+    process.pause()
+    time.sleep(seconds)
+    process.resume()
+
+
+def _pause_guest(world: fault_world.World, name: str, seconds: float) -> None:
+    host, guest = world.guests[name]
+    host.hypervisor.domain(guest).suspend()
+    time.sleep(seconds)
+    _insist(lambda: host.hypervisor.domain(guest).resume())
+
+
+def _reset_guest(world: fault_world.World, name: str, _: float) -> None:
+    host, guest = world.guests[name]
+    host.hypervisor.domain(guest).reset()
+
+
+def _destroy_guest(world: fault_world.World, name: str,
+                   seconds: float) -> None:
+    host, guest = world.guests[name]
+    host.hypervisor.domain(guest).destroy()
+    time.sleep(seconds)
+    _insist(lambda: host.hypervisor.boot(guest))
+
+
+def _insist(undo: Callable[[], object]) -> None:
+    """Undo a fault, though libvirtd may be away by another."""
+
+    def is_undone() -> bool:
+        try:
+            undo()
+        except fault_world.LIBVIRT_ERROR:
+            return False
+        return True
+
+    processes.wait_for(is_undone, 60, 'libvirtd')
+
+
+#: A second or a few, and as long as calls may take.
+_SHORT, _LONG = (0.5, 3.0), (1.0, 9.0)
+#: Longer than the tickets of the load's commands hold.
+_PAST_TICKET = (load.START_TIMEOUT + 1.0, load.START_TIMEOUT + 5.0)
+
+KINDS: Mapping[str, Kind] = {
+    'kill-program': Kind('program', _kill_program),
+    'end-program': Kind('program', _end_program),
+    'pause-program': Kind('program', _pause_program, _LONG),
+    'start-host-twice': Kind('host', _start_host_twice),
+    'restart-broker': Kind('broker', _restart_broker, _SHORT),
+    'kill-broker': Kind('broker', _kill_broker, _SHORT),
+    'pause-broker': Kind('broker', _pause_broker, _LONG),
+    'restart-database': Kind('database', _restart_database, _SHORT),
+    'kill-database': Kind('database', _kill_database, _SHORT),
+    'pause-database': Kind('database', _pause_database, _LONG),
+    'cut-database': Kind('database', _cut_database, _SHORT),
+    'restart-libvirtd': Kind('host', _restart_libvirtd, _SHORT),
+    'kill-libvirtd': Kind('host', _kill_libvirtd, _SHORT),
+    'pause-libvirtd': Kind('host', _pause_libvirtd, _LONG),
+    'stop-agent': Kind('guest', _stop_agent, _LONG),
+    'stop-agent-past-ticket': Kind('guest', _stop_agent, _PAST_TICKET),
+    'kill-agent': Kind('guest', _kill_agent),
+    'kill-launchers': Kind('guest', _kill_launchers, may_lose=True),
+    'fill-run': Kind('guest', _fill_run, _SHORT, may_lose=True),
+    'pause-qemu': Kind('guest', _pause_qemu, _LONG),
+    'pause-guest': Kind('guest', _pause_guest, _LONG),
+    'pause-guest-past-ticket': Kind('guest', _pause_guest, _PAST_TICKET),
+    'reset-guest': Kind('guest', _reset_guest, may_lose=True),
+    'destroy-guest': Kind('guest', _destroy_guest, _SHORT, may_lose=True),
+}
+
+
+def do(world: fault_world.World, kind: str, target: str,
+       seconds: float) -> str | None:
+    """Do a fault.
+
+    :returns: why it could not be done, for instance because of another fault
+        that was being done; None if it was
+    """
+    try:
+        KINDS[kind].do(world, target, seconds)
+    except (fault_world.LIBVIRT_ERROR, processes.StartError) as error:
+        return f'{type(error).__name__}: {error}'
+    return None
+
+
+def targets(world: fault_world.World) -> dict[str, Any]:
+    """Return what each kind of target there is."""
+    return {'program': list(world.programs), 'host': list(world.hosts),
+            'guest': list(world.guests), 'broker': ['broker'],
+            'database': ['database']}
