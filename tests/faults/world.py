@@ -179,10 +179,23 @@ class World:
 
     def wait_until_well(self, timeout: float = 90) -> None:
         """Wait until every part works again."""
+        for program in self.programs.values():
+            processes.wait_for(lambda: program.process.alive, timeout,
+                               program.name)
         for name in self.hosts:
-            self._novas[0].wait_for_host(name, 'up', timeout)
+            processes.wait_for(functools.partial(self._is_up, name), timeout,
+                               f'host {name}')
         for host in self.hosts.values():
             host.hypervisor.wait(*host.guests.values(), timeout=timeout)
+
+    def _is_up(self, host: str) -> bool:
+        # Each API is asked, and may be starting again.
+        try:
+            for item in self._novas:
+                item.wait_for_host(host, 'up', 0)
+        except (OSError, processes.StartError):
+            return False
+        return True
 
     def stop(self) -> None:
         for program in reversed(self.programs.values()):
