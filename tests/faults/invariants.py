@@ -16,11 +16,14 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import hashlib
 import json
 import time
 from typing import Any
 
 from guest_agent_ext import command
+from guest_agent_ext.api import files
+from guest_agent_ext.compute import rpcapi
 from tests.faults import kinds
 from tests.faults import load
 from tests.faults import schedule
@@ -33,6 +36,13 @@ from tools.testbed import processes
 #: needs some seconds to come back.
 OUTAGE = 40
 
+#: Seconds after a command's own timeouts within which it has ended.
+GRACE = fault_world.OUTAGE_GRACE + fault_world.SWEEP_INTERVAL + OUTAGE
+#: Seconds within which a file has: its lease is what ends it when nova-api is
+#: gone.
+FILE_BOUND = (files.START_TIMEOUT + rpcapi.LEASE
+              + fault_world.TRANSFER_TIMEOUT + GRACE)
+
 #: Seconds after the end of all commands until nothing is left in guests: a
 #: launch that was sent twice keeps its lock until its ticket has expired.
 CLEAN_AFTER = 120
@@ -43,11 +53,33 @@ _QUERY = ('SELECT uuid, status, arguments, started_at, exitcode, `signal`, '
           'UTC_TIMESTAMP())) AS age FROM guest_agent_commands '
           'WHERE id > %d ORDER BY id')
 
+#: Threads and open files that a program has at most when all is quiet, however
+#: much has failed before.
+MOST = 1000
+
 #: Marked processes, and what is kept of commands.
 _LEFT = ('for p in /proc/[0-9]*; do '
          'tr "\\0" "\\n" <$p/environ 2>/dev/null | '
          'grep -q ^GUEST_AGENT_COMMAND= && cat $p/cmdline | tr "\\0" " "; '
-         'done; ls /run/guest-agent 2>/dev/null; exit 0')
+         'done; ls /run/guest-agent 2>/dev/null; ls /root/.ga-* 2>/dev/null; '
+         'ls -l /proc/$(pidof qemu-ga)/fd | grep /root; exit 0')
+
+#: The files that were written, each with its hash, and no longer there after.
+_FILES = ('cd /root; for f in file-*; do [ -f "$f" ] || continue; '
+          'set -- $(sha256sum "$f"); echo "${f#file-} $1"; rm "$f"; done')
+
+#: Rows, or what is in them, that are kept for nobody.
+_LEFT_ROWS = {
+    'inputs of commands that have ended':
+        'SELECT uuid FROM guest_agent_commands WHERE finished_at IS NOT NULL '
+        'AND (inputs IS NOT NULL OR opened IS NOT NULL)',
+    'ends that were not told to the audit':
+        'SELECT uuid FROM guest_agent_commands WHERE audit_at IS NOT NULL',
+    'keys of commands that there are not':
+        'SELECT command_uuid AS uuid FROM guest_agent_idempotency_keys '
+        'WHERE finished_at IS NULL AND command_uuid NOT IN '
+        '(SELECT uuid FROM guest_agent_commands)',
+}
 
 
 @dataclasses.dataclass
@@ -62,6 +94,9 @@ class Outcome:
     broken: list[str]
     ends: dict[str, int]
     lost: list[str]
+
+    def count(self, end: str) -> None:
+        self.ends[end] = self.ends.get(end, 0) + 1
 
 
 def last_id(world: fault_world.World) -> int:
@@ -90,15 +125,25 @@ def check(world: fault_world.World, after: int,
     :param after: the last id before the run
     """
     ran = world.ran()
+    hashes = {name: _hashes(world, name) for name in world.guests}
     rows = {_tag(row): row for row in world.rows(_QUERY % after)}
     outcome = Outcome([], {}, [])
     for order in orders:
+        if order.is_file:
+            problems = _problems_of_file(
+                order, rows.get(order.tag),
+                hashes[order.guest].get(order.tag), faults)
+            outcome.broken += [f'{order.kind} {order.tag} in {order.guest}: '
+                               f'{problem}' for problem in problems]
+            if order.tag in rows:
+                outcome.count(f'{order.kind} {rows[order.tag]["status"]}')
+            continue
         row = rows.get(order.tag)
         if row is None:
             outcome.broken += _check_unrecorded(order, ran)
             continue
         status = row['status']
-        outcome.ends[status] = outcome.ends.get(status, 0) + 1
+        outcome.count(status)
         outcome.broken += [
             f'{status} {order.kind} {row["uuid"]} in {order.guest}: {problem} '
             f'({row["error"]})'
@@ -110,7 +155,17 @@ def check(world: fault_world.World, after: int,
 
 
 def _tag(row: Mapping[str, Any]) -> str:
-    return str(json.loads(row['arguments'])['command'][3])
+    arguments = json.loads(row['arguments'])
+    if 'path' in arguments:
+        return str(arguments['path'].partition('-')[2])
+    return str(arguments['command'][3])
+
+
+def _hashes(world: fault_world.World, name: str) -> dict[str, str]:
+    """Return what was written in a guest, by tag, and remove it."""
+    host, guest = world.guests[name]
+    lines = host.run(guest, _FILES).splitlines()
+    return dict(line.split() for line in lines)
 
 
 def _check_unrecorded(order: load.Order,
@@ -125,14 +180,10 @@ def _problems(order: load.Order, row: Mapping[str, Any], times: int,
               faults: Sequence[schedule.Fault]) -> Iterator[str]:
     script = order.script
     status = row['status']
-    bound = (load.START_TIMEOUT + script.timeout + fault_world.KILL_GRACE
-             + fault_world.OUTAGE_GRACE + fault_world.SWEEP_INTERVAL + OUTAGE)
     if times > 1:
         yield f'it ran {times} times'
-    if status not in command.ENDED:
-        yield 'it has not ended'
-    if row['age'] > bound:
-        yield f'it took {row["age"]} seconds, of {bound} at most'
+    yield from _problems_of_time(row, load.START_TIMEOUT + script.timeout
+                                 + fault_world.KILL_GRACE + GRACE)
     if status == command.FAILED and times:
         yield 'it ran'
     if status == command.CANCELLED and not row['started_at'] and times:
@@ -144,6 +195,41 @@ def _problems(order: load.Order, row: Mapping[str, Any], times: int,
         yield f'it should be {script.status}'
     if status == command.LOST and not _may_be_lost(order, faults):
         yield 'no fault explains that'
+
+
+def _problems_of_file(order: load.Order, row: Mapping[str, Any] | None,
+                      found: str | None, faults: Sequence[schedule.Fault]
+                      ) -> Iterator[str]:
+    status = None if row is None else row['status']
+    if found is not None and found != hashlib.sha256(
+            order.content).hexdigest():
+        yield f'{status}, and it is there in part'
+    if 204 in order.answers and status != command.COMPLETED:
+        yield f'it was written, and is said to be {status}'
+    if row is None:
+        if found is not None:
+            yield 'it is there, and nowhere recorded'
+        return
+    yield from _problems_of_time(row, FILE_BOUND)
+    if status == command.COMPLETED and found is None and not _reboots(
+            order, faults):
+        yield 'it is not there'
+    if status not in (command.COMPLETED, command.LOST) and found is not None:
+        yield f'it is there, and is said to be {status} ({row["error"]})'
+    if status == command.LOST and not _may_be_lost(order, faults):
+        yield f'no fault explains that it is LOST ({row["error"]})'
+
+
+def _problems_of_time(row: Mapping[str, Any], bound: float) -> Iterator[str]:
+    if row['status'] not in command.ENDED:
+        yield 'it has not ended'
+    if row['age'] > bound:
+        yield f'it took {row["age"]} seconds, of {bound} at most'
+
+
+def _reboots(order: load.Order, faults: Sequence[schedule.Fault]) -> bool:
+    return any(kinds.KINDS[fault.kind].reboots and fault.target == order.guest
+               for fault in faults if fault.kind in kinds.KINDS)
 
 
 def _problems_of_result(order: load.Order, row: Mapping[str, Any],
@@ -176,13 +262,17 @@ def left_in(world: fault_world.World, name: str) -> str:
 
 
 def check_left(world: fault_world.World) -> list[str]:
-    """Wait until nothing is left in any guest; return what stays."""
+    """Wait until nothing is left behind; return what stays."""
     left: dict[str, str] = {}
 
     def is_clean() -> bool:
         left.clear()
         left.update({name: text for name in world.guests
                      if (text := left_in(world, name))})
+        left.update({name: f'{len(rows)} rows' for name, query in
+                     _LEFT_ROWS.items() if (rows := world.rows(query))})
+        left.update({name: str(count) for name, count in
+                     world.usage().items() if count > MOST})
         return not left
 
     try:

@@ -24,12 +24,17 @@ from tests.faults import load
 from tests.faults import world as fault_world
 from tools.testbed import processes
 
+#: Seconds that a clock is set forward, and back again: more than any timeout.
+CLOCK_STEP = 7200
+
 #: What runs in a guest that is to be harmed, by its own agent.
 _STOP_AGENT = ('a=$(pidof qemu-ga); sleep 0.2; kill -STOP $a; sleep %d; '
                'kill -CONT $a')
 _KILL_AGENT = 'sleep 0.2; kill -9 $(pidof qemu-ga)'
 _KILL_LAUNCHERS = ('cd /run/guest-agent; for f in *; do case $f in *.*) ;; '
                    '*) kill -9 $(cat $f) ;; esac; done')
+_STEP_CLOCK = ('date -s @$(($(date +%%s) %+d)); sleep %d; '
+               'date -s @$(($(date +%%s) %+d))')
 _FILL_RUN = ('dd if=/dev/zero of=/run/full bs=64k; sleep %d; '
              'rm /run/full')
 
@@ -38,17 +43,20 @@ _FILL_RUN = ('dd if=/dev/zero of=/run/full bs=64k; sleep %d; '
 class Kind:
     """What can be done.
 
-    :ivar target: ``program``, ``host``, ``guest``, ``broker``, ``database``
+    :ivar target: ``program``, ``machine``, ``host``, ``guest``, ``broker``,
+        ``database``
     :ivar do: does it, and undoes it after so many seconds
     :ivar seconds: how long at least and at most
     :ivar may_lose: whether a command that ran in this guest may be LOST by it,
         or one that it started
+    :ivar reboots: whether what was in the guest's memory is gone by it
     """
 
     target: str
     do: Callable[[fault_world.World, str, float], None]
     seconds: tuple[float, float] = (0.0, 0.0)
     may_lose: bool = False
+    reboots: bool = False
 
 
 def _kill_program(world: fault_world.World, name: str, _: float) -> None:
@@ -71,6 +79,13 @@ def _start_host_twice(world: fault_world.World, name: str, _: float) -> None:
     world.programs[name].start_beside()
 
 
+def _step_clock(world: fault_world.World, machine: str,
+                seconds: float) -> None:
+    world.set_clock(machine, CLOCK_STEP)
+    time.sleep(seconds)
+    world.set_clock(machine, 0)
+
+
 def _restart_broker(world: fault_world.World, _: str, seconds: float) -> None:
     world.broker.stop()
     time.sleep(seconds)
@@ -87,6 +102,10 @@ def _pause_broker(world: fault_world.World, _: str, seconds: float) -> None:
     world.broker.process.pause()
     time.sleep(seconds)
     world.broker.process.resume()
+
+
+def _cut_broker(world: fault_world.World, _: str, __: float) -> None:
+    world.broker.close_connections()
 
 
 def _restart_database(world: fault_world.World, _: str,
@@ -165,6 +184,12 @@ def _kill_launchers(world: fault_world.World, guest: str, _: float) -> None:
     _in_guest(world, guest, _KILL_LAUNCHERS)
 
 
+def _step_clock_of_guest(world: fault_world.World, guest: str,
+                         seconds: float) -> None:
+    _in_guest(world, guest, _STEP_CLOCK % (CLOCK_STEP, seconds, -CLOCK_STEP))
+    time.sleep(seconds)
+
+
 def _fill_run(world: fault_world.World, guest: str, seconds: float) -> None:
     _in_guest(world, guest, _FILL_RUN % seconds)
     time.sleep(seconds)
@@ -221,9 +246,11 @@ KINDS: Mapping[str, Kind] = {
     'end-program': Kind('program', _end_program),
     'pause-program': Kind('program', _pause_program, _LONG),
     'start-host-twice': Kind('host', _start_host_twice),
+    'step-clock': Kind('machine', _step_clock, _LONG),
     'restart-broker': Kind('broker', _restart_broker, _SHORT),
     'kill-broker': Kind('broker', _kill_broker, _SHORT),
     'pause-broker': Kind('broker', _pause_broker, _LONG),
+    'cut-broker': Kind('broker', _cut_broker),
     'restart-database': Kind('database', _restart_database, _SHORT),
     'kill-database': Kind('database', _kill_database, _SHORT),
     'pause-database': Kind('database', _pause_database, _LONG),
@@ -235,12 +262,14 @@ KINDS: Mapping[str, Kind] = {
     'stop-agent-past-ticket': Kind('guest', _stop_agent, _PAST_TICKET),
     'kill-agent': Kind('guest', _kill_agent),
     'kill-launchers': Kind('guest', _kill_launchers, may_lose=True),
+    'step-clock-of-guest': Kind('guest', _step_clock_of_guest, _LONG),
     'fill-run': Kind('guest', _fill_run, _SHORT, may_lose=True),
     'pause-qemu': Kind('guest', _pause_qemu, _LONG),
     'pause-guest': Kind('guest', _pause_guest, _LONG),
     'pause-guest-past-ticket': Kind('guest', _pause_guest, _PAST_TICKET),
-    'reset-guest': Kind('guest', _reset_guest, may_lose=True),
-    'destroy-guest': Kind('guest', _destroy_guest, _SHORT, may_lose=True),
+    'reset-guest': Kind('guest', _reset_guest, may_lose=True, reboots=True),
+    'destroy-guest': Kind('guest', _destroy_guest, _SHORT, may_lose=True,
+                          reboots=True),
 }
 
 
@@ -260,6 +289,6 @@ def do(world: fault_world.World, kind: str, target: str,
 
 def targets(world: fault_world.World) -> dict[str, Any]:
     """Return what each kind of target there is."""
-    return {'program': list(world.programs), 'host': list(world.hosts),
-            'guest': list(world.guests), 'broker': ['broker'],
-            'database': ['database']}
+    return {'program': list(world.programs), 'machine': world.machines,
+            'host': list(world.hosts), 'guest': list(world.guests),
+            'broker': ['broker'], 'database': ['database']}

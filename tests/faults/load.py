@@ -12,7 +12,8 @@
 
 """Tenants: they send commands while faults are done, and note what they asked.
 
-Each command has a tag, which it writes to its guest's console when it runs.
+Each command has a tag, which it writes to its guest's console when it runs;
+each file is named by its tag, and made of it.
 """
 
 from collections.abc import Callable
@@ -63,11 +64,19 @@ SCRIPTS: Mapping[str, Script] = {
     'burst': Script(f'head -c {BURST} /dev/zero | tr "\\0" x >&2; '
                     'echo "out $0"; exit $1', 'COMPLETED'),
     'child': Script('(setsid sleep 2) & echo "out $0"; exit $1', 'COMPLETED'),
+    # Whoever is in the group of the command is told to end.
+    'kill-group': Script('echo "out $0"; trap "" TERM; kill 0; exit $1',
+                         'COMPLETED'),
     'endless': Script('echo "out $0"; setsid sleep 98765 & sleep 98765',
                       'TIMED_OUT', timeout=SHORT_TIMEOUT),
     'cancelled': Script('echo "out $0"; setsid sleep 98765 & sleep 98765',
                         'CANCELLED', is_cancelled=True),
 }
+
+#: What is not a script: a file that is written, of more than one chunk.
+FILE = 'file'
+FILE_LINES = 4000
+KINDS = sorted([*SCRIPTS, FILE])
 
 
 @dataclasses.dataclass
@@ -92,6 +101,18 @@ class Order:
     @property
     def script(self) -> Script:
         return SCRIPTS[self.kind]
+
+    @property
+    def is_file(self) -> bool:
+        return self.kind == FILE
+
+    @property
+    def path(self) -> str:
+        return f'/root/file-{self.tag}'
+
+    @property
+    def content(self) -> bytes:
+        return f'{self.tag}\n'.encode() * FILE_LINES
 
     def body(self) -> dict[str, Any]:
         return {'command': {'type': 'exec', 'arguments': {
@@ -124,14 +145,26 @@ class Tenant:
     def _run(self) -> None:
         while not self._stopping.is_set():
             order = Order(str(uuid.uuid4()),
-                          self._chosen.choice(sorted(SCRIPTS)),
+                          self._chosen.choice(KINDS),
                           self._chosen.randrange(128), self._guest)
             self.orders.append(order)
+            if order.is_file:
+                self._write(order)
+                continue
             self._send(order)
             if order.script.is_cancelled and order.uuid is not None:
                 time.sleep(self._chosen.uniform(0, 3))
                 self._cancel(order)
             self._stopping.wait(self._chosen.uniform(*GAP))
+
+    def _write(self, order: Order) -> None:
+        # Nobody repeats a write that was not answered.
+        try:
+            status = next(self._clients).put_file(
+                order.path, order.content).status
+        except (OSError, http.client.HTTPException):
+            status = 0
+        order.answers[status] = 1
 
     def _send(self, order: Order) -> None:
         answer = self._insist(order, lambda client: client.send(

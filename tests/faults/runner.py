@@ -23,12 +23,10 @@ from tests.faults import kinds
 from tests.faults import load
 from tests.faults import schedule
 from tests.faults import world as fault_world
+from tests.faults.traps import traps
 
 #: Seconds that commands go on to come after the last fault has begun.
 AFTER = 2.0
-#: Seconds that the ends of all are waited for.
-ENDS = (load.START_TIMEOUT + load.TIMEOUT + fault_world.KILL_GRACE
-        + fault_world.OUTAGE_GRACE + invariants.OUTAGE)
 
 
 @dataclasses.dataclass
@@ -51,6 +49,8 @@ class Total:
         lines = [f'{self.runs} runs']
         lines += [f'{count:6} {name}'
                   for name, count in sorted(self.counts.items())]
+        lines += [f'not met by a kill: {place}' for place in traps.KILLS
+                  if not self.counts[f'trap {place}']]
         lines += [f'LOST {why}' for why in self.lost]
         lines += [f'BROKEN {problem}' for problem in self.broken]
         return '\n'.join(lines)
@@ -74,7 +74,7 @@ def run(world: fault_world.World, seed: int, number: int) -> Total:
         total.counts[f'trap {trap} not met'] += 1
         total.counts[f'trap {trap}'] -= 1
     world.wait_until_well()
-    invariants.wait_for_ends(world, after, ENDS)
+    invariants.wait_for_ends(world, after, invariants.FILE_BOUND)
     orders = [order for tenant in tenants for order in tenant.orders]
     outcome = invariants.check(world, after, orders, faults)
     total.broken += [f'run {number}: {problem}' for problem in outcome.broken]
@@ -92,6 +92,8 @@ def run(world: fault_world.World, seed: int, number: int) -> Total:
 
 def check_rest(world: fault_world.World) -> list[str]:
     """Check what may take a while: that nothing is left behind."""
+    for name, count in world.usage().items():
+        print(f'{name}: {count}')
     return invariants.check_left(world)
 
 

@@ -25,9 +25,10 @@ import contextlib
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import re
+import struct
+import subprocess
 import threading
 import time
 from typing import Any
@@ -50,6 +51,7 @@ from tools.testbed import rabbitmq
 KILL_GRACE = 2
 OUTAGE_GRACE = 45
 SWEEP_INTERVAL = 2
+TRANSFER_TIMEOUT = 25
 
 OPTIONS: ini.Sections = {
     'DEFAULT': {'debug': True, 'default_log_levels': 'sqlalchemy=WARN'},
@@ -58,8 +60,9 @@ OPTIONS: ini.Sections = {
         'sweep_interval': SWEEP_INTERVAL, 'cells_interval': 5,
         'conductor_timeout': 3, 'kill_grace': KILL_GRACE,
         'outage_grace': OUTAGE_GRACE, 'drain_timeout': 5,
-        'background_grace': 1.0}}
+        'background_grace': 1.0, 'transfer_timeout': TRANSFER_TIMEOUT}}
 
+CONTROLLERS = ('controller-1', 'controller-2')
 HOSTS = ('compute-1', 'compute-2')
 GUESTS_OF_HOST = 2
 
@@ -68,6 +71,7 @@ RESTART_AFTER = 0.5
 
 _TRAPS = pathlib.Path(traps.__file__).parent
 _ROOT = _TRAPS.parents[2]
+_CLOCK = pathlib.Path(__file__).with_name('clock.c')
 _RAN = re.compile(r'ran ([0-9a-f-]{36})')
 
 
@@ -88,6 +92,9 @@ class Program:
         self._nurse = threading.Thread(name=f'nurse-{name}',
                                        target=self._keep_alive)
         self._nurse.start()
+
+    def is_alive(self) -> bool:
+        return self.process.alive
 
     def start_beside(self) -> None:
         """Start a second one, which fences the first."""
@@ -160,9 +167,7 @@ class World:
         self.hosts = hosts
         self._traps = directory / 'traps'
         self._traps.mkdir()
-        os.environ['FAULT_TRAPS'] = str(self._traps)
-        os.environ['PYTHONPATH'] = f'{_TRAPS}:{_ROOT}'
-        self._novas = self._configure(directory)
+        self._machines = self._configure(directory)
         self.programs = {name: Program(name, start)
                          for name, start in self._starts().items()}
 
@@ -175,13 +180,13 @@ class World:
     def clients(self, name: str) -> list[http.Client]:
         """Return a client of each API for the server of a guest."""
         _, guest = self.guests[name]
-        return [item.client('member', guest.uuid) for item in self._novas]
+        return [self._machines[controller].client('member', guest.uuid)
+                for controller in CONTROLLERS]
 
     def wait_until_well(self, timeout: float = 90) -> None:
         """Wait until every part works again."""
         for program in self.programs.values():
-            processes.wait_for(lambda: program.process.alive, timeout,
-                               program.name)
+            processes.wait_for(program.is_alive, timeout, program.name)
         for name in self.hosts:
             processes.wait_for(functools.partial(self._is_up, name), timeout,
                                f'host {name}')
@@ -191,8 +196,8 @@ class World:
     def _is_up(self, host: str) -> bool:
         # Each API is asked, and may be starting again.
         try:
-            for item in self._novas:
-                item.wait_for_host(host, 'up', 0)
+            for name in CONTROLLERS:
+                self._machines[name].wait_for_host(host, 'up', 0)
         except (OSError, processes.StartError):
             return False
         return True
@@ -200,7 +205,28 @@ class World:
     def stop(self) -> None:
         for program in reversed(self.programs.values()):
             program.stop()
-        del os.environ['PYTHONPATH'], os.environ['FAULT_TRAPS']
+
+    @property
+    def machines(self) -> list[str]:
+        return list(self._machines)
+
+    def usage(self) -> dict[str, int]:
+        """Return how many threads, files and sockets each program has."""
+        return {
+            f'{what} of {name}': len(list(
+                pathlib.Path(f'/proc/{program.process.pid}', path).iterdir()))
+            for name, program in self.programs.items()
+            for what, path in (('threads', 'task'), ('files', 'fd'))}
+
+    def set_clock(self, machine: str, offset: int) -> None:
+        """Set the clock of a machine's programs, see clock.c.
+
+        :param offset: seconds to what is the right time
+        """
+        # Never empty: they have it mapped.
+        path = self._machines[machine].directory / 'clock'
+        with path.open('r+b') as clock:
+            clock.write(_seconds(offset))
 
     # Traps, see traps.py.
 
@@ -236,31 +262,48 @@ class World:
             cursor.execute(query)
             return [dict(row) for row in cursor.fetchall()]
 
-    def _configure(self, directory: pathlib.Path) -> list[nova.Nova]:
+    def _configure(self, directory: pathlib.Path) -> dict[str, nova.Nova]:
         databases = nova.Databases.on_mariadb(self.database)
         identities = identity.make()
-        novas = [nova.Nova(
-            directory / f'nova-{number}', databases,
-            self.broker.transport_url(), processes.free_port(), identities,
-            ini.merge(OPTIONS, {'DEFAULT': {'host': f'controller-{number}'}}))
-            for number in (1, 2)]
-        for item in novas:
-            item.configure()
+        clocks = directory / 'clock.so'
+        subprocess.run(['gcc', '-shared', '-fPIC', '-o', clocks, _CLOCK],
+                       check=True)
+        machines = {}
+        for name in (*CONTROLLERS, *self.hosts):
+            clock = directory / 'machines' / name / 'clock'
+            machines[name] = nova.Nova(
+                clock.parent, databases, self.broker.transport_url(),
+                processes.free_port(), identities,
+                ini.merge(OPTIONS, {'DEFAULT': {'host': name}}),
+                {'PYTHONPATH': f'{_TRAPS}:{_ROOT}',
+                 'FAULT_TRAPS': str(self._traps),
+                 'LD_PRELOAD': str(clocks), 'FAULT_CLOCK': str(clock)})
+            clock.parent.mkdir(parents=True)
+            clock.write_bytes(_seconds(0))
+        for name in CONTROLLERS:
+            machines[name].configure()
         for host in self.hosts.values():
-            novas[0].configure_compute(host.name, host.hypervisor.uri)
-        novas[0].prepare([nova.Server(guest.uuid, host.name)
-                          for host, guest in self.guests.values()])
-        return novas
+            machines[host.name].configure_compute(host.name,
+                                                  host.hypervisor.uri)
+        machines[CONTROLLERS[0]].prepare([
+            nova.Server(guest.uuid, host.name)
+            for host, guest in self.guests.values()])
+        return machines
 
     def _starts(self) -> dict[str, Callable[[], processes.Process]]:
         starts: dict[str, Callable[[], processes.Process]] = {}
-        for number, item in enumerate(self._novas, 1):
-            starts[f'api-{number}'] = item.start_api
-            starts[f'conductor-{number}'] = item.start_conductor
+        for number, name in enumerate(CONTROLLERS, 1):
+            starts[f'api-{number}'] = self._machines[name].start_api
+            starts[f'conductor-{number}'] = (
+                self._machines[name].start_conductor)
         for host in self.hosts:
             starts[host] = functools.partial(
-                self._novas[0].start_compute, host)
+                self._machines[host].start_compute, host)
         return starts
+
+
+def _seconds(count: int) -> bytes:
+    return struct.pack('@l', count)
 
 
 @contextlib.contextmanager

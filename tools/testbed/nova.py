@@ -97,18 +97,21 @@ class Nova:
         Keystone knows them, unless there is one
     :param options: more for nova.conf, by section; with
         ``keystone_authtoken`` that Keystone is asked who a token belongs to
+    :param environment: variables of its programs
     """
 
     def __init__(self, directory: pathlib.Path, databases: Databases,
                  transport_url: str, port: int,
                  identities: Mapping[str, identity.Identity],
-                 options: ini.Sections) -> None:
+                 options: ini.Sections,
+                 environment: Mapping[str, str] | None = None) -> None:
         self.directory = directory
         self.identities = identities
         self._databases = databases
         self._transport_url = transport_url
         self._port = port
         self._options = options
+        self._environment = dict(environment or {})
 
     @property
     def url(self) -> str:
@@ -150,6 +153,7 @@ class Nova:
         :param host: its name
         :param libvirt_uri: of its libvirtd
         """
+        self.directory.mkdir(parents=True, exist_ok=True)
         ini.write(self.directory / f'{host}.conf', ini.merge(
             self._options,
             {'DEFAULT': {'host': host, **self._default()},
@@ -174,7 +178,8 @@ class Nova:
                          'nova.wsgi.osapi_compute', str(self._port),
                          *(['--embedded'] if embedded else [])],
             self.directory / 'nova-api.log',
-            {'OS_NOVA_CONFIG_DIR': str(self.directory)})
+            {**self._environment,
+             'OS_NOVA_CONFIG_DIR': str(self.directory)})
         processes.wait_for(lambda: processes.listening(self._port), 60,
                            'the API', process)
         return process
@@ -194,7 +199,8 @@ class Nova:
         return processes.start(
             program, [_PREFIX / 'bin' / program, '--config-file',
                       self.directory / f'{configuration}.conf'],
-            self.directory / f'{program}-{configuration}.log')
+            self.directory / f'{program}-{configuration}.log',
+            self._environment)
 
     def _run(self, module: str, argument: str) -> None:
         log = self.directory / f'{module.rpartition(".")[2]}.log'

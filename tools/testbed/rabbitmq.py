@@ -15,11 +15,13 @@
 from collections.abc import Sequence
 import os
 import pathlib
+import subprocess
 
 from tools.testbed import network
 from tools.testbed import processes
 
 _SERVER = '/usr/lib/rabbitmq/bin/rabbitmq-server'
+_CONTROL = '/usr/lib/rabbitmq/bin/rabbitmqctl'
 
 _CONF = """\
 listeners.tcp.default = {address}:{port}
@@ -102,6 +104,19 @@ class RabbitMQ:
         processes.wait_for(
             lambda: processes.listening(self.port, self._address), timeout,
             'RabbitMQ', self._broker)
+
+    def close_connections(self) -> None:
+        """Close every connection that the broker has.
+
+        :raises processes.StartError: the broker does not answer
+        """
+        try:
+            subprocess.run(
+                [*self._run, _CONTROL, 'close_all_connections', 'a test'],
+                env={**os.environ, **self._environment()}, check=True,
+                timeout=30, capture_output=True)
+        except subprocess.SubprocessError as error:
+            raise processes.StartError(str(error)) from None
 
     def stop(self) -> None:
         """Stop the broker: connections are refused from now on."""

@@ -105,11 +105,16 @@ DEADLOCK, LOST_COMMIT = 'statement.deadlock', 'commit.lose-reply'
 
 MODULES = frozenset({place.module for place in PLACES.values()} | {_SESSION})
 
+#: A process is killed at each of these.
+KILLS = [f'{name}.{action}' for name in PLACES
+         for action in (KILL_BEFORE, KILL_AFTER)]
+
 
 def names() -> list[str]:
     """Return all traps: the place, a dot, and what happens there."""
-    found = [f'{name}.{action}' for name in PLACES for action in
-             (KILL_BEFORE, KILL_AFTER, LOSE_REQUEST, LOSE_REPLY)]
+    found = [*KILLS]
+    found += [f'{name}.{action}' for name in PLACES
+              for action in (LOSE_REQUEST, LOSE_REPLY)]
     found += [f'{name}.{TWICE}' for name, place in PLACES.items()
               if place.can_come_twice]
     return [*found, DEADLOCK, LOST_COMMIT]
