@@ -26,7 +26,12 @@ from typing import TypedDict
 import oslo_messaging
 
 TOPIC = 'guest_agent_compute'
+#: What the other side offers at most.
 VERSION = '1.0'
+#: What a call asks for that names no version of its own: what every release
+#: offers. A call that came later names the version that it came with, so that
+#: all others are taken by services that are not upgraded yet.
+BASE_VERSION = '1.0'
 
 #: Seconds that a call waits for its answer.
 TIMEOUT = 15
@@ -135,7 +140,8 @@ class ComputeAPI:
         # Nothing is tried again here: a call that waits for a broker to come
         # back would wait for ever.
         self._client = oslo_messaging.get_rpc_client(
-            transport, oslo_messaging.Target(topic=TOPIC, version=VERSION),
+            transport,
+            oslo_messaging.Target(topic=TOPIC, version=BASE_VERSION),
             retry=0)
 
     def work(self, host: str) -> None:

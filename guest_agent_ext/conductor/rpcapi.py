@@ -28,7 +28,12 @@ from typing import TypedDict
 import oslo_messaging
 
 TOPIC = 'guest_agent_conductor'
+#: What the other side offers at most.
 VERSION = '1.0'
+#: What a call asks for that names no version of its own: what every release
+#: offers. A call that came later names the version that it came with, so that
+#: all others are taken by services that are not upgraded yet.
+BASE_VERSION = '1.0'
 
 
 class Service(TypedDict):
@@ -134,7 +139,8 @@ class ConductorAPI:
 
     def __init__(self, transport: Any, timeout: int) -> None:
         self._client = oslo_messaging.get_rpc_client(
-            transport, oslo_messaging.Target(topic=TOPIC, version=VERSION),
+            transport,
+            oslo_messaging.Target(topic=TOPIC, version=BASE_VERSION),
             timeout=timeout, retry=0)
 
     def register(self, host: str, machine_id: str,

@@ -54,13 +54,16 @@ class Client:
         if body is not None and not isinstance(body, bytes):
             data = json.dumps(body).encode()
         with contextlib.closing(self.connect()) as connection:
-            # A server that refuses a body may not read all of it.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            try:
                 connection.request(
                     method, self.base_path + path, body=data, headers={
                         'X-Auth-Token': self.token,
                         'Content-Type': 'application/json',
                         **(headers or {})})
+            except (BrokenPipeError, ConnectionResetError):
+                # A server that refuses a body may not read all of it.
+                if connection.sock is None:
+                    raise
             response = connection.getresponse()
             return Answer(response.status, dict(response.headers),
                           response.read())

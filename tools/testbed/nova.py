@@ -19,8 +19,10 @@ is ours is only what an operator would write.
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
+import copy
 import dataclasses
 import json
+import os
 import pathlib
 import sqlite3
 import subprocess
@@ -138,6 +140,12 @@ class Nova:
 
         processes.wait_for(is_so, timeout, f'host {host} {state}')
 
+    def with_environment(self, environment: Mapping[str, str]) -> 'Nova':
+        """Return the same Nova, its programs started with more variables."""
+        other = copy.copy(self)
+        other._environment = {**self._environment, **environment}
+        return other
+
     def configure(self) -> None:
         """Write nova.conf, api-paste.ini and the table of tokens."""
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -202,14 +210,24 @@ class Nova:
             self.directory / f'{program}-{configuration}.log',
             self._environment)
 
+    def sync(self) -> None:
+        """Bring the extension's tables forward."""
+        self._finish('guest-agent-manage', [
+            _PREFIX / 'bin/guest-agent-manage', '--config-file',
+            self.directory / 'nova.conf', 'db', 'sync'])
+
     def _run(self, module: str, argument: str) -> None:
-        log = self.directory / f'{module.rpartition(".")[2]}.log'
+        self._finish(module.rpartition('.')[2], [
+            sys.executable, '-m', module, self.directory / 'nova.conf',
+            argument])
+
+    def _finish(self, name: str, argv: Sequence[str | pathlib.Path]) -> None:
+        log = self.directory / f'{name}.log'
         with log.open('ab') as output:
-            ended = subprocess.run(
-                [sys.executable, '-m', module, self.directory / 'nova.conf',
-                 argument], stdout=output, stderr=output)
+            ended = subprocess.run(argv, stdout=output, stderr=output,
+                                   env={**os.environ, **self._environment})
         if ended.returncode:
-            raise processes.StartError(f'{module} failed, see {log}')
+            raise processes.StartError(f'{name} failed, see {log}')
 
     def _default(self) -> dict[str, object]:
         # Without use_stderr, oslo.log writes to stdout.
