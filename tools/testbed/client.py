@@ -85,7 +85,7 @@ class Client:
         """Return a connection of its own, to send and read by and by."""
         address = urllib.parse.urlsplit(self._compute_url)
         return http.client.HTTPConnection(
-            str(address.hostname), address.port, timeout=120)
+            str(address.hostname), address.port, timeout=300)
 
     @property
     def commands(self) -> str:
