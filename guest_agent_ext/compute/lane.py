@@ -209,13 +209,28 @@ class Lane:
 
     def _run(self) -> None:
         while not self._is_stopping:
-            item = self._wait_for_task()
-            if item is not None:
-                self._step(item)
-            elif self._acknowledged:
-                self._guarded(self._release_due)
-            elif self._on_idle(self):
-                return
+            try:
+                if self._make_turn():
+                    return
+            except Exception:
+                # Its guest has no other: without it all would be stuck.
+                LOG.exception('The lane of guest %s failed', self.uuid)
+                self._pause(PROBE_GAPS[0])
+
+    def _make_turn(self) -> bool:
+        """Do what is due next, and tell whether the lane is to end."""
+        item = self._wait_for_task()
+        if item is not None:
+            self._step(item)
+        elif self._acknowledged:
+            self._guarded(self._release_due)
+        else:
+            return self._on_idle(self)
+        return False
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_stopping, seconds)
 
     def _wait_for_task(self) -> task.Task | None:
         """Return the next job when it is due, None if there is time."""
@@ -287,7 +302,7 @@ class Lane:
             gap = PROBE_GAPS[min(self._failures, len(PROBE_GAPS) - 1)]
             self._failures += 1
         LOG.info('Guest %(uuid)s: %(error)s; next look in %(gap)s seconds',
-                 {'uuid': self.uuid, 'error': error, 'gap': gap})
+                 {'uuid': self.uuid, 'error': error.message, 'gap': gap})
         with self._changed:
             for other in self._tasks.values():
                 if other is item or other.needs_guest:
@@ -333,7 +348,10 @@ class Lane:
     def _guarded(self, task: Callable[[], None]) -> None:
         try:
             task()
-        except (exception.GuestError,
-                oslo_messaging.MessagingException) as error:
+        except exception.GuestError as error:
+            # Not in its own words: those may be the guest's.
             LOG.info('Guest %(uuid)s: %(error)s; left for later',
-                     {'uuid': self.uuid, 'error': error})
+                     {'uuid': self.uuid, 'error': error.message})
+        except oslo_messaging.MessagingException as error:
+            LOG.info('No answer from the conductor: %s; left for later',
+                     error)

@@ -25,6 +25,8 @@ from typing import TypedDict
 
 import oslo_messaging
 
+from guest_agent_ext import rpc
+
 TOPIC = 'guest_agent_compute'
 #: What the other side offers at most.
 VERSION = '1.0'
@@ -151,7 +153,7 @@ class ComputeAPI:
 
         :raises oslo_messaging.MessagingException: the broker did not take it
         """
-        self._client.prepare(server=host).cast({}, 'work')
+        self._cast(host, 'work')
 
     def agent_status(self, host: str, instance_uuid: str) -> AgentStatus:
         """Ask for the state of a guest's agent.
@@ -235,10 +237,14 @@ class ComputeAPI:
         :param error: why, in words for the tenant
         :raises oslo_messaging.MessagingException: the broker did not take it
         """
-        self._client.prepare(server=host).cast({}, 'abort', uuid=uuid,
-                                               error=error)
+        self._cast(host, 'abort', uuid=uuid, error=error)
 
     def _call(self, host: str, method: str, timeout: int = TIMEOUT,
               **arguments: Any) -> Any:
         client = self._client.prepare(server=host, timeout=timeout)
-        return client.call({}, method, **arguments)
+        with rpc.errors():
+            return client.call({}, method, **arguments)
+
+    def _cast(self, host: str, method: str, **arguments: Any) -> None:
+        with rpc.errors():
+            self._client.prepare(server=host).cast({}, method, **arguments)

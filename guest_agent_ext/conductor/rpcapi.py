@@ -27,6 +27,8 @@ from typing import TypedDict
 
 import oslo_messaging
 
+from guest_agent_ext import rpc
+
 TOPIC = 'guest_agent_conductor'
 #: What the other side offers at most.
 VERSION = '1.0'
@@ -235,4 +237,5 @@ class ConductorAPI:
         return list(self._call('ended', service=service, uuids=list(uuids)))
 
     def _call(self, method: str, **arguments: Any) -> Any:
-        return self._client.call({}, method, **arguments)
+        with rpc.errors():
+            return self._client.call({}, method, **arguments)

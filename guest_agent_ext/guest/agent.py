@@ -25,6 +25,7 @@ from typing import Protocol
 from typing import TypeVar
 
 from guest_agent_ext import exception
+from guest_agent_ext.guest import answers
 
 _Answer = TypeVar('_Answer')
 
@@ -83,7 +84,7 @@ class Agent:
     def version(self) -> str:
         """Return the agent's version, for example ``7.2.22``."""
         return self._call('guest-info', {},
-                          lambda answer: str(answer['version']))
+                          lambda answer: answers.text(answer['version']))
 
     def info(self) -> dict[str, bool]:
         """Return for each call that the agent knows whether it is enabled."""
@@ -94,7 +95,7 @@ class Agent:
 
         ``id`` is ``mswindows``, or that of its os-release.
         """
-        return self._call('guest-get-osinfo', {}, dict)
+        return self._call('guest-get-osinfo', {}, _names)
 
     def fsfreeze_status(self) -> str:
         """Return ``frozen`` or ``thawed``."""
@@ -118,7 +119,7 @@ class Agent:
             # Without it stdin is at EOF.
             arguments['input-data'] = base64.b64encode(stdin).decode()
         return self._call('guest-exec', arguments,
-                          lambda answer: int(answer['pid']))
+                          lambda answer: answers.natural(answer['pid']))
 
     def exec_status(self, pid: int) -> ExecStatus:
         """Ask after a process; the agent forgets it once it told its end.
@@ -133,7 +134,8 @@ class Agent:
         :param mode: as of fopen(3)
         :returns: its handle
         """
-        return self._file_call('open', {'path': path, 'mode': mode}, int)
+        return self._file_call('open', {'path': path, 'mode': mode},
+                               answers.integer)
 
     def file_close(self, handle: int) -> None:
         """Close a file."""
@@ -151,7 +153,7 @@ class Agent:
         """
         return self._file_call(
             'seek', {'handle': handle, 'offset': offset, 'whence': whence},
-            lambda answer: int(answer['position']))
+            lambda answer: answers.natural(answer['position']))
 
     def file_read(self, handle: int, count: int) -> bytes:
         """Return the bytes that come next, nothing at the end of a file."""
@@ -172,7 +174,7 @@ class Agent:
         return self._file_call(
             'write', {'handle': handle,
                       'buf-b64': base64.b64encode(data).decode()},
-            lambda answer: int(answer['count']))
+            lambda answer: answers.integer(answer['count']))
 
     def _file_call(self, name: str, arguments: Mapping[str, Any],
                    read: Callable[[Any], _Answer]) -> _Answer:
@@ -196,16 +198,19 @@ class Agent:
             self._timeout)
         try:
             return read(answer)
-        except (AttributeError, LookupError, TypeError, ValueError):
-            # The guest's root may answer anything.
+        except answers.IMPROPER:
             raise exception.AgentError(
                 f'The guest agent gave no proper answer to {command}',
                 may_have_run=True) from None
 
 
 def _enabled(answer: Mapping[str, Any]) -> dict[str, bool]:
-    return {command['name']: bool(command['enabled'])
+    return {str(command['name']): bool(command['enabled'])
             for command in answer['supported_commands']}
+
+
+def _names(answer: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): answers.text(value) for name, value in answer.items()}
 
 
 def _exec_status(answer: Mapping[str, Any]) -> ExecStatus:
@@ -216,7 +221,7 @@ def _exec_status(answer: Mapping[str, Any]) -> ExecStatus:
 
 
 def _number(answer: Mapping[str, Any], name: str) -> int | None:
-    return int(answer[name]) if name in answer else None
+    return answers.integer(answer[name]) if name in answer else None
 
 
 def _bytes(answer: Mapping[str, str], name: str) -> bytes:

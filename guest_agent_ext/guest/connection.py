@@ -35,6 +35,7 @@ import libvirt_qemu
 from oslo_log import log as logging
 
 from guest_agent_ext import exception
+from guest_agent_ext.guest import answers
 
 LOG = logging.getLogger(__name__)
 
@@ -100,8 +101,6 @@ _ERRORS: Sequence[tuple[int, str, type[exception.GuestError], bool]] = (
 
 #: What libvirt puts before the agent's own words.
 _REFUSAL = re.compile(r"QEMU agent command '[^']*': (.*)", re.DOTALL)
-#: Characters of them that are passed on.
-_REFUSAL_LENGTH = 500
 
 
 class Connection:
@@ -168,7 +167,10 @@ class Connection:
         except exception.DomainNotRunning:
             # libvirt does not say in which state it is.
             raise self._not_running(uuid) from None
-        return json.loads(answer)['return']
+        try:
+            return json.loads(answer)['return']
+        except answers.IMPROPER:
+            raise exception.AgentError(may_have_run=True) from None
 
     def _not_running(self, uuid: str) -> exception.GuestError:
         state = self.domain_state(uuid)
@@ -312,7 +314,7 @@ def _refused(words: str) -> exception.GuestError:
     if 'has been disabled' in words:
         return exception.AgentCommandDisabled()
     return exception.AgentRefused(
-        f'The guest agent refused: {words[:_REFUSAL_LENGTH]}')
+        f'The guest agent refused: {answers.text(words)}')
 
 
 @functools.cache

@@ -20,11 +20,11 @@ it is there: the whole new file, or the old one as it was.
 from collections.abc import Collection
 from collections.abc import Sequence
 import dataclasses
-import re
 from typing import Any
 from typing import NoReturn
 
 from guest_agent_ext import exception
+from guest_agent_ext.guest import answers
 from guest_agent_ext.guest import launcher
 from guest_agent_ext.guest import scripts
 
@@ -32,7 +32,6 @@ from guest_agent_ext.guest import scripts
 MAX_SHOWN = 255
 #: What a guest, whose root may answer anything, may make a row hold.
 MAX_PATH, MAX_INODE, STRAYS = 8192, 64, 100
-_UUID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,13 +98,12 @@ class Files:
                            'yes' if append else 'no')
         inode, *strays = answer.details or ['']
         if len(answer.path) > MAX_PATH or len(inode) > MAX_INODE:
-            raise exception.AgentError(
-                'What was run in the guest gave no proper answer')
+            raise exception.AgentError(scripts.IMPROPER)
         directory = _directory_of(answer.path)
         return Target(answer.path,
                       None if append else f'{directory}.ga-{id}',
                       inode, mode,
-                      [id for id in strays if _UUID.fullmatch(id)][:STRAYS])
+                      answers.ids(strays)[:STRAYS])
 
     def remove_strays(self, target: Target, ids: Collection[str]) -> None:
         """Remove what ended transfers have left beside a file."""
@@ -187,5 +185,4 @@ def _refuse(answer: scripts.FileAnswer, path: str) -> NoReturn:
             raise exception.FileRefused(
                 'The system of the server refuses: '
                 + (answer.error[:MAX_SHOWN * 2] or 'it did not say why'))
-    raise exception.AgentError(
-        'What was run in the guest gave no proper answer')
+    raise exception.AgentError(scripts.IMPROPER)

@@ -20,8 +20,10 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 import re
 
+from guest_agent_ext import command
 from guest_agent_ext import exception
 from guest_agent_ext.guest import agent as guest_agent
+from guest_agent_ext.guest import answers
 from guest_agent_ext.guest import launcher
 from guest_agent_ext.guest import scripts
 
@@ -39,8 +41,6 @@ ENVIRONMENT = {
 NOT_EXECUTED = 'The command could not be executed: %s'
 
 _NEVER_EXECUTED = 64
-#: Characters of what a guest's tools say that are passed on.
-_MAX_COMPLAINT = 500
 #: Who complains and in which of its lines, which only we know; what builtin it
 #: was stays.
 _SHELL_PREFIX = re.compile(
@@ -65,12 +65,12 @@ class PosixLauncher(scripts.ScriptLauncher):
         :raises exception.LauncherUnavailable: it has no ``/bin/sh`` or no
             ``/proc``
         """
-        words = self._run_probe().split()
-        if len(words) < 3 or words[0] != 'guest':
+        try:
+            return _probe(self._run_probe().split())
+        except ValueError:
             raise exception.LauncherUnavailable(
                 'Commands cannot be run in this guest: it has no usable '
-                '/bin/sh or no /proc')
-        return launcher.Probe(words[1], int(words[2]), tuple(words[3:]))
+                '/bin/sh or no /proc') from None
 
     def launch(self, launch: launcher.Launch) -> int:
         """Send a command, and do not wait for it.
@@ -94,7 +94,8 @@ class PosixLauncher(scripts.ScriptLauncher):
         :param offset: bytes to leave out
         """
         return self._wait(self._exec(
-            'output', [id, stream, str(offset)])).out
+            'output', [id, stream, str(offset)])
+        ).out[:command.MAX_OUTPUT_BYTES]
 
     def _exec(self, script: str, args: Iterable[str], *,
               env: Iterable[str] = (), stdin: bytes = b'') -> int:
@@ -128,7 +129,8 @@ class PosixLauncher(scripts.ScriptLauncher):
         line, _, out = status.out.partition(b'\n')
         match line.decode(errors='replace').split():
             case ['refused', reason]:
-                return launcher.Refused(reason)
+                return launcher.Refused(
+                    answers.text(reason, answers.MAX_WORD))
             case ['taken']:
                 return launcher.Taken()
             case ['none']:
@@ -144,23 +146,21 @@ class PosixLauncher(scripts.ScriptLauncher):
                 return launcher.Died()
 
 
+def _probe(words: Sequence[str]) -> launcher.Probe:
+    greeting, boot_id, uptime, *ids = words
+    if greeting != 'guest':
+        raise ValueError
+    return launcher.Probe(answers.boot_id(boot_id), answers.natural(uptime),
+                          answers.ids(ids))
+
+
 def _running(words: Sequence[str]) -> launcher.Running:
     pid, start, uptime, state = words
+    now = answers.natural(uptime)
     if pid == '-':
-        return launcher.Running(None, _number(uptime), _number(uptime))
-    return launcher.Running(_number(pid), _number(start), _number(uptime),
+        return launcher.Running(None, now, now)
+    return launcher.Running(answers.natural(pid), answers.natural(start), now,
                             has_exited=state == 'Z')
-
-
-def _number(word: str) -> int:
-    """Read a number that fits into a column.
-
-    :raises ValueError: it is none; the guest's root may write anything
-    """
-    value = int(word)
-    if not 0 <= value < 2 ** 63:
-        raise ValueError
-    return value
 
 
 def _ended(words: Sequence[str], out: bytes, err: bytes) -> launcher.Ended:
@@ -172,17 +172,17 @@ def _ended(words: Sequence[str], out: bytes, err: bytes) -> launcher.Ended:
     # A keeper of the head writes what it keeps twice.
     twice = end == 'head'
     return launcher.Ended(
-        pid=_number(pid), start_ticks=_number(start), exitcode=exitcode,
-        signal=signal, never_ran=never_ran,
+        pid=answers.natural(pid), start_ticks=answers.natural(start),
+        exitcode=exitcode, signal=signal, never_ran=never_ran,
         error=NOT_EXECUTED % _complaint(err) if never_ran else None,
-        out=out, err=err,
+        out=answers.output(out), err=answers.output(err),
         out_bytes=_written(out_written, out, twice),
         err_bytes=_written(err_written, err, twice),
         killed=None if killed == '-' else killed)
 
 
 def _written(word: str, kept: bytes, twice: bool) -> int:
-    written = _number(word) - (len(kept) if twice else 0)
+    written = answers.natural(word) - (len(kept) if twice else 0)
     # A file system that was full kept less than was counted; never more.
     if written < len(kept):
         raise ValueError
@@ -193,7 +193,7 @@ def _decoded(wait_status: str) -> tuple[int | None, int | None]:
     """Return exit code and signal of a raw wait status, if it is known."""
     if wait_status == '-':
         return None, None
-    value = _number(wait_status)
+    value = answers.natural(wait_status)
     signal = value & 0x7f
     return (None, signal) if signal else (value >> 8 & 0xff, None)
 
@@ -201,4 +201,4 @@ def _decoded(wait_status: str) -> tuple[int | None, int | None]:
 def _complaint(err: bytes) -> str:
     """Return what a shell or a tool complained of."""
     text = err.decode(errors='replace').strip()
-    return _SHELL_PREFIX.sub(r'\1', text, count=1)[:_MAX_COMPLAINT]
+    return answers.text(_SHELL_PREFIX.sub(r'\1', text, count=1))

@@ -22,12 +22,15 @@ import time
 
 from guest_agent_ext import exception
 from guest_agent_ext.guest import agent as guest_agent
+from guest_agent_ext.guest import answers
 from guest_agent_ext.guest import launcher
 
 #: Seconds that a script other than a launch may take, and between two looks at
 #: whether it has ended.
 TIMEOUT = 20.0
 GAP = 0.01
+
+IMPROPER = 'What was run in the guest gave no proper answer'
 
 
 @functools.cache
@@ -75,7 +78,10 @@ class ScriptLauncher(abc.ABC):
         return self._outcome(self._wait(self._exec('recover', [id, 'fence'])))
 
     def signal_tree(self, id: str, signal: str, status: str) -> int:
-        return int(self._run('signal', id, signal, status) or 0)
+        try:
+            return answers.natural(self._run('signal', id, signal, status))
+        except ValueError:
+            raise exception.AgentError(IMPROPER) from None
 
     def unhold(self, id: str) -> None:
         self._run('unhold', id)
@@ -125,7 +131,8 @@ class ScriptLauncher(abc.ABC):
 
     def _run(self, script: str, *args: str) -> str:
         """Run a short script and return what it printed."""
-        return self._wait(self._exec(script, args)).out.decode()
+        return self._wait(self._exec(script, args)).out.decode(
+            errors='replace')
 
     def _wait(self, pid: int) -> guest_agent.ExecStatus:
         deadline = time.monotonic() + TIMEOUT

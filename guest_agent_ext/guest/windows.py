@@ -24,6 +24,7 @@ from typing import Any
 
 from guest_agent_ext import exception
 from guest_agent_ext.guest import agent as guest_agent
+from guest_agent_ext.guest import answers
 from guest_agent_ext.guest import launcher
 from guest_agent_ext.guest import scripts
 
@@ -36,9 +37,10 @@ class WindowsLauncher(scripts.ScriptLauncher):
     def probe(self) -> launcher.Probe:
         try:
             answer = json.loads(self._run_probe())
-            return launcher.Probe(answer['boot_id'], int(answer['uptime']),
-                                  tuple(answer['ids']))
-        except (LookupError, TypeError, ValueError):
+            return launcher.Probe(answers.boot_id(answer['boot_id']),
+                                  answers.natural(answer['uptime']),
+                                  answers.ids(answer['ids']))
+        except answers.IMPROPER:
             raise exception.LauncherUnavailable(
                 'Commands cannot be run in this guest: it has no usable '
                 'Windows PowerShell (5.1, in full language mode)') from None
@@ -63,11 +65,12 @@ class WindowsLauncher(scripts.ScriptLauncher):
         try:
             answer = json.loads(status.out)
             return scripts.FileAnswer(
-                str(answer['says']),
-                tuple(str(word) for word in answer['details']),
+                answers.text(answer['says'], answers.MAX_WORD),
+                tuple(answers.text(word, answers.MAX_WORD)
+                      for word in answer['details']),
                 base64.b64decode(answer['path']).decode(),
-                base64.b64decode(answer['error']).decode(errors='replace'))
-        except (LookupError, TypeError, ValueError):
+                _decoded(answer['error']))
+        except answers.IMPROPER:
             # A script that was killed.
             return scripts.FileAnswer('', (), '', '')
 
@@ -84,7 +87,7 @@ class WindowsLauncher(scripts.ScriptLauncher):
     def _outcome(self, status: guest_agent.ExecStatus) -> launcher.Outcome:
         try:
             return _read(json.loads(status.out))
-        except (LookupError, TypeError, ValueError):
+        except answers.IMPROPER:
             # A script that was killed. Asked again, the files will tell.
             raise exception.AgentError(
                 'PowerShell in the guest gave no proper answer') from None
@@ -102,10 +105,15 @@ def _encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
+def _decoded(text: str) -> str:
+    return answers.text(base64.b64decode(text).decode(errors='replace'))
+
+
 def _read(answer: dict[str, Any]) -> launcher.Outcome:
     match answer['says']:
         case 'refused':
-            return launcher.Refused(str(answer['reason']))
+            return launcher.Refused(
+                answers.text(answer['reason'], answers.MAX_WORD))
         case 'taken':
             return launcher.Taken()
         case 'none':
@@ -124,26 +132,30 @@ def _read(answer: dict[str, Any]) -> launcher.Outcome:
 
 
 def _running(answer: dict[str, Any]) -> launcher.Running:
-    uptime = int(answer['uptime'])
+    uptime = answers.natural(answer['uptime'])
     if 'pid' not in answer:
         return launcher.Running(None, uptime, uptime)
-    return launcher.Running(int(answer['pid']), int(answer['start']), uptime,
+    return launcher.Running(answers.natural(answer['pid']),
+                            answers.natural(answer['start']), uptime,
                             has_exited=bool(answer['has_exited']))
 
 
 def _ended(answer: dict[str, Any]) -> launcher.Ended:
     return launcher.Ended(
-        pid=int(answer['pid']), start_ticks=int(answer['start']),
-        exitcode=int(answer['exitcode']), signal=None, never_ran=False,
-        error=None, out=base64.b64decode(answer['out']),
-        err=base64.b64decode(answer['err']),
-        out_bytes=int(answer['out_bytes']), err_bytes=int(answer['err_bytes']),
-        killed=answer.get('killed'))
+        pid=answers.natural(answer['pid']),
+        start_ticks=answers.natural(answer['start']),
+        exitcode=answers.integer(answer['exitcode']), signal=None,
+        never_ran=False, error=None,
+        out=answers.output(base64.b64decode(answer['out'])),
+        err=answers.output(base64.b64decode(answer['err'])),
+        out_bytes=answers.natural(answer['out_bytes']),
+        err_bytes=answers.natural(answer['err_bytes']),
+        killed=str(answer['killed']) if answer.get('killed') else None)
 
 
 def _failed(answer: dict[str, Any]) -> launcher.Ended:
-    why = base64.b64decode(answer['error']).decode(errors='replace')
+    why = _decoded(answer['error'])
     return launcher.Ended(
-        pid=0, start_ticks=int(answer['uptime']), exitcode=None, signal=None,
-        never_ran=True, error=f'The command could not be executed: {why}',
-        out=b'', err=b'', out_bytes=0, err_bytes=0)
+        pid=0, start_ticks=answers.natural(answer['uptime']), exitcode=None,
+        signal=None, never_ran=True,
+        error=f'The command could not be executed: {why}', out=b'', err=b'', out_bytes=0, err_bytes=0)

@@ -48,7 +48,7 @@ FILE_BOUND = (files.START_TIMEOUT + rpcapi.LEASE
 CLEAN_AFTER = 120
 
 _QUERY = ('SELECT uuid, status, arguments, started_at, exitcode, `signal`, '
-          'error, out_data, err_bytes, finished_at, '
+          'error, out_data, out_bytes, err_bytes, finished_at, '
           'TIMESTAMPDIFF(SECOND, created_at, COALESCE(finished_at, '
           'UTC_TIMESTAMP())) AS age FROM guest_agent_commands '
           'WHERE id > %d ORDER BY id')
@@ -189,9 +189,11 @@ def _problems(order: load.Order, row: Mapping[str, Any], times: int,
     if status == command.CANCELLED and not row['started_at'] and times:
         yield 'it ran, and is said not to have started'
     if status == command.COMPLETED:
-        yield from _problems_of_result(order, row, times)
-    if status in (command.TIMED_OUT, command.CANCELLED) and (
-            status != script.status):
+        yield from _problems_of_result(order, row, times, faults)
+    if status == command.CANCELLED != script.status:
+        yield f'it should be {script.status}'
+    if status == command.TIMED_OUT != script.status and (
+            not _may_be_uncancelled(order, faults)):
         yield f'it should be {script.status}'
     if status == command.LOST and not _may_be_lost(order, faults):
         yield 'no fault explains that'
@@ -232,8 +234,21 @@ def _reboots(order: load.Order, faults: Sequence[schedule.Fault]) -> bool:
                for fault in faults if fault.kind in kinds.KINDS)
 
 
+def _may_be_uncancelled(order: load.Order,
+                        faults: Sequence[schedule.Fault]) -> bool:
+    """Tell whether a cancel may have come too late, or not at all.
+
+    An accepted one is no promise: its host may not hear of it in time.
+    """
+    host = order.guest.partition('/')[0]
+    return order.script.is_cancelled and (not order.was_cancelled or any(
+        fault.target in ('broker', 'database', host, order.guest)
+        for fault in faults))
+
+
 def _problems_of_result(order: load.Order, row: Mapping[str, Any],
-                        times: int) -> Iterator[str]:
+                        times: int, faults: Sequence[schedule.Fault]
+                        ) -> Iterator[str]:
     script = order.script
     if script.status != command.COMPLETED:
         yield f'it should be {script.status}'
@@ -242,8 +257,14 @@ def _problems_of_result(order: load.Order, row: Mapping[str, Any],
     if (row['exitcode'], row['signal']) != (order.exitcode, None):
         yield (f'exit code {row["exitcode"]}, signal {row["signal"]} in the '
                f'place of {order.exitcode}')
-    # In a guest whose /run is full the output cannot be kept.
-    if row['out_data'] != f'out {order.tag}\n'.encode():
+    # In a guest whose /run is full not all of the output can be kept; that it
+    # is missing is told.
+    output = f'out {order.tag}\n'.encode()
+    is_full = any(fault.kind == 'fill-run' and fault.target == order.guest
+                  for fault in faults)
+    if row['out_data'] != output and not (
+            is_full and output.startswith(row['out_data'] or b'')
+            and row['out_bytes'] == len(output)):
         yield f'{len(row["out_data"] or b"")} bytes of output are not its own'
     if order.kind == 'burst' and row['err_bytes'] != load.BURST:
         yield f'{row["err_bytes"]} bytes counted of {load.BURST}'

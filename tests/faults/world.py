@@ -54,7 +54,7 @@ SWEEP_INTERVAL = 2
 TRANSFER_TIMEOUT = 25
 
 OPTIONS: ini.Sections = {
-    'DEFAULT': {'debug': True, 'default_log_levels': 'sqlalchemy=WARN'},
+    'DEFAULT': {'default_log_levels': 'guest_agent_ext=DEBUG,nova=WARN'},
     'guest_agent': {
         'report_interval': 1, 'service_down_time': 10,
         'sweep_interval': SWEEP_INTERVAL, 'cells_interval': 5,

@@ -182,7 +182,7 @@ def test_refusal_is_in_the_words_of_the_agent(
         guests.agent_command(UUID, PING, 5)
     words = str(raised.value)
     assert words.startswith(
-        "The guest agent refused: Invalid 'pid': 5\nsorry")
+        "The guest agent refused: Invalid 'pid': 5 sorry")
     assert len(words) < 1000
 
 

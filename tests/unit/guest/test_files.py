@@ -84,7 +84,7 @@ def test_where_a_file_is_written(
     answer(agent, launcher, 'created', '17', STRAY, 'nonsense', path=path)
     target = guest.create('/link', ID, mode='0640', append=False)
     assert asked(agent, launcher) == ['create', '/link', ID, '0640', 'no']
-    assert target == files.Target(path, temporary, '17', '0640', [STRAY])
+    assert target == files.Target(path, temporary, '17', '0640', (STRAY,))
     kept = json.loads(json.dumps(target.to_dict()))
     assert files.Target.from_dict(kept).temporary == temporary
 

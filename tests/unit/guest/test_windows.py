@@ -30,6 +30,7 @@ from guest_agent_ext.guest import launcher
 from guest_agent_ext.guest import scripts
 from guest_agent_ext.guest import windows
 
+ID = '3f6f5f0e-0000-4000-8000-000000000000'
 SCRIPTS = ('launch', 'probe', 'recover', 'release', 'signal', 'unhold')
 #: Characters of a Windows command line.
 MAX_COMMAND_LINE = 32767
@@ -176,8 +177,8 @@ def test_short_scripts_get_their_arguments() -> None:
 
 def test_probe() -> None:
     posed, _ = make({'says': 'guest', 'boot_id': 'b', 'uptime': 12,
-                     'ids': ['x']})
-    assert posed.probe() == launcher.Probe('b', 12, ('x',))
+                     'ids': [ID, '../x', 7]})
+    assert posed.probe() == launcher.Probe('b', 12, (ID,))
 
 
 @pytest.mark.parametrize('printed', [

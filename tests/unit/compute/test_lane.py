@@ -1,0 +1,63 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A lane, with guest and conductor played."""
+
+import threading
+from unittest import mock
+
+import pytest
+
+from guest_agent_ext import exception
+from guest_agent_ext.compute import lane as compute_lane
+
+SERVER = '8b1f5b51-6c70-4a53-8d5b-6a7c0e4b7f10'
+#: Seconds after which a test is given up.
+PATIENCE = 10
+
+
+def make(guests: mock.Mock) -> compute_lane.Lane:
+    return compute_lane.Lane(
+        SERVER, guests, mock.Mock(), {'host': 'here', 'incarnation': 1},
+        lambda lane: True)
+
+
+def test_lane_goes_on_after_what_nobody_foresaw(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute_lane, 'PROBE_GAPS', (0.01,))
+    monkeypatch.setattr(compute_lane, 'ABSENT_GAP', 0.01)
+    guests = mock.Mock()
+    guests.ping.side_effect = exception.DomainNotRunning('paused')
+    lane = make(guests)
+    item = mock.Mock(uuid='command', due=0.0, is_done=False, is_expired=False,
+                     is_held=True, needs_guest=True)
+    told_again = threading.Event()
+
+    def tell(state: str) -> None:
+        if item.meet_absence.call_count == 1:
+            raise RuntimeError
+        told_again.set()
+
+    item.meet_absence.side_effect = tell
+    lane.begin(item)
+    lane.start()
+    assert told_again.wait(PATIENCE)
+    lane.stop()
+    lane.join(PATIENCE)
+
+
+def test_lane_without_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute_lane, 'IDLE', 0.01)
+    lane = make(mock.Mock())
+    lane.start()
+    lane.join(PATIENCE)
+    assert not lane._thread.is_alive()
