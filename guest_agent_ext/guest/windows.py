@@ -158,4 +158,5 @@ def _failed(answer: dict[str, Any]) -> launcher.Ended:
     return launcher.Ended(
         pid=0, start_ticks=answers.natural(answer['uptime']), exitcode=None,
         signal=None, never_ran=True,
-        error=f'The command could not be executed: {why}', out=b'', err=b'', out_bytes=0, err_bytes=0)
+        error=f'The command could not be executed: {why}',
+        out=b'', err=b'', out_bytes=0, err_bytes=0)
