@@ -133,7 +133,7 @@ class Tenant:
         self._chosen = random.Random(seed)
         self._stopping = threading.Event()
         self._thread = threading.Thread(name=f'tenant-{guest}',
-                                        target=self._run)
+                                        target=self._run, daemon=True)
 
     def start(self) -> None:
         self._thread.start()

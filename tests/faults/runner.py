@@ -117,7 +117,8 @@ def _do_all(world: fault_world.World, faults: Sequence[schedule.Fault],
         with lock:
             total.counts[name if failure is None else f'{name} failed'] += 1
 
-    doing = [threading.Thread(target=do, args=[fault]) for fault in faults]
+    doing = [threading.Thread(target=do, args=[fault], daemon=True)
+             for fault in faults]
     for fault, thread in zip(faults, doing, strict=True):
         locks[fault.target]  # made here, used there
         time.sleep(max(0.0, began + fault.at - time.monotonic()))
