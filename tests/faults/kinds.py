@@ -221,6 +221,8 @@ def _destroy_guest(world: fault_world.World, name: str,
     host.hypervisor.domain(guest).destroy()
     time.sleep(seconds)
     _insist(lambda: host.hypervisor.boot(guest))
+    # A guest that is reset while its firmware starts may hang there.
+    host.hypervisor.wait(guest)
 
 
 def _insist(undo: Callable[[], object]) -> None:
