@@ -29,7 +29,7 @@ SERVICES := $(addprefix tests/integration/test_, exec.py files.py faults.py \
 
 # Of the schedules of faults.
 SEED := 1
-RUNS := 4
+RUNS := 2
 FIRST := 0
 
 .PHONY: help up demo down stack-up stack-down stack-test test lint types \

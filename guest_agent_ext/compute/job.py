@@ -94,9 +94,12 @@ class Job(task.Task):
         return self._next not in (self._finish, self._adopt)
 
     @property
+    def is_offered(self) -> bool:
+        return self._next == self._take
+
+    @property
     def is_expired(self) -> bool:
-        return (self._next == self._take
-                and time.monotonic() > self._start_by)
+        return self.is_offered and time.monotonic() > self._start_by
 
     def cancel(self) -> None:
         # At the next step its process tree is killed, if it started.

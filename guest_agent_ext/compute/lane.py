@@ -166,6 +166,17 @@ class Lane:
                     self._tasks[uuid].drop()
             self._changed.notify()
 
+    def keep_offered(self, uuids: Collection[str]) -> None:
+        """Forget what was on offer and is no more.
+
+        :param uuids: of the commands that are
+        """
+        with self._changed:
+            for uuid, item in self._tasks.items():
+                if item.is_offered and uuid not in uuids:
+                    item.drop()
+            self._changed.notify()
+
     # What tasks use.
 
     def wake(self) -> None:

@@ -177,9 +177,11 @@ class ComputeManager:
         report = self._conductor.report(service, held, seen)
         if report['fenced']:
             return self._yield_to_newer()
+        offered = {work['uuid'] for work in report['work']}
         for item in lanes:
             item.drop(report['ended'], clear=True)
             item.drop(report['moved'], clear=False)
+            item.keep_offered(offered)
         for work in report['work']:
             self._offer(service, work)
         return None

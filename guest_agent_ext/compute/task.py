@@ -100,6 +100,11 @@ class Task(abc.ABC):
         """Whether the next step asks something of the guest."""
 
     @property
+    def is_offered(self) -> bool:
+        """Whether it is only on offer: nobody here has it or waits for it."""
+        return False
+
+    @property
     def is_expired(self) -> bool:
         """Whether it can no longer be claimed."""
         return False

@@ -42,6 +42,7 @@ from guest_agent_ext.compute import pace
 from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.compute import task
 from guest_agent_ext.conductor import rpcapi as conductor_rpcapi
+from guest_agent_ext.guest import connection
 from guest_agent_ext.guest import files
 from guest_agent_ext.guest import handle
 
@@ -298,6 +299,11 @@ class Transfer(task.Task):
             self._fail(command.FAILED, {
                 'kind': 'ended',
                 'message': f'The server is not running ({state})'})
+            self.due = time.monotonic()
+        if state == connection.ABSENT:
+            # It may run on another host, which is about to be told, and can
+            # still have it rid of this.
+            return
         self._end_unsure()
         self.due = time.monotonic()
 

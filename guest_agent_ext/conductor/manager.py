@@ -148,10 +148,9 @@ class ConductorManager:
         row = commands.get(uuid)
         if row is None:
             return command.GONE
-        if not self._may_change(service, uuid):
+        server = self._server_of(service, row)
+        if server is None:
             return command.MOVED
-        server = servers.read(self._cell, [row.instance_uuid]).get(
-            row.instance_uuid)
         error = _loss(server, state)
         if error is None:
             return command.OK
@@ -169,17 +168,24 @@ class ConductorManager:
     def _may_change(self, service: rpcapi.Service, uuid: str) -> bool:
         """Tell whether this service is the one that the server is on."""
         row = commands.get(uuid)
-        if row is None:
-            return False
+        return row is not None and self._server_of(service, row) is not None
+
+    def _server_of(self, service: rpcapi.Service,
+                   row: models.Command) -> servers.Server | None:
+        """Return a command's server if this service is the one it is on.
+
+        Where it is and in which state come from one read: a migration's end
+        changes both at once.
+        """
         if not hosts.is_current(self._cell.uuid, service['host'],
                                 service['incarnation']):
-            return False
+            return None
         server = servers.read(self._cell, [row.instance_uuid]).get(
             row.instance_uuid)
         if server is None or server.host == service['host']:
-            return server is not None
+            return server
         self._follow(row, server)
-        return False
+        return None
 
     def _follow(self, row: models.Command, server: servers.Server) -> None:
         if not server.host:
@@ -198,12 +204,12 @@ def ring(compute_api: compute_rpcapi.ComputeAPI, host: str) -> None:
                   {'host': host, 'error': error})
 
 
-def _loss(server: servers.Server | None, state: str) -> str | None:
+def _loss(server: servers.Server, state: str) -> str | None:
     """Tell why a command is lost whose domain does not run, if it is.
 
     :param state: of the domain, in libvirt's words, or ``absent``
     """
-    if server is None or server.deleted:
+    if server.deleted:
         return DELETED
     if not server.is_settled or server.vm_state in servers.KEEPS_MEMORY:
         return None

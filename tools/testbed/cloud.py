@@ -46,6 +46,18 @@ OPTIONS: ini.Sections = {
 
 
 @dataclasses.dataclass
+class Host:
+    """One more compute host.
+
+    :ivar compute: its guest-agent-compute
+    """
+
+    name: str
+    hypervisor: libvirtd.Libvirtd
+    compute: processes.Process
+
+
+@dataclasses.dataclass
 class Cloud:
     """The parts, each to be paused, killed and started again.
 
@@ -82,6 +94,24 @@ class Cloud:
         if guest.agent:
             self.hypervisor.wait(guest)
         return self.nova.client('member', guest.uuid)
+
+    @contextlib.contextmanager
+    def another_host(self, name: str, directory: pathlib.Path,
+                     cache: pathlib.Path) -> Iterator[Host]:
+        """Have one more compute host, without guests, for a while.
+
+        :param directory: where its libvirtd's files are
+        :param cache: where the guests' image is kept
+        """
+        with contextlib.ExitStack() as stack:
+            hypervisor = libvirtd.Libvirtd(directory, cache, name)
+            hypervisor.start()
+            stack.callback(hypervisor.stop)
+            self.nova.configure_compute(name, hypervisor.uri)
+            compute = self.nova.start_compute(name)
+            stack.callback(compute.stop)
+            self.nova.wait_for_host(name, 'up')
+            yield Host(name, hypervisor, compute)
 
     def start_compute(self) -> None:
         """Start guest-agent-compute; it is not waited for."""
@@ -122,23 +152,27 @@ class Cloud:
 
         :param columns: of Nova's ``instances``: ``vm_state='stopped'``
         """
-        before = self._update(columns)
+        before = self.update(self.server_id, **columns)
         try:
             yield
         finally:
-            self._update(before)
+            self.update(self.server_id, **before)
 
-    def _update(self, columns: dict[str, object]) -> dict[str, object]:
+    def update(self, server_id: str, **columns: object) -> dict[str, object]:
+        """Make Nova believe something else of a server.
+
+        :returns: what it believed before
+        """
         names = ', '.join(columns)
         assignments = ', '.join(f'{name} = %s' for name in columns)
         with contextlib.closing(self.mariadb.connect(nova.CELL)) as connection:
             cursor = connection.cursor(pymysql.cursors.DictCursor)
             cursor.execute(f'SELECT {names} FROM instances WHERE uuid = %s',
-                           [self.server_id])
+                           [server_id])
             before = dict(cursor.fetchone() or {})
             cursor.execute(
                 f'UPDATE instances SET {assignments} WHERE uuid = %s',
-                [*columns.values(), self.server_id])
+                [*columns.values(), server_id])
             connection.commit()
         return before
 

@@ -469,6 +469,28 @@ def test_server_that_stops_before_the_commit_has_nothing_written() -> None:
     lane.guest_files.discard.assert_not_called()
 
 
+def test_server_that_may_have_moved_is_left_to_its_new_host() -> None:
+    item, lane = writing()
+    open_(item)
+    lane.guest_files.discard.side_effect = exception.DomainNotFound()
+    item.meet_absence('absent')
+    with pytest.raises(transfer.Refused):
+        item.write(0, b'')
+    step(item)
+    item.meet_absence('absent')
+    lane.conductor.finish.assert_not_called()
+
+
+def test_server_that_is_nowhere_has_its_transfer_ended() -> None:
+    item, lane = writing()
+    open_(item)
+    lane.guest_files.discard.side_effect = exception.DomainNotFound()
+    with mock.patch.object(transfer, 'DISCARD_PATIENCE', 0.05):
+        item.meet_absence('absent')
+        run(item)
+    assert lane.end['status'] == command.FAILED
+
+
 def test_server_that_stops_during_the_commit_may_have_it_written() -> None:
     item, lane = writing()
     open_(item)

@@ -148,7 +148,6 @@ def test_finish_is_recorded_decoded(
 
 
 @pytest.mark.parametrize(('server', 'state', 'lost'), [
-    (None, 'absent', manager.DELETED),
     (dataclasses.replace(ACTIVE, deleted=True), 'absent', manager.DELETED),
     (ACTIVE, 'shutoff', manager.SHUT_OFF),
     (ACTIVE, 'paused', None),
@@ -161,8 +160,19 @@ def test_finish_is_recorded_decoded(
      None),
 ])
 def test_a_domain_that_is_not_here_is_no_verdict(
-        server: servers.Server | None, state: str, lost: str | None) -> None:
+        server: servers.Server, state: str, lost: str | None) -> None:
     assert manager._loss(server, state) == lost
+
+
+def test_a_migration_that_ends_meanwhile_is_no_verdict(
+        conductor: manager.ConductorManager, database: mock.Mock,
+        server: mock.Mock) -> None:
+    server.side_effect = [
+        {'server': dataclasses.replace(ACTIVE, task_state='migrating')},
+        {'server': dataclasses.replace(ACTIVE, host='there')}]
+    assert conductor.not_here(
+        {}, SERVICE, 'command', 'mine', 'shutoff') == command.OK
+    assert_nothing_written(database)
 
 
 def test_report_of_a_fenced_service_tells_it(
