@@ -12,6 +12,7 @@
 
 """How many unfinished commands a server and its project may have."""
 
+import functools
 from typing import Any
 
 from keystoneauth1 import exceptions as ksa_exc
@@ -47,8 +48,8 @@ class Bounds:
 
     def __init__(self, server: Any) -> None:
         self._server = server
-        #: Kept: what it has read of Keystone holds for the second check.
-        self._enforcer: Any = None
+        #: Kept: what Keystone said holds for the second check too.
+        self._limit: int | None = None
 
     def check(self, new: int) -> None:
         """Refuse more commands than there may be.
@@ -97,16 +98,20 @@ class Bounds:
 
         Nova decides about a limit that is not registered.
         """
-        if self._enforcer is None:
-            self._enforcer = limit.Enforcer(
-                lambda project_id, names: {RESOURCE: self._count()})
-        try:
-            self._enforcer.enforce(self._server.project_id, {RESOURCE: new})
-        except limit_exc.ProjectOverLimit as error:
-            if limit_utils.should_enforce(error):
-                bound: int = error.over_limit_info_list[0].limit
-                return bound
-        return None
+        bound, used = self._unified_limit(), self._count()
+        if bound < 0 or used + new <= bound:
+            return None
+        passed = limit_exc.ProjectOverLimit(
+            self._server.project_id,
+            [limit_exc.OverLimitInfo(RESOURCE, bound, used, new)])
+        return bound if limit_utils.should_enforce(passed) else None
+
+    def _unified_limit(self) -> int:
+        """Return how many the project may have; -1 is any number."""
+        if self._limit is None:
+            [(_, self._limit)] = _enforcer().get_project_limits(
+                self._server.project_id, [RESOURCE])
+        return self._limit
 
     def _refuse_project(self, bound: int) -> None:
         raise webob.exc.HTTPForbidden(
@@ -117,3 +122,18 @@ class Bounds:
     def _count(self, instance_uuid: str | None = None) -> int:
         return commands.count_unfinished(self._server.project_id,
                                          instance_uuid)
+
+
+@functools.cache
+def _enforcer() -> Any:
+    """Return what asks Keystone for limits.
+
+    Made once: it asks for the model and for Nova's endpoint, which are the
+    cloud's. The limits themselves are asked for anew each time.
+    """
+    return limit.Enforcer(_no_usage, cache=False)
+
+
+def _no_usage(project_id: str | None, names: Any) -> dict[str, int]:
+    """Say nothing of what is used: we compare, after each of two counts."""
+    return {}

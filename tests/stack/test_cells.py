@@ -107,14 +107,17 @@ def test_a_cell_is_cut_off(stack: stack_module.Stack, compute: Any,
                            servers: dict[str, str], cut_off: Any) -> None:
     """The other does not notice; what was accepted runs when it is back."""
     well, ill = servers['compute-1'], servers['compute-2']
+    # What a POST takes is the machine's; that it waits for no broker is ours.
+    bound = 1 + max(_post(compute, server_id, 'true')[0]
+                    for server_id in (well, ill, well, ill))
     waiting = []
     with cut_off(stack):
         for _ in range(3):
             seconds, answer = _post(compute, well, 'true')
-            assert seconds < 1
-            assert _ended(compute, answer, 20)['status'] == 'COMPLETED'
+            assert seconds < bound
+            assert _ended(compute, answer, 60)['status'] == 'COMPLETED'
             seconds, answer = _post(compute, ill, 'true')
-            assert seconds < 1
+            assert seconds < bound
             waiting.append(answer)
         for answer in waiting:
             assert _show(compute, answer)['status'] == 'PENDING'

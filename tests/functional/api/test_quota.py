@@ -64,10 +64,12 @@ def limits(cloud: base.Cloud, bounds: Any) -> Iterator[dict[str, int]]:
     client = mock.Mock()
     client.registered_limits.side_effect = lambda: [
         mock.Mock(resource_name=name) for name in registered]
+    quota._enforcer.cache_clear()
     with (limit_fixture.LimitFixture(registered, {}),
           fixtures.MockPatchObject(limit_utils, '_identity_client',
                                    return_value=client)):
         yield registered
+    quota._enforcer.cache_clear()
 
 
 def numbers_of(cloud: base.Cloud, count: int, **caller: Any) -> list[int]:
@@ -188,7 +190,7 @@ def test_keystone_is_not_configured(cloud: base.Cloud, bounds: Any) -> None:
 
 def test_keystone_goes_away(cloud: base.Cloud,
                             limits: dict[str, int]) -> None:
-    with mock.patch.object(limit.Enforcer, 'enforce', autospec=True,
+    with mock.patch.object(limit.Enforcer, 'get_project_limits', autospec=True,
                            side_effect=ksa_exc.ConnectFailure()):
         assert cloud.post().status_code == 503
     assert unfinished(cloud) == 0
@@ -196,7 +198,29 @@ def test_keystone_goes_away(cloud: base.Cloud,
 
 def test_keystone_goes_away_after_the_command_is_recorded(
         cloud: base.Cloud, limits: dict[str, int]) -> None:
-    with mock.patch.object(limit.Enforcer, 'enforce', autospec=True,
-                           side_effect=[None, ksa_exc.ConnectFailure()]):
+    with mock.patch.object(limit_utils, 'should_enforce', autospec=True,
+                           side_effect=[False, ksa_exc.ConnectFailure()]):
         assert cloud.post().status_code == 503
     assert unfinished(cloud) == 0
+
+
+def test_keystone_is_asked_for_the_limits_only(
+        cloud: base.Cloud, limits: dict[str, int]) -> None:
+    """Once per request; what is the cloud's, never again."""
+    limits[quota.RESOURCE] = 1000
+    cloud.post()
+    keystone = quota._enforcer().connection
+    for call in (keystone.get, keystone.limits, keystone.registered_limits):
+        call.reset_mock()
+    assert cloud.post().status_code == 200
+    assert keystone.get.call_count == 0
+    assert keystone.limits.call_count == 1
+    assert keystone.registered_limits.call_count == 1
+
+
+def test_limit_is_changed(cloud: base.Cloud, limits: dict[str, int],
+                          project: dict[str, str]) -> None:
+    limits[quota.RESOURCE] = 0
+    assert cloud.post(**project).status_code == 403
+    limits[quota.RESOURCE] = 1
+    assert cloud.post(**project).status_code == 200
