@@ -32,8 +32,11 @@ SEED := 1
 RUNS := 2
 FIRST := 0
 
+# Names of those that are to run, see benchmarks/__main__.py; none is all.
+BENCHMARKS :=
+
 .PHONY: help up demo down stack-up stack-down stack-test test lint types \
-	docs unit functional integration faults stack releases samples
+	docs unit functional integration faults stack releases samples bench
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 20
@@ -98,6 +101,9 @@ releases: .venv-nova32/installed .venv-nova33/installed ## The older releases of
 		.venv-nova$$nova/bin/pytest $(SERVICES) || exit 1; \
 	done
 
+bench: .venv/bench ## Measure, and write the report in doc/source/contributor
+	@$(BIN)/python -m benchmarks $(BENCHMARKS)
+
 samples: .venv/installed ## Write anew what is generated: etc/, api-ref/openapi.json
 	$(BIN)/python -m tools.samples
 
@@ -112,6 +118,10 @@ samples: .venv/installed ## Write anew what is generated: etc/, api-ref/openapi.
 	@$(BIN)/pip install --quiet --disable-pip-version-check \
 		-c tools/constraints.txt nova -e '.[test,libvirt]' \
 		-r doc/requirements.txt
+	@touch $@
+
+.venv/bench: .venv/installed
+	@$(BIN)/$(PIP) -e '.[bench]'
 	@touch $@
 
 # With the libraries of its own cycle.

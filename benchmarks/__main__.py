@@ -1,0 +1,71 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""``python -m benchmarks [NAME ...]``: measure, and write the report.
+
+Without names, all that there are. What was measured of the others before
+stays in the report. What counts are ratios of things measured side by side;
+milliseconds are this machine's.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
+
+from benchmarks import picture
+
+#: In the order in which they run; each is a module with ``run()``.
+NAMES = ('command', 'api', 'host', 'growth', 'waiters', 'files', 'neighbours',
+         'hung')
+
+DIRECTORY = pathlib.Path(__file__).parents[1] / 'doc/source/contributor'
+RESULTS = DIRECTORY / 'benchmarks.json'
+PICTURE = DIRECTORY / 'benchmarks.svg'
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog='python -m benchmarks')
+    parser.add_argument('names', nargs='*', choices=(*NAMES, []),
+                        metavar='NAME', help=', '.join(NAMES))
+    names = parser.parse_args().names or NAMES
+    results = (json.loads(RESULTS.read_text())['reports']
+               if RESULTS.exists() else {})
+    missed = []
+    for name in names:
+        began = time.monotonic()
+        report = importlib.import_module(f'benchmarks.{name}').run()
+        print(report.as_text())
+        print(f'  in {time.monotonic() - began:.0f} s', flush=True)
+        missed += [goal.what for goal in report.goals if not goal.holds]
+        results[name] = report.as_json()
+        _write(results)
+    for what in missed:
+        print(f'Does not hold: {what}')
+    return 1 if missed else 0
+
+
+def _write(reports: dict[str, object]) -> None:
+    ordered = {name: reports[name] for name in NAMES if name in reports}
+    RESULTS.write_text(json.dumps({
+        'machine': f'{os.cpu_count()} CPUs, Python '
+                   f'{platform.python_version()}, guests under TCG',
+        'reports': ordered}, indent=1) + '\n')
+    picture.draw(ordered, PICTURE)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
