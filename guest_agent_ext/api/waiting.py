@@ -87,5 +87,9 @@ def _wait(row_id: int, seconds: int) -> None:
 
 def _limit(environ: Mapping[str, Any]) -> int:
     """Return how many may wait in this process."""
+    threads = places.threads(environ)
     limit: int | None = CONF.guest_agent.max_waiters
-    return places.threads(environ) // 2 if limit is None else limit
+    if threads == 1:
+        # Nobody else would be served.
+        return 0
+    return threads // 2 if limit is None else limit

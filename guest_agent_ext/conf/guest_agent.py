@@ -90,10 +90,10 @@ nova-api.
         help="""
 Requests with ``Prefer: wait=N`` that may wait in one process of nova-api at
 once; each occupies a thread of the server. Beyond that they are answered at
-once. By default half of the threads that the process has, so none where it has
-one: under uwsgi its ``threads``, under mod_wsgi the ``threads`` of the daemon
-process. Other servers do not tell; those that serve requests in threads are
-taken to have eight.
+once. By default half of the threads that the process has: under uwsgi its
+``threads``, under mod_wsgi the ``threads`` of the daemon process. Other
+servers do not tell; those that serve requests in threads are taken to have
+eight. Where a process has one thread none wait, whatever is set here.
 """),
     cfg.IntOpt(
         'max_transfers',

@@ -17,13 +17,17 @@ from typing import Any
 
 import pytest
 
+from guest_agent_ext.api import places
 from guest_agent_ext.api import waiting
 from tests.functional.api import base
 
 
 @pytest.fixture(autouse=True)
-def places(cloud: base.Cloud) -> Iterator[None]:
+def place(cloud: base.Cloud,
+          monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One may wait at once."""
+    # What stands in for the server says that it has no threads.
+    monkeypatch.setattr(places, 'threads', lambda environ: 2)
     base.CONF.set_override('max_waiters', 1, group='guest_agent')
     yield
     base.CONF.clear_override('max_waiters', group='guest_agent')

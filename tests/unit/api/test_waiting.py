@@ -104,5 +104,9 @@ def test_database_that_stays_away_does_not_hide_what_was_accepted(
 
 def test_nobody_waits_without_threads(clock: Clock,
                                       row: models.Command) -> None:
-    assert waiting.waited(request(multithread=False), row) == (row, {})
+    waiting.CONF.set_override('max_waiters', 16, group='guest_agent')
+    try:
+        assert waiting.waited(request(multithread=False), row) == (row, {})
+    finally:
+        waiting.CONF.clear_override('max_waiters', group='guest_agent')
     assert clock.slept == []
