@@ -15,6 +15,9 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
+# Each of the two starts what its tests need.
+PARALLEL := -n 2 --dist loadfile
+
 # What the stack's own environments are made from.
 EXTENSION := $(shell find guest_agent_ext -type f -not -name '*.pyc') \
 	setup.cfg setup.py requirements.txt
@@ -78,13 +81,13 @@ docs: .venv/installed ## The pages, the api-ref and the release notes
 	done
 
 unit: .venv/installed ## Tests without I/O
-	$(PYTEST) tests/unit
+	$(PYTEST) $(PARALLEL) tests/unit
 
 functional: .venv/installed ## Tests on Nova's own fixtures, in one process
-	$(PYTEST) tests/functional
+	$(PYTEST) $(PARALLEL) tests/functional
 
 integration: .venv/installed ## Tests on libvirt, QEMU, RabbitMQ and MariaDB
-	$(PYTEST) tests/integration
+	$(PYTEST) $(PARALLEL) tests/integration
 
 faults: .venv/installed ## RUNS schedules of faults from SEED, on real parts
 	@$(BIN)/python -m tests.faults --seed $(SEED) --runs $(RUNS) \

@@ -272,8 +272,14 @@ def _problems_of_result(order: load.Order, row: Mapping[str, Any],
 
 def _may_be_lost(order: load.Order,
                  faults: Sequence[schedule.Fault]) -> bool:
-    return any(kinds.KINDS[fault.kind].may_lose and fault.target == order.guest
-               for fault in faults if fault.kind in kinds.KINDS)
+    # Longer than the grace no end is waited for: faults of one guest follow
+    # each other.
+    host = order.guest.partition('/')[0]
+    silence = sum(fault.seconds for fault in faults
+                  if fault.target in (order.guest, host))
+    return silence > fault_world.OUTAGE_GRACE or any(
+        kinds.KINDS[fault.kind].may_lose and fault.target == order.guest
+        for fault in faults if fault.kind in kinds.KINDS)
 
 
 def left_in(world: fault_world.World, name: str) -> str:

@@ -13,7 +13,6 @@
 """``make up``, ``make demo`` and ``make down``."""
 
 import pathlib
-import time
 
 import pytest
 
@@ -50,9 +49,7 @@ def test_tour_shows_what_it_says(
 def test_down_stops_what_up_started_and_nothing_else(
         embedded: demo.Demo, tmp_path: pathlib.Path,
         cache: pathlib.Path) -> None:
-    began = time.monotonic()
     demo.Demo(tmp_path, cache).up()
-    assert time.monotonic() - began < 30
     # Another run of the program knows it by its directory only.
     other = demo.Demo(tmp_path, cache)
     assert other.is_up()

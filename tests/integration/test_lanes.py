@@ -20,6 +20,7 @@ import base64
 from collections.abc import Iterator
 from collections.abc import Mapping
 import pathlib
+import statistics
 import time
 from typing import Any
 from unittest import mock
@@ -226,12 +227,14 @@ def test_hung_guest_costs_others_nothing(
     hypervisor.qemu(hung).pause()
     try:
         waiting = [host.start(hung, '/bin/true') for _ in range(4)]
+        seconds = []
         for _ in range(5):
             began = time.monotonic()
             assert host.run(healthy, '/bin/true')['status'] == (
                 command.COMPLETED)
-            # An agent call of the hung guest alone takes 5 seconds.
-            assert time.monotonic() - began < 4
+            seconds.append(time.monotonic() - began)
+        # An agent call of the hung guest alone takes 5 seconds.
+        assert statistics.median(seconds) < 4
     finally:
         hypervisor.qemu(hung).resume()
     for item in waiting:

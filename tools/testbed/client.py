@@ -65,8 +65,12 @@ class Client:
                 if connection.sock is None:
                     raise
             response = connection.getresponse()
-            return Answer(response.status, dict(response.headers),
-                          response.read())
+            answer = Answer(response.status, dict(response.headers),
+                            response.read())
+            # A server that is killed may leave only a part of the headers.
+            if response.length is None and not response.chunked:
+                raise http.client.IncompleteRead(answer.body)
+            return answer
 
     def request(self, method: str, path: str,
                 body: Any = None) -> tuple[int, Any]:

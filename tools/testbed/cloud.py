@@ -179,12 +179,13 @@ class Cloud:
 
 @contextlib.contextmanager
 def running(directory: pathlib.Path, cache: pathlib.Path,
-            broker: rabbitmq.RabbitMQ,
-            database: mariadb.MariaDB) -> Iterator[Cloud]:
+            broker: rabbitmq.RabbitMQ, database: mariadb.MariaDB,
+            options: ini.Sections = OPTIONS) -> Iterator[Cloud]:
     """Run a cloud until the block is left.
 
     :param directory: where its files are
     :param cache: where the guest's image is kept
+    :param options: of all services, by section
     """
     with contextlib.ExitStack() as stack:
         authority = keystone.Keystone(directory / 'keystone')
@@ -198,7 +199,7 @@ def running(directory: pathlib.Path, cache: pathlib.Path,
         compute_api = nova.Nova(
             directory / 'nova', nova.Databases.on_mariadb(database),
             broker.transport_url(), processes.free_port(), identities,
-            {**OPTIONS, 'keystone_authtoken': authority.authtoken()})
+            {**options, 'keystone_authtoken': authority.authtoken()})
         compute_api.configure()
         compute_api.configure_compute(HOST, hypervisor.uri)
         compute_api.prepare([nova.Server(guest.uuid, HOST)])

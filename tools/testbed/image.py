@@ -17,11 +17,14 @@ without installing them. The build is kept, and repeated only when this file,
 the guest's init or a package changes.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import hashlib
 import pathlib
 import shutil
 import subprocess
+
+from oslo_concurrency import lockutils
 
 _INIT = pathlib.Path(__file__).with_name('guest_init')
 
@@ -29,10 +32,18 @@ _PACKAGES = (
     'bash', 'busybox-static', 'dash', 'libc6', 'libglib2.0-0', 'libnuma1',
     'libpcre2-8-0', 'libtinfo6', 'libudev1', 'liburing2', 'qemu-guest-agent')
 
+#: For a guest that is reached over a network too, in comparisons.
+_SSH_PACKAGES = (
+    'dropbear-bin', 'libcrypt1', 'libgmp10', 'libtomcrypt1', 'libtommath1',
+    'openssh-sftp-server', 'zlib1g')
+
 _MODULES = (
     'virtio/virtio_ring.ko', 'virtio/virtio.ko',
     'virtio/virtio_pci_legacy_dev.ko', 'virtio/virtio_pci_modern_dev.ko',
     'virtio/virtio_pci.ko', 'char/virtio_console.ko')
+
+_SSH_MODULES = (
+    '../net/core/failover.ko', 'net/net_failover.ko', 'net/virtio_net.ko')
 
 #: What the packages hold and the guest does not need.
 _PRUNED = (
@@ -56,12 +67,22 @@ class Image:
     initrd: pathlib.Path
 
 
-def build(cache: pathlib.Path) -> Image:
+def build(cache: pathlib.Path, *, ssh: bool = False) -> Image:
     """Return the guest's image, building it when it is not there yet.
 
+    Whoever else wants one at the same time waits for it.
+
     :param cache: a directory that is kept between runs
+    :param ssh: whether it has a network and an SSH server
     """
-    packages = _download(cache / 'packages')
+    with lockutils.external_lock('guest-image', lock_path=str(cache)):
+        return _build(cache, ssh=ssh)
+
+
+def _build(cache: pathlib.Path, *, ssh: bool) -> Image:
+    wanted = (*_PACKAGES, *(_SSH_PACKAGES if ssh else ()))
+    packages = _download(cache / ('packages-ssh' if ssh else 'packages'),
+                         wanted)
     directory = cache / f'guest-{_key(packages)}'
     image = Image(directory / 'vmlinuz', directory / 'initrd')
     if image.initrd.exists():
@@ -72,32 +93,33 @@ def build(cache: pathlib.Path) -> Image:
     for package in packages:
         subprocess.run(['dpkg-deb', '-x', package, root], check=True)
     next((root / 'boot').glob('vmlinuz-*')).rename(image.kernel)
-    _furnish(root)
+    _furnish(root, (*_MODULES, *(_SSH_MODULES if ssh else ())))
     _pack(root, image.initrd)
     shutil.rmtree(root)
     return image
 
 
-def _download(directory: pathlib.Path) -> list[pathlib.Path]:
-    """Fetch the packages, if they are not there, and name their files."""
+def _download(directory: pathlib.Path,
+              wanted: Sequence[str]) -> list[pathlib.Path]:
+    """Fetch packages, if they are not there, and name their files."""
     done = directory / 'complete'
     if not done.exists():
         print("Fetching the guest's packages ...", flush=True)
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            _fetch(directory)
+            _fetch(directory, wanted)
         except subprocess.CalledProcessError:
             # No lists of packages yet, or such as have grown old.
             subprocess.run(['apt-get', 'update', '-qq'], check=True)
-            _fetch(directory)
+            _fetch(directory, wanted)
         done.touch()
     return sorted(directory.glob('*.deb'))
 
 
-def _fetch(directory: pathlib.Path) -> None:
+def _fetch(directory: pathlib.Path, wanted: Sequence[str]) -> None:
     subprocess.run(
         ['apt-get', 'download', '-qq', '-o', 'APT::Sandbox::User=root',
-         _kernel_package(), *_PACKAGES], cwd=directory, check=True)
+         _kernel_package(), *wanted], cwd=directory, check=True)
 
 
 def _kernel_package() -> str:
@@ -117,11 +139,14 @@ def _key(packages: list[pathlib.Path]) -> str:
     return inputs.hexdigest()[:12]
 
 
-def _furnish(root: pathlib.Path) -> None:
-    """Turn the unpacked packages into the guest's root directory."""
+def _furnish(root: pathlib.Path, names: Sequence[str]) -> None:
+    """Turn the unpacked packages into the guest's root directory.
+
+    :param names: the kernel's modules that it needs
+    """
     drivers = next((root / 'lib/modules').glob('*/kernel/drivers'))
     modules = [(drivers / name).rename(root / pathlib.Path(name).name)
-               for name in _MODULES]
+               for name in names]
     for pruned in ('lib/modules', *_PRUNED):
         shutil.rmtree(root / pruned, ignore_errors=True)
     (root / 'lib/modules').mkdir()

@@ -64,7 +64,7 @@ _OWN_ACCOUNTS = {
 }
 
 _DOMAIN = """\
-<domain type='qemu'>
+<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{name}</name>
   <uuid>{uuid}</uuid>
   <memory unit='MiB'>{memory}</memory>
@@ -83,6 +83,7 @@ _DOMAIN = """\
     {channel}
     <memballoon model='none'/>
   </devices>
+  {commandline}
 </domain>
 """
 
@@ -91,12 +92,34 @@ _CHANNEL = """\
       <target type='virtio' name='org.qemu.guest_agent.0'/>
     </channel>"""
 
+# libvirt's own network for a user forwards no port.
+_NETWORK = """\
+<qemu:commandline>
+    <qemu:arg value='-netdev'/>
+    <qemu:arg
+      value='user,id=ssh,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22'/>
+    <qemu:arg value='-device'/>
+    <qemu:arg value='virtio-net-pci,netdev=ssh,addr=0x1d'/>
+  </qemu:commandline>"""
+
 
 def _silence(_context: None, _error: object) -> None:
     """Every libvirt error is raised too; on stderr it would stand twice."""
 
 
 libvirt.registerErrorHandler(_silence, None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ssh:
+    """How a guest is reached over a network.
+
+    :ivar port: on loopback, of its SSH server
+    :ivar key: of type ssh-ed25519, that root may come with, in base64
+    """
+
+    port: int
+    key: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +132,7 @@ class Guest:
     :ivar blocked: the agent's calls that it refuses
     :ivar agent: whether it has the agent's channel
     :ivar memory: MiB; its file system is in it too
+    :ivar ssh: if it has a network
     """
 
     uuid: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
@@ -116,6 +140,7 @@ class Guest:
     blocked: tuple[str, ...] = ()
     agent: bool = True
     memory: int = 128
+    ssh: Ssh | None = None
 
     @property
     def name(self) -> str:
@@ -255,14 +280,18 @@ class Libvirtd:
         return True
 
     def _xml(self, guest: Guest) -> str:
-        booted = image.build(self._cache)
+        booted = image.build(self._cache, ssh=guest.ssh is not None)
         values = {
             'name': guest.name, 'uuid': guest.uuid, 'kernel': booted.kernel,
             'initrd': booted.initrd, 'console': self.console(guest),
             'cmdline': f'console=ttyS0 quiet panic=1 guest_shell={guest.shell}'
-                       f' guest_blocked={",".join(guest.blocked)}'}
+                       f' guest_blocked={",".join(guest.blocked)}'
+                       + (f' guest_ssh_key={guest.ssh.key}' if guest.ssh
+                          else '')}
         return _DOMAIN.format(
             channel=_CHANNEL if guest.agent else '', memory=guest.memory,
+            commandline=(_NETWORK.format(port=guest.ssh.port) if guest.ssh
+                         else ''),
             **{name: saxutils.escape(str(value))
                for name, value in values.items()})
 

@@ -120,13 +120,16 @@ class Nova:
         """The API's, ending in /v2.1."""
         return f'http://127.0.0.1:{self._port}/v2.1'
 
-    def client(self, name: str, server_id: str) -> http.Client:
+    def client(self, name: str, server_id: str,
+               port: int | None = None) -> http.Client:
         """Return a client.
 
         :param name: ``member``, ``reader``, ``other`` or ``admin``
         :param server_id: the server that it is about
+        :param port: of another API than the one that start_api() starts
         """
-        return http.Client(self.url, self.identities[name].token, server_id)
+        url = self.url.replace(f':{self._port}/', f':{port or self._port}/')
+        return http.Client(url, self.identities[name].token, server_id)
 
     def wait_for_host(self, host: str, state: str,
                       timeout: float = 60) -> None:
