@@ -13,7 +13,7 @@
 """Has a request wait for the end of its command: ``Prefer: wait=N``.
 
 Who waits has a thread of the server for as long, but no connection to the
-database: it takes one for each look.
+database: one is taken for each look, which serves all who wait.
 """
 
 from collections.abc import Mapping
@@ -26,6 +26,7 @@ from oslo_db import exception as db_exc
 
 from guest_agent_ext import command
 from guest_agent_ext import conf
+from guest_agent_ext.api import looks
 from guest_agent_ext.api import places
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
@@ -39,6 +40,7 @@ _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=[,;]|$)', re.I)
 
 
 _places = places.Places()
+_looks = looks.Looks()
 
 
 def waited(req: Any,
@@ -57,7 +59,8 @@ def waited(req: Any,
             return row, {}
         # What was accepted is answered, also if the database stays away.
         with contextlib.suppress(db_exc.DBError):
-            _wait(row.id, seconds)
+            with _looks.one(row.id):
+                _wait(row.id, seconds)
             row = commands.get(row.uuid, with_output=True) or row
     return row, {'Preference-Applied': 'wait=%d' % seconds}
 
@@ -77,7 +80,7 @@ def preferred(headers: Mapping[str, str]) -> int | None:
 def _wait(row_id: int, seconds: int) -> None:
     deadline = time.monotonic() + seconds
     gap = MIN_GAP
-    while commands.status(row_id) in command.UNFINISHED:
+    while _looks.status(row_id) in command.UNFINISHED:
         left = deadline - time.monotonic()
         if left <= 0:
             return

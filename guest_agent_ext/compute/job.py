@@ -39,6 +39,9 @@ LOG = logging.getLogger(__name__)
 
 #: Seconds between two polls: at least, at most, and as a share of the age.
 MIN_GAP, MAX_GAP, GAP_SHARE = 0.02, 2.0, 0.1
+#: Where fewer seconds are left to start a command, the guest is asked for its
+#: uptime anew: a ticket from an earlier probe expires too soon.
+URGENT = 30.0
 #: Age in seconds at which a running command's pid and start are asked for, and
 #: seconds between two such looks: at the guest's clock, and at whether only
 #: children of the command still run.
@@ -128,7 +131,11 @@ class Job(task.Task):
     # The steps, in the order in which a command meets them.
 
     def _take(self) -> float:
-        return self._hold(self._claim_within(self._start_by), self._launch)
+        is_urgent = self._start_by - time.monotonic() < URGENT
+        probe = (self._lane.probe() if is_urgent
+                 else self._lane.recent_probe())
+        return self._hold(self._claim_within(self._start_by, probe),
+                          self._launch)
 
     def _adopt(self) -> float:
         assert self._previous is not None
@@ -157,7 +164,7 @@ class Job(task.Task):
                 raise
             return self._meet_agent_refusal(error)
         self._launched_at = self._launched_at or time.monotonic()
-        return self._go(self._poll, MIN_GAP)
+        return self._go(self._poll, max(MIN_GAP, self._lane.first_look()))
 
     def _meet_agent_refusal(self, error: exception.AgentRefused) -> float:
         if isinstance(error, exception.AgentCommandDisabled):
@@ -269,6 +276,7 @@ class Job(task.Task):
         return self._go(self._launch)
 
     def _meet_refused(self, reason: str) -> float:
+        self._lane.forget_probe()
         if self._sends == 1:
             return self._end_as(command.FAILED, error=REFUSED.get(
                 reason, LACKS % reason))
@@ -297,6 +305,7 @@ class Job(task.Task):
     def _meet_end(self, ended: launcher.Ended) -> float:
         if ended.never_ran:
             return self._end_as(command.FAILED, error=ended.error)
+        self._lane.note_duration(self._age())
         status: str = command.COMPLETED
         error: str | None = None
         if ended.exitcode is None and ended.signal is None:

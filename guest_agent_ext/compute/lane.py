@@ -16,6 +16,7 @@ The thread makes the steps of the guest's commands in turn. A guest that does
 not answer stops its own lane and nobody else's.
 """
 
+import collections
 from collections.abc import Callable
 from collections.abc import Collection
 import threading
@@ -43,6 +44,12 @@ LOG = logging.getLogger(__name__)
 #: Seconds after a guest's last answer from which it must answer a ping before
 #: it is given work.
 TRUST = 10.0
+#: Seconds for which a guest's boot and uptime need not be asked for again. A
+#: command that meets a later boot is refused by its launcher.
+RECENT = 5.0
+#: Of a guest's last commands, how many say how long the next one takes; the
+#: share of that after which it is looked at first, and seconds at most.
+DURATIONS, FIRST_LOOK_SHARE, MAX_FIRST_LOOK = 8, 0.8, 0.2
 #: Seconds between two pings of a guest that did not answer.
 PROBE_GAPS = (5.0, 10.0, 20.0, 40.0, 60.0)
 #: Seconds between two looks at a guest whose agent is certainly not there;
@@ -95,6 +102,10 @@ class Lane:
         self._acknowledged: dict[str, float] = {}
         self._answered_at = float('-inf')
         self._failures = 0
+        self._probe: launcher.Probe | None = None
+        self._probed_at = float('-inf')
+        self._durations: collections.deque[float] = collections.deque(
+            maxlen=DURATIONS)
         self._seen: dict[str, str] = {}
         self._changed = threading.Condition()
         self._is_stopping = False
@@ -193,7 +204,25 @@ class Lane:
                 allow_direct=CONF.guest_agent.allow_unbounded_capture)
         return self._launcher
 
+    def recent_probe(self) -> launcher.Probe:
+        if self._probe is None or (
+                time.monotonic() - self._probed_at > RECENT):
+            return self.probe()
+        return self._probe
+
+    def forget_probe(self) -> None:
+        self._probe = None
+
+    def first_look(self) -> float:
+        # Each look takes time of the guest's, which the command needs.
+        usual = min(self._durations, default=0.0)
+        return min(MAX_FIRST_LOOK, usual * FIRST_LOOK_SHARE)
+
+    def note_duration(self, seconds: float) -> None:
+        self._durations.append(seconds)
+
     def probe(self) -> launcher.Probe:
+        asked_at = time.monotonic()
         probe = self.guest().probe()
         with self._changed:
             strays = (set(probe.ids) - self._tasks.keys()
@@ -203,6 +232,7 @@ class Lane:
             # never made.
             for uuid in self.conductor.ended(self.service, sorted(strays)):
                 self.clear(uuid)
+        self._probe, self._probed_at = probe, asked_at
         return probe
 
     def clear(self, uuid: str) -> None:
@@ -308,6 +338,7 @@ class Lane:
                       error: exception.GuestError) -> None:
         """Leave the guest alone for a while."""
         self._answered_at = float('-inf')
+        self.forget_probe()
         gap = ABSENT_GAP
         if not isinstance(error, _ABSENT):
             gap = PROBE_GAPS[min(self._failures, len(PROBE_GAPS) - 1)]

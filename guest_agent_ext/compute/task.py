@@ -56,6 +56,18 @@ class Lane(Protocol):
     def probe(self) -> launcher.Probe:
         """Ask the guest for its boot and its uptime."""
 
+    def recent_probe(self) -> launcher.Probe:
+        """Return what it said a moment ago, or ask it."""
+
+    def forget_probe(self) -> None:
+        """Ask again next time: the guest has another boot now."""
+
+    def first_look(self) -> float:
+        """Return the seconds after which a command may have ended."""
+
+    def note_duration(self, seconds: float) -> None:
+        """Learn from a command how long such take."""
+
     def acknowledge(self, uuid: str, *, is_certain: bool) -> None:
         """Have the guest remove what it keeps of a command, by and by.
 
@@ -152,13 +164,15 @@ class Task(abc.ABC):
             answer
         """
 
-    def _claim_within(self, start_by: float) -> rpcapi.Claim | None:
+    def _claim_within(self, start_by: float,
+                      probe: launcher.Probe) -> rpcapi.Claim | None:
         """Take a PENDING command.
 
         :param start_by: when it may no longer start, on the monotonic clock
+        :param probe: of its guest; the older it is, the sooner the guest
+            refuses the command
         :returns: None if it is not to be had
         """
-        probe = self._lane.probe()
         window = min(LAUNCH_WINDOW,
                      start_by - time.monotonic() - CLAIM_MARGIN)
         if window <= 0:

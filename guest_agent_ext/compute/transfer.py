@@ -329,7 +329,7 @@ class Transfer(task.Task):
         if self._aborted is not None:
             return self._stop()
         try:
-            claim = self._claim_within(self._start_by)
+            claim = self._claim_within(self._start_by, self._lane.probe())
         except exception.GuestError as error:
             self._settle(refusal_of(error))
             self.is_done = True

@@ -94,11 +94,11 @@ def get(uuid: str, *, instance_uuid: str | None = None,
         return db.scalars(query).one_or_none()
 
 
-def status(row_id: int) -> str | None:
-    """Return the state of a command, by its ``id``; None if it is gone."""
-    query = sa.select(_T.status).where(_T.id == row_id)
+def statuses(ids: Collection[int]) -> dict[int, str]:
+    """Return the state of each of these commands that exists, by ``id``."""
+    query = sa.select(_T.id, _T.status).where(_T.id.in_(ids))
     with session.reader() as db:
-        return db.scalars(query).one_or_none()
+        return {row.id: row.status for row in db.execute(query)}
 
 
 def list_of_instance(

@@ -165,5 +165,6 @@ exec 8>&2 2>/dev/null
 # by the first write.
 read -r result <"$own.result" || { echo died; exit; }
 echo "ended $result"
-cat "$own.stdout"
-cat "$own.stderr" >&8
+# For an empty stream no process is started.
+[ -s "$own.stderr" ] && cat "$own.stderr" >&8
+[ -s "$own.stdout" ] && exec cat "$own.stdout"

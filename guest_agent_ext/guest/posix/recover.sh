@@ -35,8 +35,8 @@ tell_end() {
     [ -s "$own.result" ] || return
     read -r result <"$own.result"
     echo "ended $result"
-    cat "$own.stdout"
-    cat "$own.stderr" >&2
+    [ -s "$own.stderr" ] && cat "$own.stderr" >&2
+    [ -s "$own.stdout" ] && exec cat "$own.stdout"
     exit
 }
 

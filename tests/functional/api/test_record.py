@@ -57,6 +57,33 @@ def test_number_of_statements_is_known(cloud: base.Cloud,
     assert statements == ['SELECT', 'SELECT']
 
 
+def test_number_of_all_statements_is_known(cloud: base.Cloud) -> None:
+    """Those that Nova's own databases are sent for us are counted too."""
+    sent: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str,
+             *others: Any) -> None:
+        if statement != 'BEGIN':
+            sent.append(statement)
+
+    uuid = cloud.post().json()['command']['uuid']
+    sa.event.listen(sa.Engine, 'before_cursor_execute', note)
+    try:
+        counts = {}
+        for name, request in (
+                ('POST', cloud.post),
+                ('GET', lambda: cloud.get(f'{cloud.path}/{uuid}')),
+                ('list', lambda: cloud.get(cloud.path)),
+                ('metadata', lambda: cloud.get(
+                    f'/servers/{cloud.instance.uuid}/metadata'))):
+            sent.clear()
+            assert request().status_code == 200
+            counts[name] = len(sent)
+    finally:
+        sa.event.remove(sa.Engine, 'before_cursor_execute', note)
+    assert counts == {'POST': 10, 'GET': 2, 'list': 3, 'metadata': 5}
+
+
 def fail_commit(monkeypatch: pytest.MonkeyPatch, is_made: bool) -> None:
     """Have the connection break at the commit."""
     create = commands.create

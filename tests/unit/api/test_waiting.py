@@ -10,6 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+from collections.abc import Collection
 import types
 from typing import Any
 
@@ -17,6 +18,7 @@ from oslo_db import exception as db_exc
 import pytest
 
 from guest_agent_ext import command
+from guest_agent_ext.api import looks
 from guest_agent_ext.api import waiting
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
@@ -62,7 +64,7 @@ def request(multithread: bool = True, prefer: str = 'wait=2') -> Any:
 def row(monkeypatch: pytest.MonkeyPatch) -> models.Command:
     """A command that does not end by itself."""
     row = models.Command(id=3, uuid='uuid', status=command.PENDING)
-    monkeypatch.setattr(commands, 'status', lambda row_id: row.status)
+    monkeypatch.setattr(commands, 'statuses', lambda ids: {3: row.status})
     monkeypatch.setattr(commands, 'get', lambda uuid, with_output: row)
     return row
 
@@ -80,7 +82,9 @@ def test_end_is_answered_at_the_next_look(
         clock: Clock, row: models.Command,
         monkeypatch: pytest.MonkeyPatch) -> None:
     statuses = iter([command.PENDING, command.RUNNING, command.LOST])
-    monkeypatch.setattr(commands, 'status', lambda row_id: next(statuses))
+    monkeypatch.setattr(commands, 'statuses',
+                        lambda ids: {3: next(statuses)})
+    monkeypatch.setattr(looks, 'FRESH', -1)
     waiting.waited(request(), row)
     assert len(clock.slept) == 2
 
@@ -88,17 +92,17 @@ def test_end_is_answered_at_the_next_look(
 def test_deleted_command_is_not_waited_for(
         clock: Clock, row: models.Command,
         monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, 'status', lambda row_id: None)
+    monkeypatch.setattr(commands, 'statuses', lambda ids: {})
     waiting.waited(request(), row)
     assert clock.slept == []
 
 
 def test_database_that_stays_away_does_not_hide_what_was_accepted(
         row: models.Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def status(row_id: int) -> str:
+    def statuses(ids: Collection[int]) -> dict[int, str]:
         raise db_exc.DBConnectionError()
 
-    monkeypatch.setattr(commands, 'status', status)
+    monkeypatch.setattr(commands, 'statuses', statuses)
     assert waiting.waited(request(), row)[0] is row
 
 

@@ -17,6 +17,7 @@ to go lost at a given moment.
 """
 
 import contextlib
+import time
 from typing import Any
 from unittest import mock
 
@@ -58,7 +59,10 @@ class Lane:
         self.guest.return_value = self.guest
         self.guest.launch.return_value = 5
         self.guest.signal_tree.return_value = 1
-        self.probe = mock.Mock(return_value=PROBE)
+        self.probe = self.recent_probe = mock.Mock(return_value=PROBE)
+        self.forget_probe = mock.Mock()
+        self.note_duration = mock.Mock()
+        self.first_look = mock.Mock(return_value=0.0)
         self.acknowledge = mock.Mock()
         self.clear = mock.Mock()
 
@@ -117,6 +121,29 @@ def test_claim_bounds_the_start_by_the_guests_clock(lane: Lane) -> None:
     assert ticket == 1000 + int(window * 100)
 
 
+@pytest.mark.parametrize(('start_in', 'is_urgent'), [
+    (job.URGENT - 1, True), (job.URGENT + 1, False)])
+def test_urgent_command_has_the_guest_asked_anew(
+        lane: Lane, start_in: float, is_urgent: bool) -> None:
+    lane.recent_probe = mock.Mock(return_value=PROBE)
+    lane.guest.poll.return_value = ended()
+    run(make(lane, start_in=start_in))
+    assert lane.probe.called is is_urgent
+    assert lane.recent_probe.called is not is_urgent
+
+
+def test_first_look_comes_when_the_lane_says(lane: Lane) -> None:
+    lane.first_look.return_value = 0.15
+    lane.guest.poll.return_value = ended()
+    item = make(lane)
+    item.step()
+    began = time.monotonic()
+    item.step()
+    assert item.due - began >= 0.15
+    run(item)
+    lane.note_duration.assert_called_once()
+
+
 def test_nothing_is_claimed_that_may_not_start(lane: Lane) -> None:
     run(make(lane, start_in=0.05))
     lane.conductor.claim.assert_not_called()
@@ -146,6 +173,8 @@ def test_refusal_of_the_only_launch_is_proof(lane: Lane) -> None:
     run(make(lane))
     assert lane.end['status'] == command.FAILED
     lane.guest.fence.assert_not_called()
+    # The guest may have another boot.
+    lane.forget_probe.assert_called_once()
 
 
 def test_refusal_names_what_the_guest_lacks(lane: Lane) -> None:

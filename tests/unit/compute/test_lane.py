@@ -19,6 +19,7 @@ import pytest
 
 from guest_agent_ext import exception
 from guest_agent_ext.compute import lane as compute_lane
+from guest_agent_ext.guest import launcher
 
 SERVER = '8b1f5b51-6c70-4a53-8d5b-6a7c0e4b7f10'
 #: Seconds after which a test is given up.
@@ -61,3 +62,44 @@ def test_lane_without_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     lane.start()
     lane.join(PATIENCE)
     assert not lane._thread.is_alive()
+
+
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> compute_lane.Lane:
+    """A lane whose guest says another uptime each time."""
+    lane = make(mock.Mock())
+    guest = mock.Mock()
+    guest.probe.side_effect = [
+        launcher.Probe('boot', uptime, ()) for uptime in range(9)]
+    monkeypatch.setattr(lane, '_launcher', guest)
+    return lane
+
+
+def test_guest_is_asked_once_in_a_while(
+        probed: compute_lane.Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [probed.recent_probe().uptime for _ in range(3)] == [0, 0, 0]
+    assert probed.probe().uptime == 1
+    assert probed.recent_probe().uptime == 1
+    monkeypatch.setattr(compute_lane, 'RECENT', -1)
+    assert probed.recent_probe().uptime == 2
+
+
+def test_guest_is_asked_again_when_it_may_have_rebooted(
+        probed: compute_lane.Lane) -> None:
+    probed.recent_probe()
+    probed.forget_probe()
+    assert probed.recent_probe().uptime == 1
+    probed._note_failure(mock.Mock(), exception.AgentNotConnected())
+    assert probed.recent_probe().uptime == 2
+
+
+def test_first_look_is_before_the_end_of_a_quick_command() -> None:
+    lane = make(mock.Mock())
+    assert lane.first_look() == 0
+    lane.note_duration(60.0)
+    assert lane.first_look() == compute_lane.MAX_FIRST_LOOK
+    lane.note_duration(0.1)
+    assert lane.first_look() == pytest.approx(0.08)
+    for _ in range(compute_lane.DURATIONS):
+        lane.note_duration(0.2)
+    assert lane.first_look() == pytest.approx(0.16)

@@ -117,7 +117,8 @@ class Lane:
         self.guest_files.poll_commit.return_value = True
         self.guest_files.discard.return_value = False
         self.guest = self.acknowledge = self.clear = mock.Mock()
-        self.probe = mock.Mock(return_value=PROBE)
+        self.probe = self.recent_probe = mock.Mock(return_value=PROBE)
+        self.forget_probe = self.first_look = self.note_duration = mock.Mock()
         self.wake = mock.Mock()
 
     def files(self) -> Any:

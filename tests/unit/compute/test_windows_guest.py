@@ -139,6 +139,9 @@ class Lane:
         self.conductor.claim.side_effect = self.conductor.adopt.side_effect = (
             self._claim)
         self.acknowledge = self.clear = mock.Mock()
+        self.recent_probe = self.probe
+        self.forget_probe = self.note_duration = mock.Mock()
+        self.first_look = mock.Mock(return_value=0.0)
 
     def guest(self) -> launcher.Launcher:
         return self._launcher
