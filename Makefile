@@ -15,7 +15,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-# Each of the two starts what its tests need.
+# For tests that start nothing: those that do keep two processors busy alone.
 PARALLEL := -n 2 --dist loadfile
 
 # What the stack's own environments are made from.
@@ -87,7 +87,7 @@ functional: .venv/installed ## Tests on Nova's own fixtures, in one process
 	$(PYTEST) $(PARALLEL) tests/functional
 
 integration: .venv/installed ## Tests on libvirt, QEMU, RabbitMQ and MariaDB
-	$(PYTEST) $(PARALLEL) tests/integration
+	$(PYTEST) tests/integration
 
 faults: .venv/installed ## RUNS schedules of faults from SEED, on real parts
 	@$(BIN)/python -m tests.faults --seed $(SEED) --runs $(RUNS) \

@@ -227,6 +227,7 @@ def test_conductor_that_answers_too_late(
         cloud.conductor.pause()
         time.sleep(5)
         cloud.conductor.resume()
+        cloud.wait_for_host('up')
         commands.append(start(client, canary))
     for command in commands:
         client.wait(command, timeout=PATIENCE)
