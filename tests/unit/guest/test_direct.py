@@ -128,12 +128,16 @@ class Lane:
         self.conductor.claim.side_effect = self._claim
         self.conductor.adopt.side_effect = self._claim
         self.acknowledge = self.clear = mock.Mock()
+        self.forget_probe = self.note_duration = mock.Mock()
+        self.first_look = mock.Mock(return_value=0.0)
 
     def guest(self) -> direct.DirectLauncher:
         return self._posed
 
     def probe(self) -> launcher.Probe:
         return self._posed.probe()
+
+    recent_probe = probe
 
     def _claim(self, *args: object) -> rpcapi.Claim:
         return {
