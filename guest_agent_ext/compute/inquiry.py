@@ -34,7 +34,7 @@ from guest_agent_ext.guest import posix
 
 CONF = conf.CONF
 
-#: Guests asked at once: half of connection.PINGS, the rest is for lanes.
+#: Guests asked at once: half of connection.PROBES, the rest is for lanes.
 PLACES = 2
 #: Seconds that a call waits for such a place.
 WAIT = 5.0

@@ -42,8 +42,8 @@ CONF = conf.CONF
 LOG = logging.getLogger(__name__)
 
 #: Seconds after a guest's last answer from which it must answer a ping before
-#: it is given work.
-TRUST = 10.0
+#: it is given work: where many hang at once, few are to hold what work takes.
+TRUST = 1.0
 #: Seconds for which a guest's boot and uptime need not be asked for again. A
 #: command that meets a later boot is refused by its launcher.
 RECENT = 5.0
@@ -327,7 +327,7 @@ class Lane:
     def _check_well(self) -> None:
         if time.monotonic() - self._answered_at < TRUST:
             return
-        self._guests.ping(self.uuid)
+        self._guests.ping(self.uuid, is_suspect=self._failures > 0)
         self._note_answer()
 
     def _note_answer(self) -> None:

@@ -45,9 +45,10 @@ KEEPALIVE = (5, 3)
 #: that is free.
 OPEN_TIMEOUT = 10.0
 FREE_TIMEOUT = 30.0
-#: Pings under way at once. With the calls they leave most of libvirtd's
-#: workers (20 by default) to nova-compute.
-PINGS = 4
+#: Questions under way at once: to guests, and beside them to those that did
+#: not answer the last one, each of which takes seconds. With the calls they
+#: leave half of libvirtd's workers (20 by default) to nova-compute.
+PROBES, SUSPECTS = 4, 2
 #: Seconds after an error of the event loop until its next turn.
 EVENT_ERROR_GAP = 1.0
 
@@ -113,7 +114,8 @@ class Connection:
     def __init__(self, uri: str, work_calls: int = 4) -> None:
         _prepare_libvirt()
         self._work = _Pool(uri, work_calls)
-        self._probe = _Pool(uri, PINGS)
+        self._probe = _Pool(uri, PROBES)
+        self._suspect = _Pool(uri, SUSPECTS)
         # For what no guest can delay.
         self._inspect = _Channel(uri)
 
@@ -131,14 +133,18 @@ class Connection:
         """Do as agent_command, beside the work: for questions."""
         return self._call(self._probe, uuid, request, timeout)
 
-    def ping(self, uuid: str, timeout: int = 1) -> None:
+    def ping(self, uuid: str, timeout: int = 1, *,
+             is_suspect: bool = False) -> None:
         """Have a domain's agent show that it answers.
 
         :param timeout: seconds; libvirt takes up to 5 all the same where the
             agent did not answer the call before
+        :param is_suspect: it did not; it waits for others like it, and no
+            other waits for it
         :raises exception.GuestError: it does not
         """
-        self.probe_command(uuid, {'execute': 'guest-ping'}, timeout)
+        pool = self._suspect if is_suspect else self._probe
+        self._call(pool, uuid, {'execute': 'guest-ping'}, timeout)
 
     def domain_state(self, uuid: str) -> str:
         """Return a domain's state in libvirt's words, or ``absent``.
@@ -154,7 +160,8 @@ class Connection:
 
     def close(self) -> None:
         """Let go of libvirt; a later call would connect again."""
-        for opened in (self._work, self._probe, self._inspect):
+        for opened in (self._work, self._probe, self._suspect,
+                       self._inspect):
             opened.close()
 
     def _call(self, pool: '_Pool', uuid: str,

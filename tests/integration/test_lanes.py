@@ -61,8 +61,8 @@ class Lossy:
             raise exception.AgentUnresponsive()
         return answer
 
-    def ping(self, uuid: str, timeout: int = 1) -> None:
-        self._real.ping(uuid, timeout)
+    def ping(self, uuid: str, *, is_suspect: bool) -> None:
+        self._real.ping(uuid, is_suspect=is_suspect)
 
 
 class Conductor:

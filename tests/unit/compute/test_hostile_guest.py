@@ -132,7 +132,7 @@ class Answering:
                       timeout: int) -> Any:
         return self.agent_command(uuid, request, timeout)
 
-    def ping(self, uuid: str, timeout: int = 1) -> None:
+    def ping(self, uuid: str, *, is_suspect: bool = False) -> None:
         """It answers that."""
 
 

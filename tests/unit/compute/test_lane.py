@@ -56,6 +56,22 @@ def test_lane_goes_on_after_what_nobody_foresaw(
     lane.join(PATIENCE)
 
 
+def test_guest_waits_with_others_like_it_while_it_does_not_answer() -> None:
+    guests = mock.Mock()
+    lane = make(guests)
+    item = mock.Mock(uuid='command', due=0.0, needs_guest=True)
+    hung = exception.AgentUnresponsive()
+    for error in (hung, hung, None, None):
+        guests.ping.side_effect = error
+        lane._step(item)
+    # It answered a moment ago, and is not asked the fourth time.
+    assert [call.kwargs['is_suspect']
+            for call in guests.ping.call_args_list] == [False, True, True]
+    lane._answered_at -= compute_lane.TRUST
+    lane._step(item)
+    assert guests.ping.call_args.kwargs == {'is_suspect': False}
+
+
 def test_lane_without_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute_lane, 'IDLE', 0.01)
     lane = make(mock.Mock())

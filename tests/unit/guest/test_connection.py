@@ -314,6 +314,24 @@ def test_hung_guests_delay_neither_probes_nor_states(
         thread.join(PATIENCE)
 
 
+def test_guests_that_hung_before_delay_only_each_other(
+        guests: connection.Connection, gate: Gate,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = [threading.Thread(
+        target=lambda: guests.ping(UUID, 5, is_suspect=True))
+        for _ in range(connection.SUSPECTS)]
+    for thread in threads:
+        thread.start()
+    gate.wait_for(inside=connection.SUSPECTS)
+    monkeypatch.setattr(connection, 'FREE_TIMEOUT', 0.01)
+    with pytest.raises(exception.AgentBusy):
+        guests.ping(UUID, is_suspect=True)
+    guests.ping(UUID)
+    gate.released.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+
+
 def test_connection_is_given_back_after_an_error(
         played: Libvirt, guests: connection.Connection,
         monkeypatch: pytest.MonkeyPatch) -> None:
