@@ -145,12 +145,9 @@ class ConductorManager:
 
     def not_here(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
                  uuid: str, attempt: str, state: str) -> str:
-        row = commands.get(uuid)
-        if row is None:
-            return command.GONE
-        server = self._server_of(service, row)
+        server = self._server_of(service, uuid)
         if server is None:
-            return command.MOVED
+            return command.MOVED if commands.get(uuid) else command.GONE
         error = _loss(server, state)
         if error is None:
             return command.OK
@@ -167,30 +164,30 @@ class ConductorManager:
 
     def _may_change(self, service: rpcapi.Service, uuid: str) -> bool:
         """Tell whether this service is the one that the server is on."""
-        row = commands.get(uuid)
-        return row is not None and self._server_of(service, row) is not None
+        return self._server_of(service, uuid) is not None
 
     def _server_of(self, service: rpcapi.Service,
-                   row: models.Command) -> servers.Server | None:
+                   uuid: str) -> servers.Server | None:
         """Return a command's server if this service is the one it is on.
 
         Where it is and in which state come from one read: a migration's end
         changes both at once.
         """
-        if not hosts.is_current(self._cell.uuid, service['host'],
-                                service['incarnation']):
+        instance_uuid = commands.instance_for(
+            uuid, cell_uuid=self._cell.uuid, host=service['host'],
+            incarnation=service['incarnation'])
+        if instance_uuid is None:
             return None
-        server = servers.read(self._cell, [row.instance_uuid]).get(
-            row.instance_uuid)
+        server = servers.read(self._cell, [instance_uuid]).get(instance_uuid)
         if server is None or server.host == service['host']:
             return server
-        self._follow(row, server)
+        self._follow(uuid, server)
         return None
 
-    def _follow(self, row: models.Command, server: servers.Server) -> None:
+    def _follow(self, uuid: str, server: servers.Server) -> None:
         if not server.host:
             return
-        commands.relocate([row.uuid], cell_uuid=self._cell.uuid,
+        commands.relocate([uuid], cell_uuid=self._cell.uuid,
                           host=server.host)
         ring(self._compute_api, server.host)
 

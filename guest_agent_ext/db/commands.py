@@ -33,6 +33,7 @@ from guest_agent_ext.db import session
 from guest_agent_ext.db import sqltypes
 
 _T = models.Command
+_H = models.Host
 
 NOT_STARTED = 'The command did not start within its start_timeout'
 NOT_REPORTED = 'The host did not report the end of the command in time'
@@ -90,6 +91,21 @@ def get(uuid: str, *, instance_uuid: str | None = None,
                               orm.undefer(_T.err_data))
     if with_inputs:
         query = query.options(orm.undefer(_T.inputs))
+    with session.reader() as db:
+        return db.scalars(query).one_or_none()
+
+
+def instance_for(uuid: str, *, cell_uuid: str, host: str,
+                 incarnation: int) -> str | None:
+    """Return the server of a command, for the compute service of a host.
+
+    :returns: None if a newer incarnation has fenced that service, or there is
+        no such command
+    """
+    is_current = sa.and_(_H.cell_uuid == cell_uuid, _H.host == host,
+                         _H.incarnation == incarnation)
+    query = sa.select(_T.instance_uuid).join(_H, is_current).where(
+        _T.uuid == uuid, ~_T.deleted)
     with session.reader() as db:
         return db.scalars(query).one_or_none()
 

@@ -84,13 +84,6 @@ def heartbeat(cell_uuid: str, host: str, incarnation: int) -> bool:
             .values(last_seen_at=sqltypes.utc_in())) > 0
 
 
-def is_current(cell_uuid: str, host: str, incarnation: int) -> bool:
-    """Tell whether no newer incarnation has fenced this one."""
-    query = sa.select(_T.incarnation).where(*_is(cell_uuid, host))
-    with session.reader() as db:
-        return db.scalars(query).one_or_none() == incarnation
-
-
 def is_up(cell_uuid: str, host: str, down_time: int) -> bool:
     """Tell whether a service was heard of within ``down_time`` seconds."""
     query = sa.select(_T.id).where(

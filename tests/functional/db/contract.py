@@ -519,8 +519,12 @@ class DatabaseContract:
         assert (first, second) == (1, 2)
         assert not hosts.heartbeat(CELL, 'host', 1)
         assert hosts.heartbeat(CELL, 'host', 2)
-        assert hosts.is_current(CELL, 'host', 2)
-        assert not hosts.is_current(CELL, 'host', 1)
+        uuid = new(host='another')
+        assert server_for(uuid, incarnation=2) == 'server'
+        assert server_for(uuid, incarnation=1) is None
+        assert server_for(uuid, incarnation=2, cell_uuid='another') is None
+        assert server_for(uuid, incarnation=2, host='another') is None
+        assert server_for('no such', incarnation=2) is None
 
     def test_other_machine_is_refused_while_the_first_lives(self) -> None:
         assert register('machine') == 1
@@ -549,3 +553,9 @@ class DatabaseContract:
 def register(machine_id: str, down_time: int = 60) -> int | None:
     return hosts.register(CELL, 'host', machine_id=machine_id, version='1',
                           down_time=down_time)
+
+
+def server_for(uuid: str, *, incarnation: int, cell_uuid: str = CELL,
+               host: str = 'host') -> str | None:
+    return commands.instance_for(uuid, cell_uuid=cell_uuid, host=host,
+                                 incarnation=incarnation)

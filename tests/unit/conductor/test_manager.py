@@ -55,12 +55,12 @@ def database(monkeypatch: pytest.MonkeyPatch,
     database = mock.Mock()
     database.get.return_value = row
     database.finish.return_value = command.OK
-    database.is_current.return_value = True
+    database.instance_for.return_value = 'server'
     for name in ('get', 'claim', 'adopt', 'finish', 'end', 'note_started',
-                 'relocate', 'states', 'unfinished_of_host', 'note_seen'):
+                 'relocate', 'states', 'unfinished_of_host', 'note_seen',
+                 'instance_for'):
         monkeypatch.setattr(commands, name, getattr(database, name))
-    for name in ('is_current', 'heartbeat'):
-        monkeypatch.setattr(hosts, name, getattr(database, name))
+    monkeypatch.setattr(hosts, 'heartbeat', database.heartbeat)
     return database
 
 
@@ -117,7 +117,7 @@ def test_no_change_from_another_cell(
 
 def test_no_change_from_a_fenced_service(
         conductor: manager.ConductorManager, database: mock.Mock) -> None:
-    database.is_current.return_value = False
+    database.instance_for.return_value = None
     assert changes(conductor) == REFUSED
     assert_nothing_written(database)
 
