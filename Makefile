@@ -87,7 +87,7 @@ functional: .venv/installed ## Tests on Nova's own fixtures, in one process
 	$(PYTEST) $(PARALLEL) tests/functional
 
 integration: .venv/installed ## Tests on libvirt, QEMU, RabbitMQ and MariaDB
-	$(PYTEST) tests/integration
+	$(PYTEST) --durations=25 tests/integration
 
 faults: .venv/installed ## RUNS schedules of faults from SEED, on real parts
 	@$(BIN)/python -m tests.faults --seed $(SEED) --runs $(RUNS) \

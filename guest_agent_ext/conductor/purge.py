@@ -26,7 +26,7 @@ from guest_agent_ext.db import leases
 CONF = conf.CONF
 
 #: Rows that one statement removes, and servers that one asks about.
-BATCH = 500
+BATCH = 200
 #: Seconds that a conductor rests between two purges.
 INTERVAL = 60
 #: Seconds after which another takes over from one that died meanwhile.
