@@ -10,24 +10,24 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+"""How fast files go in and out.
 
-"""How fast files go in and out, beside a bare loop over the agent.
-
-Run as ``python -m benchmarks.files [MIB] [ROUNDS]``. Every part is a process
-of its own, on RabbitMQ and MariaDB. In each round the same file goes once each
-way by the API, and once by a loop over qemuAgentCommand with chunks of the
-same size; the ratios of the medians are what counts, the rates are this
-machine's. The most that nova-api and guest-agent-compute grew by is told too.
+In each round the same file goes once each way by the API, by a loop over
+qemuAgentCommand with chunks of the same size, and by scp. What nova-api and
+guest-agent-compute grew by at most is told too.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
-import sys
 import tempfile
+from typing import Any
 
-from benchmarks import latency
+from benchmarks import clouds
+from benchmarks import measure
+from benchmarks import ssh
 from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.guest import agent as guest_agent
 from guest_agent_ext.guest import connection
@@ -35,12 +35,10 @@ from guest_agent_ext.guest import handle
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
 from tools.testbed import libvirtd
-from tools.testbed import mariadb
 from tools.testbed import processes
-from tools.testbed import rabbitmq
 
-ROOT = pathlib.Path(__file__).parents[1]
 MIB = 1024 * 1024
+SIZE, ROUNDS = 8 * MIB, 3
 PATH = '/root/file'
 
 
@@ -72,8 +70,9 @@ def api_write(client: http.Client, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def watched(services: dict[str, processes.Process]) -> Iterator[None]:
-    """Print by how much the memory of services grew at most."""
+def watched(services: dict[str, processes.Process],
+            facts: dict[str, Any]) -> Iterator[None]:
+    """Note by how much the memory of services grew at most."""
     before = {name: process.memory('VmRSS')
               for name, process in services.items()}
     for process in services.values():
@@ -81,54 +80,51 @@ def watched(services: dict[str, processes.Process]) -> Iterator[None]:
     yield
     for name, process in services.items():
         grown = process.memory('VmHWM') - before[name]
-        print(f'{name:20} grew by {grown / MIB:.1f} MiB')
+        facts[f'{name} grew by, MiB'] = round(grown / MIB, 1)
 
 
-@contextlib.contextmanager
-def a_cloud() -> Iterator[testbed_cloud.Cloud]:
-    """Run a cloud of separate processes."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = pathlib.Path(name)
-        broker = rabbitmq.RabbitMQ(directory / 'rabbitmq')
-        database = mariadb.MariaDB(directory / 'mariadb')
-        try:
-            broker.start()
-            database.start()
-            with testbed_cloud.running(directory / 'cloud', ROOT / '.cache',
-                                       broker, database) as cloud:
-                yield cloud
-        finally:
-            broker.close()
-            database.stop()
+def run() -> measure.Report:
+    report = measure.Report('Files')
+    with (clouds.running() as cloud,
+          tempfile.TemporaryDirectory() as directory):
+        way_in = ssh.Ssh(pathlib.Path(directory))
+        # The guest's files are in its memory: old ones, new ones, and some.
+        guest = libvirtd.Guest(memory=12 * SIZE // MIB + 128,
+                               ssh=way_in.guest)
+        client = cloud.add(guest)
+        way_in.wait()
+        data = os.urandom(SIZE)
+        api_write(client, data)
+        with watched({'nova-api': cloud.api,
+                      'guest-agent-compute': cloud.compute}, report.facts):
+            report.series = [
+                measure.Series(item.name, 'MiB/s', [
+                    SIZE / MIB / (value / 1000) for value in item.values])
+                for item in measure.side_by_side(
+                    _ways(cloud, guest, client, way_in, data), ROUNDS)]
+    for way in ('read', 'write'):
+        report.goals.append(measure.Goal(
+            f'file-{way} by bare loop', report.ratio(
+                f'file-{way}', f'bare {way}'), 0.7, at_most=False))
+    return report
 
 
-def main() -> None:
-    size = int(sys.argv[1]) * MIB if len(sys.argv) > 1 else 32 * MIB
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    with a_cloud() as cloud:
-        report(cloud, os.urandom(size), rounds)
-
-
-def report(cloud: testbed_cloud.Cloud, data: bytes, rounds: int) -> None:
-    # The guest's files are in its memory: the old one, the new one, and some.
-    guest = libvirtd.Guest(memory=8 * len(data) // MIB + 128)
-    client = cloud.add(guest)
+def _ways(cloud: testbed_cloud.Cloud, guest: libvirtd.Guest,
+          client: http.Client, way_in: ssh.Ssh,
+          data: bytes) -> dict[str, Callable[[], object]]:
     agent = guest_agent.Agent(
         connection.Connection(cloud.hypervisor.uri), guest.uuid)
-    api_write(client, data)
-    with watched({'nova-api': cloud.api,
-                  'guest-agent-compute': cloud.compute}):
-        medians = latency.measure({
-            'bare read': lambda: bare_read(agent, data),
-            'file-read': lambda: api_read(client, data),
-            'bare write': lambda: bare_write(agent, data),
-            'file-write': lambda: api_write(client, data),
-        }, rounds)
-    for name, median in medians.items():
-        base = medians['bare ' + name[-5:].lstrip('-e ')]
-        print(f'{name:12} {len(data) / MIB / median * 1000:7.2f} MiB/s '
-              f'{base / median:6.2f}')
+    copy = cloud.nova.directory / 'copy'
+    copy.write_bytes(data)
+    return {
+        'file-read': lambda: api_read(client, data),
+        'bare read': lambda: bare_read(agent, data),
+        'scp from the guest': lambda: way_in.get(PATH, copy),
+        'file-write': lambda: api_write(client, data),
+        'bare write': lambda: bare_write(agent, data),
+        'scp into the guest': lambda: way_in.put(copy, PATH + '.scp'),
+    }
 
 
 if __name__ == '__main__':
-    main()
+    print(run().as_text())

@@ -12,13 +12,12 @@
 
 """What guests that hang cost one that does not, and nova-compute.
 
-Run as ``python -m benchmarks.hung [COMMANDS [GUESTS]]``. On one host are a
-guest that is well and GUESTS whose agent is stopped in the middle of a command
-each, with more commands waiting for it. In turns, with those guests well and
-hung, the well one is given COMMANDS one by one, each from POST to its end, and
-the statistics of all domains, as ``virsh domstats`` has them, are timed beside
-them: what nova-compute's own calls feel. Then the agents go on, and each guest
-has to run a command again.
+On one host are a guest that is well and 20 whose agent is stopped in the
+middle of a command each, with more commands waiting for it. First with those
+guests well, then with them hung, the well one is given commands one by one,
+each from POST to its end, and the statistics of all domains, as ``virsh
+domstats`` has them, are timed beside them: what nova-compute's own calls feel.
+Then the agents go on, and each guest has to run a command again.
 
 The guests are real; those that are to hang run nothing else, so that they take
 nothing of this machine but memory.
@@ -28,14 +27,14 @@ import collections
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
-import statistics
-import sys
 import threading
 import time
 
 import libvirt
 
-from benchmarks import files
+from benchmarks import clouds
+from benchmarks import command
+from benchmarks import measure
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
 from tools.testbed import libvirtd
@@ -51,15 +50,15 @@ START_TIMEOUT = 60
 PATIENCE = 240
 
 #: Told to end by nobody but its own clock: the agent cannot be asked to.
-STOP = ('a=$(pidof qemu-ga); (sleep 1; kill -STOP $a; sleep %d; kill -CONT $a)'
+STOP = ('a=$(pidof qemu-ga); (sleep 3; kill -STOP $a; sleep %d; kill -CONT $a)'
         ' >/dev/null 2>&1 &')
 
 
-def main() -> None:
-    commands = int(sys.argv[1]) if len(sys.argv) > 1 else COMMANDS
-    guests = int(sys.argv[2]) if len(sys.argv) > 2 else GUESTS
-    with files.a_cloud() as cloud:
-        report(cloud, commands, boot(cloud, guests))
+def run() -> measure.Report:
+    report = measure.Report('Guests that hang')
+    with clouds.running() as cloud:
+        _measure(report, cloud, boot(cloud, GUESTS))
+    return report
 
 
 def boot(cloud: testbed_cloud.Cloud, count: int) -> list[http.Client]:
@@ -73,34 +72,38 @@ def boot(cloud: testbed_cloud.Cloud, count: int) -> list[http.Client]:
     return [cloud.nova.client('member', guest.uuid) for guest in guests]
 
 
-def report(cloud: testbed_cloud.Cloud, commands: int,
-           others: Sequence[http.Client]) -> None:
+def _measure(report: measure.Report, cloud: testbed_cloud.Cloud,
+             others: Sequence[http.Client]) -> None:
     for client in (cloud.client(), *others):
         assert client.sh('true')['status'] == 'COMPLETED'
-    alone = measure(cloud, commands)
+    alone = taken(cloud)
     # As long as the commands of the well guest take, and some more.
-    seconds = int(sum(alone['command']) * 2 / 1000) + START_TIMEOUT
+    seconds = int(sum(alone['a command']) * 2 / 1000) + START_TIMEOUT
     waiting = hang(others, seconds)
-    hung = measure(cloud, commands)
+    hung = taken(cloud)
     for name in alone:
-        for way, times in (('alone', alone[name]), ('hung', hung[name])):
-            print(f'{name:9} {way:6} median {statistics.median(times):7.1f} '
-                  f'ms, p95 {quantile(times, 95):7.1f}, '
-                  f'p99 {quantile(times, 99):7.1f}')
-        print(f'{name:9} p99 hung by alone '
-              f'{quantile(hung[name], 99) / quantile(alone[name], 99):.2f}')
-    ends = collections.Counter(
-        client.wait(uuid, timeout=seconds + PATIENCE)['status']
-        for client, uuid in waiting)
-    print(f'ends of what waited for hung guests: {dict(ends)}')
-    print(f'guests that are back: {recovered(others)} of {len(others)}')
+        report.series += [
+            measure.Series(f'{name}, all well', 'ms', alone[name]),
+            measure.Series(f'{name}, {GUESTS} hung', 'ms', hung[name])]
+        before, beside = report.series[-2:]
+        report.goals.append(measure.Goal(
+            f'p99 of {name}, hung by well',
+            beside.quantile(99) / before.quantile(99), 1.5))
+    report.facts['ends of what waited for hung guests'] = dict(
+        collections.Counter(
+            client.wait(uuid, timeout=seconds + PATIENCE)['status']
+            for client, uuid in waiting))
+    report.goals.append(measure.Goal(
+        'guests that are back', recovered(others) / GUESTS, 1.0,
+        at_most=False))
 
 
 def hang(clients: Sequence[http.Client],
          seconds: int) -> list[tuple[http.Client, str]]:
     """Stop the agents, and give each guest commands that it cannot start."""
     for client in clients:
-        client.start('/bin/sh', '-c', STOP % seconds)
+        assert client.sh(STOP % seconds)['status'] == 'COMPLETED'
+    # The last of them is to have stopped its agent.
     time.sleep(5)
     return [(client, client.start('/bin/true', start_timeout=START_TIMEOUT))
             for client in clients for _ in range(WAITING)]
@@ -122,20 +125,13 @@ def runs(client: http.Client) -> bool:
         body['command']['uuid'], timeout=60)['status'] == 'COMPLETED'
 
 
-def measure(cloud: testbed_cloud.Cloud,
-            commands: int) -> dict[str, list[float]]:
+def taken(cloud: testbed_cloud.Cloud) -> dict[str, list[float]]:
     """Return how long commands and the statistics took, in ms."""
     client = cloud.client()
-    taken = []
     with domstats(cloud.hypervisor.uri) as stats:
-        for _ in range(commands):
-            began = time.monotonic()
-            uuid = client.start('/bin/true')
-            answer = client.send('GET', f'{client.commands}/{uuid}',
-                                 headers={'Prefer': 'wait=30'})
-            assert b'COMPLETED' in answer.body, answer.body
-            taken.append((time.monotonic() - began) * 1000)
-    return {'command': taken, 'domstats': stats}
+        return {'a command': [measure.timed(lambda: command.waited(client))
+                              for _ in range(COMMANDS)],
+                'domstats': stats}
 
 
 @contextlib.contextmanager
@@ -146,10 +142,7 @@ def domstats(uri: str) -> Iterator[list[float]]:
 
     def run() -> None:
         while not stopping.wait(0.5):
-            began = time.monotonic()
-            with contextlib.closing(libvirt.open(uri)) as connection:
-                connection.getAllDomainStats()
-            taken.append((time.monotonic() - began) * 1000)
+            taken.append(measure.timed(lambda: _domstats(uri)))
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -160,9 +153,10 @@ def domstats(uri: str) -> Iterator[list[float]]:
         thread.join()
 
 
-def quantile(times: Sequence[float], percent: int) -> float:
-    return statistics.quantiles(times, n=100)[percent - 1]
+def _domstats(uri: str) -> None:
+    with contextlib.closing(libvirt.open(uri)) as connection:
+        connection.getAllDomainStats()
 
 
 if __name__ == '__main__':
-    main()
+    print(run().as_text())

@@ -15,6 +15,7 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
+import importlib
 import statistics
 import time
 from typing import Any
@@ -107,6 +108,12 @@ class Report:
                   f'{"at most" if item.at_most else "at least"} {item.bound}'
                   for item in self.goals]
         return '\n'.join(lines)
+
+
+def run(name: str) -> Report:
+    """Run a benchmark, which is a module with ``run()``."""
+    report: Report = importlib.import_module(f'benchmarks.{name}').run()
+    return report
 
 
 def timed(run: Callable[[], object]) -> float:

@@ -13,7 +13,6 @@
 
 """What Nova's own calls feel of file transfers in their cell.
 
-Run as ``python -m benchmarks.neighbours [REQUESTS [GUESTS]]``.
 os-getConsoleOutput, which goes to the compute host and back over the same
 broker, is timed alone, beside a loop over qemuAgentCommand in each guest, and
 beside four file-reads of 1 GiB in them. The loops show what the guests and
@@ -25,9 +24,7 @@ nova-compute is stood in for: its answer is ready at once.
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
-import statistics
 import subprocess
-import sys
 import threading
 import time
 from typing import Any
@@ -35,7 +32,8 @@ from typing import Any
 from oslo_config import cfg
 import oslo_messaging
 
-from benchmarks import files
+from benchmarks import clouds
+from benchmarks import measure
 from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.guest import agent as guest_agent
 from guest_agent_ext.guest import connection
@@ -44,6 +42,7 @@ from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
 from tools.testbed import libvirtd
 
+REQUESTS = 200
 TRANSFERS = 4
 #: Bytes of a file that takes no room in the guest.
 SIZE = 1024 ** 3
@@ -75,16 +74,19 @@ def nova_compute(url: str) -> Iterator[None]:
     server.stop()
 
 
+def console(client: http.Client) -> None:
+    """Ask Nova for the console's output, which it asks nova-compute for."""
+    status, body = client.request(
+        'POST', f'/servers/{client.server_id}/action',
+        {'os-getConsoleOutput': {'length': 10}})
+    assert status == 200, body
+
+
 def timed(client: http.Client, requests: int) -> list[float]:
     """Return how long each of some requests took, in milliseconds."""
     taken = []
     for _ in range(requests):
-        began = time.monotonic()
-        status, body = client.request(
-            'POST', f'/servers/{client.server_id}/action',
-            {'os-getConsoleOutput': {'length': 10}})
-        assert status == 200, body
-        taken.append((time.monotonic() - began) * 1000)
+        taken.append(measure.timed(lambda: console(client)))
         time.sleep(0.02)
     return taken
 
@@ -127,15 +129,23 @@ def transfers(clients: list[http.Client]) -> Iterator[None]:
         curl.wait()
 
 
-def main() -> None:
-    requests = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    guests = int(sys.argv[2]) if len(sys.argv) > 2 else TRANSFERS
-    with files.a_cloud() as cloud:
-        report(cloud, requests, guests)
+def run() -> measure.Report:
+    report = measure.Report("Nova's own calls beside file transfers")
+    with clouds.running() as cloud:
+        report.series = [
+            measure.Series(f'os-getConsoleOutput, {name}', 'ms', values)
+            for name, values in taken_by(cloud).items()]
+    alone, loops, reads = (item.quantile(95) for item in report.series)
+    report.goals = [measure.Goal(
+        'p95 beside four file-reads by p95 alone', reads / alone, 1.3)]
+    report.facts = {'p95 beside bare loops by p95 alone':
+                    round(loops / alone, 2)}
+    return report
 
 
-def report(cloud: testbed_cloud.Cloud, requests: int, count: int) -> None:
-    guests = [libvirtd.Guest() for _ in range(count)]
+def taken_by(cloud: testbed_cloud.Cloud) -> dict[str, list[float]]:
+    """Return what the requests took: alone, beside loops, beside reads."""
+    guests = [libvirtd.Guest() for _ in range(TRANSFERS)]
     clients = [cloud.add(guest) for guest in guests]
     for client in clients:
         client.sh(f'truncate -s {SIZE} {PATH}')
@@ -144,22 +154,17 @@ def report(cloud: testbed_cloud.Cloud, requests: int, count: int) -> None:
                                 guest.uuid) for guest in guests]
     ways: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
         'alone': contextlib.nullcontext,
-        'loops': lambda: bare_loops(agents),
-        'file-reads': lambda: transfers(
-            [clients[number % count] for number in range(TRANSFERS)])}
+        'beside bare loops': lambda: bare_loops(agents),
+        'beside file-reads': lambda: transfers(clients)}
     taken: dict[str, list[float]] = {name: [] for name in ways}
     with nova_compute(cloud.rabbitmq.transport_url()):
         timed(cloud.client(), 20)
         for _ in range(2):
             for name, way in ways.items():
                 with way():
-                    taken[name] += timed(cloud.client(), requests // 2)
-    base = statistics.quantiles(taken['alone'], n=20)[-1]
-    for name, times in taken.items():
-        p95 = statistics.quantiles(times, n=20)[-1]
-        print(f'{name:16} median {statistics.median(times):6.1f} ms, '
-              f'p95 {p95:6.1f} ms {p95 / base:5.2f}')
+                    taken[name] += timed(cloud.client(), REQUESTS // 2)
+    return taken
 
 
 if __name__ == '__main__':
-    main()
+    print(run().as_text())

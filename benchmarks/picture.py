@@ -54,5 +54,5 @@ def _bars(axis: Any, report: Mapping[str, Any]) -> None:
         axis.annotate(f" {item['median']:.3g} {item['unit']}",
                       (max(item['p95'], item['median']), place), va='center')
     axis.set_title(report['title'], loc='left')
-    axis.margins(x=0.18)
+    axis.margins(x=0.25)
     axis.legend(loc='lower right', fontsize='x-small')
