@@ -34,7 +34,7 @@ from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
 from tools.testbed import libvirtd
 
-ROUNDS = 40
+ROUNDS = 30
 
 
 def run() -> measure.Report:

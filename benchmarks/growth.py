@@ -36,7 +36,7 @@ from tools.testbed import ini
 from tools.testbed import nova
 
 SIZES = (1_000, 100_000, 3_000_000)
-ROUNDS = 100
+ROUNDS = 50
 METADATA = 'GET metadata'
 #: What of the growing table is whose.
 SERVERS = 20

@@ -39,12 +39,12 @@ from tools.testbed import processes
 
 #: Of real guests at once, and commands that each of them gets in a round.
 GUESTS = (1, 2, 4, 8)
-COMMANDS, ROUNDS = 8, 3
+COMMANDS, ROUNDS = 8, 2
 #: Of guests that answer at once, and commands over all of them.
-STANDINS, MANY = 126, 3000
+STANDINS, MANY = 126, 1000
 #: Commands that run at once, in all of those but one: eight in each at most.
 RUNNING = (1, 100, 1000)
-LATENCIES = 30
+LATENCIES = 20
 
 
 def run() -> measure.Report:

@@ -40,12 +40,12 @@ from tools.testbed import cloud as testbed_cloud
 from tools.testbed import libvirtd
 from tools.testbed import nova
 
-COMMANDS = 150
+COMMANDS = 100
 GUESTS = 20
 #: Commands that wait for each hung guest.
 WAITING = 3
 #: Seconds that they may take to start, and that agents are stopped.
-START_TIMEOUT = 60
+START_TIMEOUT = 30
 #: Seconds within which a guest must be back, and all commands have ended.
 PATIENCE = 240
 
@@ -78,7 +78,7 @@ def _measure(report: measure.Report, cloud: testbed_cloud.Cloud,
         assert client.sh('true')['status'] == 'COMPLETED'
     alone = taken(cloud)
     # As long as the commands of the well guest take, and some more.
-    seconds = int(sum(alone['a command']) * 2 / 1000) + START_TIMEOUT
+    seconds = int(sum(alone['a command']) * 1.5 / 1000) + START_TIMEOUT
     waiting = hang(others, seconds)
     hung = taken(cloud)
     for name in alone:

@@ -42,7 +42,7 @@ from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
 from tools.testbed import libvirtd
 
-REQUESTS = 200
+REQUESTS = 160
 TRANSFERS = 4
 #: Bytes of a file that takes no room in the guest.
 SIZE = 1024 ** 3

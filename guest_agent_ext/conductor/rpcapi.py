@@ -22,6 +22,7 @@ Version history of the API:
 
 from collections.abc import Collection
 from collections.abc import Mapping
+import threading
 from typing import Any
 from typing import TypedDict
 
@@ -36,6 +37,10 @@ VERSION = '1.0'
 #: offers. A call that came later names the version that it came with, so that
 #: all others are taken by services that are not upgraded yet.
 BASE_VERSION = '1.0'
+
+#: Calls of one host under way at once, beside its reports. More of them would
+#: only wait in the conductor's queue, until nobody waits for their answers.
+CALLS = 16
 
 
 class Service(TypedDict):
@@ -139,11 +144,13 @@ class ConductorAPI:
     :param timeout: seconds to wait for an answer
     """
 
-    def __init__(self, transport: Any, timeout: int) -> None:
+    def __init__(self, transport: Any, timeout: float) -> None:
         self._client = oslo_messaging.get_rpc_client(
             transport,
             oslo_messaging.Target(topic=TOPIC, version=BASE_VERSION),
             timeout=timeout, retry=0)
+        self._timeout = timeout
+        self._places = threading.BoundedSemaphore(CALLS)
 
     def register(self, host: str, machine_id: str,
                  version: str) -> int | None:
@@ -163,7 +170,8 @@ class ConductorAPI:
         :param held: the attempt by the uuid of each command it has
         :param seen: what stands in the way of commands, by uuid
         """
-        answer: Report = self._call('report', service=service,
+        # However busy its guests are, a host is heard.
+        answer: Report = self._send('report', service=service,
                                     held=dict(held), seen=dict(seen))
         return answer
 
@@ -237,5 +245,14 @@ class ConductorAPI:
         return list(self._call('ended', service=service, uuids=list(uuids)))
 
     def _call(self, method: str, **arguments: Any) -> Any:
+        if not self._places.acquire(timeout=self._timeout):
+            raise oslo_messaging.MessagingTimeout(
+                f'{CALLS} calls of this host are under way')
+        try:
+            return self._send(method, **arguments)
+        finally:
+            self._places.release()
+
+    def _send(self, method: str, **arguments: Any) -> Any:
         with rpc.errors():
             return self._client.call({}, method, **arguments)
