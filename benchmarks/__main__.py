@@ -26,6 +26,7 @@ import pathlib
 import platform
 import sys
 import time
+import traceback
 
 from benchmarks import measure
 from benchmarks import picture
@@ -49,7 +50,13 @@ def main() -> int:
     missed = []
     for name in names:
         began = time.monotonic()
-        report = _run(name)
+        try:
+            report = _run(name)
+        except Exception:
+            # The others can be measured all the same.
+            traceback.print_exc()
+            missed.append(f'{name} at all')
+            continue
         print(report.as_text())
         print(f'  in {time.monotonic() - began:.0f} s', flush=True)
         missed += [goal.what for goal in report.goals if not goal.holds]
