@@ -24,10 +24,8 @@ nothing of this machine but memory.
 """
 
 import collections
-from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
-import threading
 import time
 
 import libvirt
@@ -128,29 +126,12 @@ def runs(client: http.Client) -> bool:
 def taken(cloud: testbed_cloud.Cloud) -> dict[str, list[float]]:
     """Return how long commands and the statistics took, in ms."""
     client = cloud.client()
-    with domstats(cloud.hypervisor.uri) as stats:
+    stats: list[float] = []
+    with measure.every(0.5, lambda: stats.append(measure.timed(
+            lambda: _domstats(cloud.hypervisor.uri)))):
         return {'a command': [measure.timed(lambda: command.waited(client))
                               for _ in range(COMMANDS)],
                 'domstats': stats}
-
-
-@contextlib.contextmanager
-def domstats(uri: str) -> Iterator[list[float]]:
-    """Time the statistics of all domains every now and then, in ms."""
-    taken: list[float] = []
-    stopping = threading.Event()
-
-    def run() -> None:
-        while not stopping.wait(0.5):
-            taken.append(measure.timed(lambda: _domstats(uri)))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield taken
-    finally:
-        stopping.set()
-        thread.join()
 
 
 def _domstats(uri: str) -> None:

@@ -13,10 +13,13 @@
 """What benchmarks have in common: times, their ratios, and what must hold."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import importlib
 import statistics
+import threading
 import time
 from typing import Any
 
@@ -114,6 +117,24 @@ def run(name: str) -> Report:
     """Run a benchmark, which is a module with ``run()``."""
     report: Report = importlib.import_module(f'benchmarks.{name}').run()
     return report
+
+
+@contextlib.contextmanager
+def every(seconds: float, run: Callable[[], object]) -> Iterator[None]:
+    """Do something every now and then, beside the block."""
+    stopping = threading.Event()
+
+    def repeat() -> None:
+        while not stopping.wait(seconds):
+            run()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
 
 
 def timed(run: Callable[[], object]) -> float:

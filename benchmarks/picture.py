@@ -17,11 +17,10 @@ import pathlib
 from typing import Any
 
 import matplotlib
+from matplotlib import pyplot
 
 matplotlib.use('svg')
 matplotlib.rcParams['svg.hashsalt'] = 'guest_agent_ext'
-
-from matplotlib import pyplot  # noqa: E402
 
 _BAR = 0.32
 _OURS, _TAIL = '#4477aa', '#99bbdd'

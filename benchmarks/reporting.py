@@ -15,11 +15,11 @@
 from collections.abc import Iterator
 import contextlib
 import pathlib
-import threading
 
 from oslo_config import cfg
 import oslo_messaging
 
+from benchmarks import measure
 from guest_agent_ext.conductor import rpcapi
 from tools.testbed import cloud as testbed_cloud
 
@@ -49,16 +49,6 @@ def host(cloud: testbed_cloud.Cloud) -> Iterator[Host]:
     """Report in the place of the cloud's compute service."""
     cloud.compute.stop()
     reporter = Host(cloud)
-    stopping = threading.Event()
-
-    def report() -> None:
-        while not stopping.wait(_INTERVAL):
-            reporter.conductor.report(reporter.service, {}, {})
-
-    thread = threading.Thread(target=report)
-    thread.start()
-    try:
+    with measure.every(_INTERVAL, lambda: reporter.conductor.report(
+            reporter.service, {}, {})):
         yield reporter
-    finally:
-        stopping.set()
-        thread.join()

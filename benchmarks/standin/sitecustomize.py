@@ -49,6 +49,8 @@ class _Domain:
 
 
 class _Connection:
+    # The names, against N802, are libvirt's.
+
     def lookupByUUIDString(self, uuid: str) -> _Domain:  # noqa: N802
         return _Domain()
 
