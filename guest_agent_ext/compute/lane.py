@@ -194,6 +194,9 @@ class Lane:
         with self._changed:
             self._changed.notify()
 
+    def is_migrating(self) -> bool:
+        return self._guests.is_migrating(self.uuid)
+
     def files(self) -> files.Files:
         return files.Files(self.guest())
 

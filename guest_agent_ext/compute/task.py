@@ -41,6 +41,12 @@ class Lane(Protocol):
     conductor: rpcapi.ConductorAPI
     agent: agent.Agent
 
+    def is_migrating(self) -> bool:
+        """Tell whether the guest is on its way to another host.
+
+        :raises exception.GuestError: that is not known
+        """
+
     def guest(self) -> launcher.Launcher:
         """Return the guest's launcher.
 

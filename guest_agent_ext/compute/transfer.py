@@ -73,6 +73,13 @@ SHORTER = 'The file has become shorter while it was read'
 NOT_TO_BE_HAD = 'The command was cancelled, or its server was moved'
 NOT_IN_TIME = 'The server is busy with other commands; try again later'
 
+#: A large call that a migration cuts in two leaves libvirt there, or QEMU,
+#: without a way to the agent until that is started again: none is made
+#: meanwhile.
+_MIGRATING: rpcapi.Refusal = {
+    'kind': 'later',
+    'message': 'The server is being migrated; try again later'}
+
 #: What cannot become better by asking again.
 _FINAL = (exception.AgentRefused, exception.FileError,
           exception.LauncherUnavailable, exception.AgentNotConfigured)
@@ -329,6 +336,9 @@ class Transfer(task.Task):
         if self._aborted is not None:
             return self._stop()
         try:
+            if self._lane.is_migrating():
+                self._settle(_MIGRATING)
+                return self._stop()
             claim = self._claim_within(self._start_by, self._lane.probe())
         except exception.GuestError as error:
             self._settle(refusal_of(error))
@@ -444,6 +454,9 @@ class Transfer(task.Task):
     def _answer(self, request: _Request) -> float:
         began = time.monotonic()
         try:
+            if self._lane.is_migrating():
+                request.answer.set_exception(Refused(_MIGRATING))
+                return 0.0
             request.answer.set_result(request.make())
             self._not_before = self._pace.after(time.monotonic() - began)
         except exception.GuestError as error:

@@ -146,6 +146,19 @@ class Connection:
         pool = self._suspect if is_suspect else self._probe
         self._call(pool, uuid, {'execute': 'guest-ping'}, timeout)
 
+    def is_migrating(self, uuid: str) -> bool:
+        """Tell whether a domain is on its way to another host.
+
+        :raises exception.GuestError: libvirt does not tell
+        """
+        try:
+            with self._work.connection() as connection, _translated_errors():
+                job = connection.lookupByUUIDString(uuid).jobStats()
+        except exception.DomainNotRunning:
+            raise self._not_running(uuid) from None
+        return bool(job.get('operation')
+                    == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
+
     def domain_state(self, uuid: str) -> str:
         """Return a domain's state in libvirt's words, or ``absent``.
 

@@ -47,6 +47,8 @@ PATIENCE = 90
 A_WHILE = 5
 
 MIB = 1024 * 1024
+#: Of a file that is read.
+SIZE = 24 * MIB
 
 
 class Server:
@@ -229,8 +231,9 @@ def test_live_migration_there_and_back(server: Server) -> None:
     assert server.host_of(command) == HERE
 
 
-def test_live_migration_ends_a_transfer(server: Server) -> None:
-    server.client.sh('head -c 25165824 /dev/zero >/tmp/file')
+def begin_read(server: Server) -> http.client.HTTPResponse:
+    """Begin to read a file that is too large to be under way at once."""
+    server.client.sh(f'head -c {SIZE} /dev/zero >/tmp/file')
     connection = server.client.connect()
     connection.request('GET', '%s/servers/%s/guest-agent/file-read?%s' % (
         server.client.base_path, server.guest.uuid,
@@ -238,6 +241,11 @@ def test_live_migration_ends_a_transfer(server: Server) -> None:
         headers={'X-Auth-Token': server.client.token})
     response = connection.getresponse()
     assert response.status == 200
+    return response
+
+
+def test_live_migration_ends_a_transfer(server: Server) -> None:
+    response = begin_read(server)
     response.read(MIB)
     server.migrate()
     # The host before asks for more, and finds no guest.
@@ -252,6 +260,26 @@ def test_live_migration_ends_a_transfer(server: Server) -> None:
     left = server.client.sh(
         'ls -l /proc/$(pidof qemu-ga)/fd | grep -c /tmp/file')
     assert left['result']['out_data'] == '0\n'
+
+
+def test_transfers_wait_for_a_live_migration(server: Server) -> None:
+    """A call cut in two by it would leave the agent out of reach."""
+    response = begin_read(server)
+    domain = server.cloud.hypervisor.domain(server.guest)
+    with futures.ThreadPoolExecutor(1) as pool:
+        migration = pool.submit(server.migrate, bandwidth=1)
+        processes.wait_for(lambda: is_under_way(domain), PATIENCE,
+                           'the migration')
+        refused = server.client.get_file('/tmp/file')
+        abort(server)
+        with pytest.raises(libvirt.libvirtError):
+            migration.result(PATIENCE)
+    server.arrive(HERE)
+    assert refused.status == 409
+    assert b'being migrated' in refused.body
+    assert len(response.read()) == SIZE
+    ended = server.client.wait(response.headers['X-Guest-Agent-Command-UUID'])
+    assert ended['status'] == 'COMPLETED'
 
 
 def abort(server: Server) -> None:

@@ -120,6 +120,7 @@ class Lane:
         self.probe = self.recent_probe = mock.Mock(return_value=PROBE)
         self.forget_probe = self.first_look = self.note_duration = mock.Mock()
         self.wake = mock.Mock()
+        self.is_migrating = mock.Mock(return_value=False)
 
     def files(self) -> Any:
         return self.guest_files
@@ -266,6 +267,28 @@ def test_unanswered_write_is_made_again_in_its_place() -> None:
     lane.agent.position = 2
     served(item, lambda: item.write(0, b'ab'))
     assert lane.agent.content == b'ab'
+
+
+def test_no_large_call_is_made_while_the_server_is_migrated() -> None:
+    item, lane = reading(b'x' * (2 * CHUNK))
+    open_(item)
+    lane.agent.calls.clear()
+    lane.is_migrating.return_value = True
+    refused = refusal(item, lambda: item.read(0, CHUNK))
+    assert refused['kind'] == 'later'
+    assert 'migrated' in refused['message']
+    assert not lane.agent.calls
+    lane.is_migrating.return_value = False
+    assert served(item, lambda: item.read(0, CHUNK)) == b'x' * CHUNK
+
+
+def test_none_begins_while_the_server_is_migrated() -> None:
+    item, lane = reading(b'abc')
+    lane.is_migrating.return_value = True
+    assert refusal(item, item.open)['kind'] == 'later'
+    assert item.is_done
+    lane.conductor.claim.assert_not_called()
+    assert not lane.agent.calls
 
 
 def test_request_that_is_not_waited_for_is_not_made() -> None:

@@ -54,6 +54,7 @@ class Libvirt:
         self.opened: list[mock.Mock] = []
         self.state = libvirt.VIR_DOMAIN_RUNNING
         self.has_domain = True
+        self.job: Callable[[], dict[str, int]] = lambda: {'type': 0}
         self.on_open: Callable[[], object] = lambda: None
         self.answer: Callable[..., str] = lambda *args: '{"return": {}}'
 
@@ -75,6 +76,7 @@ class Libvirt:
             raise error(42, f'Domain not found: no domain {uuid}')
         domain = mock.Mock()
         domain.state.side_effect = lambda: [self.state, 1]
+        domain.jobStats.side_effect = self.job
         return domain
 
 
@@ -204,6 +206,29 @@ def test_unknown_domain(guests: connection.Connection) -> None:
     with pytest.raises(exception.DomainNotFound):
         guests.ping(unknown)
     assert guests.domain_state(unknown) == connection.ABSENT
+
+
+@pytest.mark.parametrize(('job', 'is_migrating'), [
+    ({'type': libvirt.VIR_DOMAIN_JOB_NONE}, False),
+    ({'type': libvirt.VIR_DOMAIN_JOB_UNBOUNDED,
+      'operation': libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT}, True),
+    ({'type': libvirt.VIR_DOMAIN_JOB_UNBOUNDED,
+      'operation': libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP}, False)])
+def test_migration_is_told_from_other_jobs(
+        played: Libvirt, guests: connection.Connection, job: dict[str, int],
+        is_migrating: bool) -> None:
+    played.job = lambda: job
+    assert guests.is_migrating(UUID) is is_migrating
+
+
+def test_migration_of_what_does_not_run(
+        played: Libvirt, guests: connection.Connection) -> None:
+    played.state = libvirt.VIR_DOMAIN_PAUSED
+    played.job = mock.Mock(side_effect=error(
+        55, 'Requested operation is not valid: domain is not running'))
+    with pytest.raises(exception.DomainNotRunning) as raised:
+        guests.is_migrating(UUID)
+    assert raised.value.state == 'paused'
 
 
 @pytest.mark.parametrize(('state', 'word'), [
