@@ -75,9 +75,10 @@ class ConductorManager:
                held: Mapping[str, str],
                seen: Mapping[str, str]) -> rpcapi.Report:
         cell_uuid, host = self._cell.uuid, service['host']
-        if not hosts.heartbeat(cell_uuid, host, service['incarnation']):
+        work = hosts.heartbeat(cell_uuid, host, service['incarnation'],
+                               WORK_LIMIT)
+        if work is None:
             return {'fenced': True, 'work': [], 'ended': [], 'moved': []}
-        work = commands.unfinished_of_host(cell_uuid, host, WORK_LIMIT)
         mine = {item.uuid: item.attempt for item in work}
         for uuid in mine.keys() & seen.keys():
             commands.note_seen(uuid, seen[uuid])

@@ -216,13 +216,21 @@ def count_unfinished(project_id: str,
         return db.scalars(query).one()
 
 
-def unfinished_of_host(cell_uuid: str, host: str,
+def unfinished_of_host(db: orm.Session, cell_uuid: str, host: str,
                        limit: int) -> Sequence[Work]:
-    """Return the oldest unfinished commands of a host."""
-    query = (_select_work().where(
-        _T.cell_uuid == cell_uuid, _T.host == host,
-        _T.status.in_(command.UNFINISHED)).order_by(_T.id).limit(limit))
-    return _read_work(query)
+    """Return the oldest unfinished commands of a host.
+
+    :param db: the transaction that asks
+    """
+    rows = db.execute(sa.select(
+        _T.uuid, _T.type, _T.instance_uuid, _T.status, _T.attempt,
+        _T.cancel_requested, _T.start_by, sqltypes.utc_in().label('now'))
+        .where(_T.cell_uuid == cell_uuid, _T.host == host,
+               _T.status.in_(command.UNFINISHED))
+        .order_by(_T.id).limit(limit))
+    return [Work(row.uuid, row.type, row.instance_uuid, row.status,
+                 row.attempt, row.cancel_requested,
+                 (row.start_by - row.now).total_seconds()) for row in rows]
 
 
 def unfinished_of_cell(cell_uuid: str, after: int,
@@ -246,20 +254,6 @@ def states(uuids: Collection[str]) -> dict[str, tuple[str, str | None]]:
     with session.reader() as db:
         return {row.uuid: (row.status, row.attempt)
                 for row in db.execute(query)}
-
-
-def _select_work() -> sa.Select[Any]:
-    return sa.select(
-        _T.uuid, _T.type, _T.instance_uuid, _T.status, _T.attempt,
-        _T.cancel_requested, _T.start_by, sqltypes.utc_in().label('now'))
-
-
-def _read_work(query: sa.Select[Any]) -> Sequence[Work]:
-    with session.reader() as db:
-        rows = db.execute(query).all()
-    return [Work(row.uuid, row.type, row.instance_uuid, row.status,
-                 row.attempt, row.cancel_requested,
-                 (row.start_by - row.now).total_seconds()) for row in rows]
 
 
 @session.retried

@@ -20,6 +20,7 @@ from oslo_db import exception as db_exc
 import sqlalchemy as sa
 
 from guest_agent_ext import command
+from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
 from guest_agent_ext.db import session
 from guest_agent_ext.db import sqltypes
@@ -73,15 +74,21 @@ def register(cell_uuid: str, host: str, *, machine_id: str, version: str,
 
 
 @session.retried
-def heartbeat(cell_uuid: str, host: str, incarnation: int) -> bool:
-    """Note that a service was heard of.
+def heartbeat(cell_uuid: str, host: str, incarnation: int,
+              limit: int) -> Sequence[commands.Work] | None:
+    """Note that a service was heard of, and tell what its host has to do.
 
-    :returns: False if a newer incarnation has fenced it
+    In one transaction: with many hosts this is most of a conductor's work.
+
+    :param limit: commands, the oldest ones
+    :returns: None if a newer incarnation has fenced it
     """
     with session.writer() as db:
-        return session.changed(db, sa.update(_T).where(
-            *_is(cell_uuid, host), _T.incarnation == incarnation)
-            .values(last_seen_at=sqltypes.utc_in())) > 0
+        if not session.changed(db, sa.update(_T).where(
+                *_is(cell_uuid, host), _T.incarnation == incarnation)
+                .values(last_seen_at=sqltypes.utc_in())):
+            return None
+        return commands.unfinished_of_host(db, cell_uuid, host, limit)
 
 
 def is_up(cell_uuid: str, host: str, down_time: int) -> bool:

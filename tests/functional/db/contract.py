@@ -16,6 +16,7 @@ test_sqlite.py here and tests/integration/test_mariadb.py run it on theirs.
 """
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import concurrent.futures
 import logging
 from typing import Any
@@ -188,7 +189,7 @@ class DatabaseContract:
         claim(uuid)
         assert commands.cancel(uuid) and commands.cancel(uuid)
         assert read(uuid).status == command.RUNNING
-        (work,) = commands.unfinished_of_host(CELL, 'host', 10)
+        (work,) = work_of(register('machine'))
         assert work.cancel_requested
         # What the guest says still decides.
         assert finish(uuid, command.COMPLETED) == command.OK
@@ -509,7 +510,8 @@ class DatabaseContract:
         claim(running)
         claim(ended)
         finish(ended, command.COMPLETED)
-        work = commands.unfinished_of_host(CELL, 'host', 10)
+        new(), new()
+        work = work_of(register('machine'), limit=2)
         assert [item.uuid for item in work] == [waiting, running]
         assert [item.attempt for item in work] == [None, 'first']
         assert 299 < work[0].start_in <= 300
@@ -517,8 +519,8 @@ class DatabaseContract:
     def test_newer_start_of_a_service_fences_the_older(self) -> None:
         first, second = register('machine'), register('machine')
         assert (first, second) == (1, 2)
-        assert not hosts.heartbeat(CELL, 'host', 1)
-        assert hosts.heartbeat(CELL, 'host', 2)
+        assert hosts.heartbeat(CELL, 'host', 1, 10) is None
+        assert work_of(2) == []
         uuid = new(host='another')
         assert server_for(uuid, incarnation=2) == 'server'
         assert server_for(uuid, incarnation=1) is None
@@ -553,6 +555,14 @@ class DatabaseContract:
 def register(machine_id: str, down_time: int = 60) -> int | None:
     return hosts.register(CELL, 'host', machine_id=machine_id, version='1',
                           down_time=down_time)
+
+
+def work_of(incarnation: int | None,
+            limit: int = 10) -> Sequence[commands.Work]:
+    assert incarnation is not None
+    work = hosts.heartbeat(CELL, 'host', incarnation, limit)
+    assert work is not None
+    return work
 
 
 def server_for(uuid: str, *, incarnation: int, cell_uuid: str = CELL,

@@ -57,8 +57,7 @@ def database(monkeypatch: pytest.MonkeyPatch,
     database.finish.return_value = command.OK
     database.instance_for.return_value = 'server'
     for name in ('get', 'claim', 'adopt', 'finish', 'end', 'note_started',
-                 'relocate', 'states', 'unfinished_of_host', 'note_seen',
-                 'instance_for'):
+                 'relocate', 'states', 'note_seen', 'instance_for'):
         monkeypatch.setattr(commands, name, getattr(database, name))
     monkeypatch.setattr(hosts, 'heartbeat', database.heartbeat)
     return database
@@ -177,7 +176,7 @@ def test_a_migration_that_ends_meanwhile_is_no_verdict(
 
 def test_report_of_a_fenced_service_tells_it(
         conductor: manager.ConductorManager, database: mock.Mock) -> None:
-    database.heartbeat.return_value = False
+    database.heartbeat.return_value = None
     report = conductor.report({}, SERVICE, {}, {})
     assert report['fenced'] and not report['work']
 
@@ -189,7 +188,7 @@ def _running(uuid: str, attempt: str) -> commands.Work:
 
 def test_report_sorts_what_the_service_holds(
         conductor: manager.ConductorManager, database: mock.Mock) -> None:
-    database.unfinished_of_host.return_value = [
+    database.heartbeat.return_value = [
         _running('kept', 'a'),
         _running('retaken', 'b')]
     database.states.side_effect = lambda uuids: {
