@@ -60,15 +60,17 @@ class Bounds:
         :raises webob.exc.HTTPServiceUnavailable: Keystone, which knows how
             many the project may have, does not say
         """
-        self._check_server(new)
+        of_server, of_project = commands.count_unfinished(
+            self._server.project_id, self._server.instance_uuid)
+        self._check_server(of_server + new)
         if limit_utils.use_unified_limits():
-            self._check_unified(new)
+            self._check_unified(of_project, new)
         else:
-            self._check_project(new)
+            self._check_project(of_project + new)
 
-    def _check_server(self, new: int) -> None:
+    def _check_server(self, number: int) -> None:
         bound = CONF.guest_agent.max_unfinished_per_server
-        if self._count(self._server.instance_uuid) + new <= bound:
+        if number <= bound:
             return
         raise webob.exc.HTTPTooManyRequests(
             explanation='Server %s has %d unfinished commands already, as '
@@ -76,14 +78,14 @@ class Bounds:
                         'one' % (self._server.instance_uuid, bound),
             headers=_RETRY)
 
-    def _check_project(self, new: int) -> None:
+    def _check_project(self, number: int) -> None:
         bound = CONF.guest_agent.max_unfinished_per_project
-        if bound >= 0 and self._count() + new > bound:
+        if 0 <= bound < number:
             self._refuse_project(bound)
 
-    def _check_unified(self, new: int) -> None:
+    def _check_unified(self, used: int, new: int) -> None:
         try:
-            bound = self._passed_limit(new)
+            bound = self._passed_limit(used, new)
         except UNREADABLE as error:
             LOG.error("Keystone's limits cannot be read: %s", error)
             raise webob.exc.HTTPServiceUnavailable(
@@ -93,12 +95,12 @@ class Bounds:
         if bound is not None:
             self._refuse_project(bound)
 
-    def _passed_limit(self, new: int) -> int | None:
+    def _passed_limit(self, used: int, new: int) -> int | None:
         """Return the limit that the project would pass, None if it would not.
 
         Nova decides about a limit that is not registered.
         """
-        bound, used = self._unified_limit(), self._count()
+        bound = self._unified_limit()
         if bound < 0 or used + new <= bound:
             return None
         passed = limit_exc.ProjectOverLimit(
@@ -118,10 +120,6 @@ class Bounds:
             explanation='Project %s may have %d unfinished commands, and has '
                         'them already; wait for one to end, or cancel one'
                         % (self._server.project_id, bound))
-
-    def _count(self, instance_uuid: str | None = None) -> int:
-        return commands.count_unfinished(self._server.project_id,
-                                         instance_uuid)
 
 
 @functools.cache

@@ -79,22 +79,24 @@ def _row(context: Any, server: Any, instance: Any, uuid: str,
 
 def _record(values: dict[str, Any], start_timeout: int,
             key: idempotency.Key | None) -> models.Command:
-    """Record a command and read what was recorded.
+    """Record a command, and return what was recorded.
 
     :raises oslo_db.exception.DBDuplicateEntry: the key is taken
     :raises webob.exc.HTTPServiceUnavailable: nobody can tell whether it is
         recorded
     """
-    row = None
-    # A commit whose answer is lost may have been made: only the row tells.
+    try:
+        return commands.create(values, start_timeout,
+                               None if key is None else key.columns())
+    except db_exc.DBConnectionError:
+        # Its commit may have been made all the same: only the row tells.
+        return _find(values['uuid']) or unknown(values['uuid'], key)
+
+
+def _find(uuid: str) -> models.Command | None:
     with contextlib.suppress(db_exc.DBConnectionError):
-        commands.create(values, start_timeout,
-                        None if key is None else key.columns())
-    with contextlib.suppress(db_exc.DBConnectionError):
-        row = commands.get(values['uuid'], with_output=True)
-    if row is None:
-        unknown(values['uuid'], key)
-    return row
+        return commands.get(uuid, with_output=True)
+    return None
 
 
 def _check_again(bounds: quota.Bounds, uuid: str,

@@ -101,11 +101,10 @@ class ConductorManager:
         if not self._may_change(service, uuid):
             return None
         group = CONF.guest_agent
-        claimed = commands.claim(
+        return _claim(commands.claim(
             uuid, attempt=attempt, cell_uuid=self._cell.uuid,
             host=service['host'], boot_id=boot_id, ticket=ticket,
-            window=window, grace=group.kill_grace + group.outage_grace)
-        return _claim(uuid) if claimed else None
+            window=window, grace=group.kill_grace + group.outage_grace))
 
     def refuse(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
                uuid: str, error: str) -> None:
@@ -117,10 +116,9 @@ class ConductorManager:
               uuid: str, attempt: str, previous: str) -> rpcapi.Claim | None:
         if not self._may_change(service, uuid):
             return None
-        adopted = commands.adopt(
+        return _claim(commands.adopt(
             uuid, previous=previous, attempt=attempt,
-            cell_uuid=self._cell.uuid, host=service['host'])
-        return _claim(uuid) if adopted else None
+            cell_uuid=self._cell.uuid, host=service['host']))
 
     def started(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
                 uuid: str, attempt: str, pid: int | None,
@@ -230,8 +228,7 @@ def _work(item: commands.Work) -> rpcapi.Work:
     }
 
 
-def _claim(uuid: str) -> rpcapi.Claim | None:
-    row = commands.get(uuid, with_inputs=True)
+def _claim(row: models.Command | None) -> rpcapi.Claim | None:
     if row is None or row.boot_id is None or row.ticket is None:
         return None
     is_exec = row.type == command.EXEC

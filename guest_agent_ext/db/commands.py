@@ -55,8 +55,8 @@ class Work:
 
 @session.retried
 def create(values: Mapping[str, Any], start_timeout: int,
-           key: Mapping[str, str] | None = None) -> None:
-    """Record a command as PENDING.
+           key: Mapping[str, str] | None = None) -> models.Command:
+    """Record a command as PENDING, and return it with its output.
 
     :param values: columns of models.Command; times and state are set here
     :param start_timeout: seconds from now until start_by
@@ -72,6 +72,7 @@ def create(values: Mapping[str, Any], start_timeout: int,
             db.execute(sa.insert(models.IdempotencyKey).values(
                 dict(key, command_uuid=row['uuid'])))
         db.execute(sa.insert(_T).values(row))
+        return db.scalars(_select(row['uuid'], with_output=True)).one()
 
 
 def get(uuid: str, *, instance_uuid: str | None = None,
@@ -83,16 +84,22 @@ def get(uuid: str, *, instance_uuid: str | None = None,
     :param with_output: read the captured output too
     :param with_inputs: read stdin and the environment's values too
     """
-    query = sa.select(_T).where(_T.uuid == uuid, ~_T.deleted)
+    query = _select(uuid, with_output=with_output, with_inputs=with_inputs)
     if instance_uuid is not None:
         query = query.where(_T.instance_uuid == instance_uuid)
+    with session.reader() as db:
+        return db.scalars(query).one_or_none()
+
+
+def _select(uuid: str, *, with_output: bool = False, with_inputs: bool = False
+            ) -> sa.Select[models.Command]:
+    query = sa.select(_T).where(_T.uuid == uuid, ~_T.deleted)
     if with_output:
         query = query.options(orm.undefer(_T.out_data),
                               orm.undefer(_T.err_data))
     if with_inputs:
         query = query.options(orm.undefer(_T.inputs))
-    with session.reader() as db:
-        return db.scalars(query).one_or_none()
+    return query
 
 
 def instance_for(uuid: str, *, cell_uuid: str, host: str,
@@ -201,19 +208,17 @@ def _is_shown_as(statuses: Collection[str]) -> sa.ColumnElement[bool]:
     return sa.or_(*shown)
 
 
-def count_unfinished(project_id: str,
-                     instance_uuid: str | None = None) -> int:
-    """Return how many unfinished commands are charged to a project.
-
-    :param instance_uuid: count only those of this server
-    """
-    query = sa.select(sa.func.count()).where(
+def count_unfinished(project_id: str, instance_uuid: str) -> tuple[int, int]:
+    """Return how many unfinished commands a server and its project have."""
+    of_project = sa.select(sa.func.count()).where(
         _T.instance_project_id == project_id,
         _T.status.in_(command.UNFINISHED))
-    if instance_uuid is not None:
-        query = query.where(_T.instance_uuid == instance_uuid)
+    of_server = of_project.where(_T.instance_uuid == instance_uuid)
+    query = sa.select(of_server.scalar_subquery(),
+                      of_project.scalar_subquery())
     with session.reader() as db:
-        return db.scalars(query).one()
+        server, project = db.execute(query).one()
+    return server, project
 
 
 def unfinished_of_host(db: orm.Session, cell_uuid: str, host: str,
@@ -259,13 +264,14 @@ def states(uuids: Collection[str]) -> dict[str, tuple[str, str | None]]:
 @session.retried
 def claim(uuid: str, *, attempt: str, cell_uuid: str, host: str,
           boot_id: str, ticket: int, window: float,
-          grace: int) -> bool:
+          grace: int) -> models.Command | None:
     """Hand a PENDING command to a host.
 
     :param ticket: guest uptime (centiseconds) after which it will not start
     :param window: seconds from now until then; it may not pass start_by
     :param grace: seconds beyond start and timeout after which it is LOST
-    :returns: whether this attempt has it, now or from an earlier call
+    :returns: the command with its inputs if this attempt has it, now or from
+        an earlier call
     """
     change = (sa.update(_T).where(
         _T.uuid == uuid, _T.status == command.PENDING,
@@ -276,23 +282,23 @@ def claim(uuid: str, *, attempt: str, cell_uuid: str, host: str,
                 boot_id=boot_id, ticket=ticket,
                 updated_at=sqltypes.utc_in(),
                 end_by=sqltypes.utc_in(_T.timeout + (window + grace))))
-    return _change(change) or _is_held(uuid, attempt)
+    return _take(change, uuid, attempt)
 
 
 @session.retried
 def adopt(uuid: str, *, previous: str, attempt: str, cell_uuid: str,
-          host: str) -> bool:
+          host: str) -> models.Command | None:
     """Pass a command that was handed out to another attempt.
 
     :param previous: the attempt that had it
-    :returns: whether ``attempt`` has it, now or from an earlier call
+    :returns: as of claim
     """
     change = (sa.update(_T).where(
         _T.uuid == uuid, _T.status == command.RUNNING,
         _T.attempt == previous)
         .values(attempt=attempt, cell_uuid=cell_uuid, host=host,
                 updated_at=sqltypes.utc_in()))
-    return _change(change) or _is_held(uuid, attempt)
+    return _take(change, uuid, attempt)
 
 
 @session.retried
@@ -524,8 +530,14 @@ def _change(change: sa.Update) -> bool:
         return session.changed(db, change) > 0
 
 
-def _is_held(uuid: str, attempt: str) -> bool:
-    return states([uuid]).get(uuid) == (command.RUNNING, attempt)
+def _take(change: sa.Update, uuid: str,
+          attempt: str) -> models.Command | None:
+    """Give a command to an attempt, and return it if that has it then."""
+    query = _select(uuid, with_inputs=True).where(
+        _T.status == command.RUNNING, _T.attempt == attempt)
+    with session.writer() as db:
+        db.execute(change)
+        return db.scalars(query).one_or_none()
 
 
 def _outcome(uuid: str, attempt: str, status: str | None) -> str:

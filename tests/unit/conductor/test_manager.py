@@ -53,7 +53,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
 def database(monkeypatch: pytest.MonkeyPatch,
              row: models.Command) -> mock.Mock:
     database = mock.Mock()
-    database.get.return_value = row
+    for method in (database.get, database.claim, database.adopt):
+        method.return_value = row
     database.finish.return_value = command.OK
     database.instance_for.return_value = 'server'
     for name in ('get', 'claim', 'adopt', 'finish', 'end', 'note_started',
