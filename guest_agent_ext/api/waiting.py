@@ -33,8 +33,9 @@ from guest_agent_ext.db import models
 
 CONF = conf.CONF
 
-#: Seconds between two looks: the first, the last, and how the gap grows.
-MIN_GAP, MAX_GAP, GROWTH = 0.01, 0.04, 1.2
+#: Seconds between two looks: at least, at most, and as a share of the wait so
+#: far, which is then by how much a wait is too long.
+MIN_GAP, MAX_GAP, GAP_SHARE = 0.01, 0.04, 0.1
 
 _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=[,;]|$)', re.I)
 
@@ -78,14 +79,13 @@ def preferred(headers: Mapping[str, str]) -> int | None:
 
 
 def _wait(row_id: int, seconds: int) -> None:
-    deadline = time.monotonic() + seconds
-    gap = MIN_GAP
+    began = time.monotonic()
     while _looks.status(row_id) in command.UNFINISHED:
-        left = deadline - time.monotonic()
-        if left <= 0:
+        elapsed = time.monotonic() - began
+        if elapsed >= seconds:
             return
-        time.sleep(min(gap, left))
-        gap = min(gap * GROWTH, MAX_GAP)
+        gap = max(MIN_GAP, min(MAX_GAP, elapsed * GAP_SHARE))
+        time.sleep(min(gap, seconds - elapsed))
 
 
 def _limit(environ: Mapping[str, Any]) -> int:
