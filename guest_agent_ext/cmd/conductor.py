@@ -26,8 +26,13 @@ from guest_agent_ext.db import session
 
 CONF = conf.CONF
 
+#: Connections kept to the database of each cell where nova.conf does not say
+#: how many: as many as Nova's engine opens (max_overflow). See db/session.py.
+POOL_SIZE = 50
+
 
 def main() -> int:
+    CONF.set_default('max_pool_size', POOL_SIZE, group='database')
     config.parse_args(sys.argv)
     logging.setup(CONF, 'guest_agent_ext')
     objects.register_all()

@@ -45,8 +45,22 @@ def configure(conf: cfg.ConfigOpts) -> None:
         group = conf.api_database
     if _context_manager.is_started:
         return
-    _context_manager.configure(**dict(group.items()))
+    _context_manager.configure(**_kept(dict(group.items())))
     _context_manager.append_on_engine_create(_hide_parameters)
+
+
+def _kept(options: dict[str, Any]) -> dict[str, Any]:
+    """Have a pool keep as many connections as it may open.
+
+    Those over max_pool_size would be closed after each use, and to open one
+    costs PyMySQL as much time of the processor as ten transactions: it reads
+    the system's certificates. A conductor that fell behind did little else.
+    """
+    size, overflow = options['max_pool_size'], options['max_overflow']
+    # None, 0 and less stand for a default, or for any number.
+    if not (size and overflow and size > 0 and overflow > 0):
+        return options
+    return dict(options, max_pool_size=size + overflow, max_overflow=0)
 
 
 def _hide_parameters(engine: sa.Engine) -> None:

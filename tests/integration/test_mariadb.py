@@ -11,11 +11,18 @@
 #    under the License.
 
 from collections.abc import Iterator
+from concurrent import futures
+import threading
 
 import pytest
+import sqlalchemy as sa
 
+from guest_agent_ext.db import session
 from tests.functional.db import contract
 from tools.testbed import mariadb as mariadb_server
+
+#: More threads than oslo.db keeps connections for (max_pool_size).
+BUSY = 12
 
 
 class TestMariaDB(contract.DatabaseContract):
@@ -26,3 +33,18 @@ class TestMariaDB(contract.DatabaseContract):
         # The character set that Nova's databases have.
         mariadb.create('queries')
         yield from contract.connect(monkeypatch, mariadb.url('queries'))
+
+    def test_connections_are_kept(self) -> None:
+        """To open one for each use keeps a busy conductor from its work."""
+        together = threading.Barrier(BUSY)
+
+        def ask() -> None:
+            with session.reader() as db:
+                db.execute(sa.text('SELECT 1'))
+                together.wait(10)
+
+        with futures.ThreadPoolExecutor(BUSY) as pool:
+            for asked in [pool.submit(ask) for _ in range(BUSY)]:
+                asked.result()
+        assert 'Connections in pool: %d' % BUSY in (
+            session.get_engine().pool.status())
