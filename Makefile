@@ -62,8 +62,9 @@ stack-down: ## Stop what `make stack-up` started
 stack-test: .venv/installed .stack/client/extension ## Tests of what `make stack-up` started
 	$(PYTEST) tests/stack
 
+# OpenStack is installed while the faults are waited for: that takes little of
+# the machine.
 test: lint types docs unit functional integration ## All of the following
-	@# What faults are waited for takes little of the machine.
 	@$(MAKE) -j faults .stack/openstack/extension .stack/client/extension
 	@$(MAKE) stack
 
