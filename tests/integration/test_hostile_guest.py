@@ -78,7 +78,9 @@ def test_nobody_else_feels_a_hostile_guest(
     cloud.compute.forget_peak()
     before = cloud.compute.memory('VmRSS')
     assert hostile.put_file('/tmp/agent', AGENT.encode()).status == 204
-    hostile.sh(f'setsid timeout {HOSTILE} sh /tmp/agent >/dev/null 2>&1 &')
+    # Not before the end of this command is told, which needs the agent.
+    hostile.sh(f'setsid timeout {HOSTILE} sh -c "sleep 5; . /tmp/agent" '
+               '>/dev/null 2>&1 &')
     processes.wait_for(lambda: not is_available(hostile), HOSTILE,
                        'the agent of the guest')
     commands = [hostile.start('/bin/true', start_timeout=START_TIMEOUT)
