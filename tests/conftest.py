@@ -16,6 +16,7 @@ import os
 # after that, and older ones patch for it where nobody says otherwise.
 os.environ['OS_NOVA_DISABLE_EVENTLET_PATCHING'] = '1'
 
+# E402: not at the top, for the line above.
 from nova import monkey_patch  # noqa: E402
 import pytest  # noqa: E402
 

@@ -49,15 +49,15 @@ class _Domain:
 
 
 class _Connection:
-    # The names, against N802, are libvirt's.
+    # The names are libvirt's.
 
-    def lookupByUUIDString(self, uuid: str) -> _Domain:  # noqa: N802
+    def lookupByUUIDString(self, uuid: str) -> _Domain:
         return _Domain()
 
-    def setKeepAlive(self, interval: int, count: int) -> None:  # noqa: N802
+    def setKeepAlive(self, interval: int, count: int) -> None:
         """Nothing is there to die."""
 
-    def isAlive(self) -> bool:  # noqa: N802
+    def isAlive(self) -> bool:
         return True
 
     def close(self) -> None:

@@ -29,7 +29,8 @@ DateTime = sa.DateTime().with_variant(mysql.DATETIME(fsp=6),
 Blob = sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), 'mysql', 'mariadb')
 
 
-class utc_in(expression.FunctionElement[Any]):  # noqa: N801 - an SQL function
+# Named as functions of SQL are.
+class utc_in(expression.FunctionElement[Any]):
     """The database's time, ``seconds`` from now, in UTC."""
 
     type = sa.DateTime()

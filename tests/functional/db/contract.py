@@ -32,7 +32,6 @@ import pytest
 import sqlalchemy as sa
 
 from guest_agent_ext import command
-from guest_agent_ext import conf as _conf  # noqa: F401 - registers options
 from guest_agent_ext.db import audit
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import hosts
