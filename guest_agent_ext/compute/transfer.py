@@ -73,9 +73,8 @@ SHORTER = 'The file has become shorter while it was read'
 NOT_TO_BE_HAD = 'The command was cancelled, or its server was moved'
 NOT_IN_TIME = 'The server is busy with other commands; try again later'
 
-#: A large call that a migration cuts in two leaves libvirt there, or QEMU,
-#: without a way to the agent until that is started again: none is made
-#: meanwhile.
+#: A large call that a migration cuts in two leaves the agent out of reach
+#: until libvirtd is started anew there: none is made meanwhile.
 _MIGRATING: rpcapi.Refusal = {
     'kind': 'later',
     'message': 'The server is being migrated; try again later'}
