@@ -79,6 +79,10 @@ _MIGRATING: rpcapi.Refusal = {
     'kind': 'later',
     'message': 'The server is being migrated; try again later'}
 
+_ENDED: rpcapi.Refusal = {
+    'kind': 'ended',
+    'message': 'The transfer has ended'}
+
 #: What cannot become better by asking again.
 _FINAL = (exception.AgentRefused, exception.FileError,
           exception.LauncherUnavailable, exception.AgentNotConfigured)
@@ -221,10 +225,11 @@ class Transfer(task.Task):
         self._rouse()
 
     def _ask(self, make: Callable[[], bytes]) -> bytes:
-        if self._ended.is_set():
-            self._raise_refusal()
         request = _Request(make)
         self._requests.append(request)
+        # Only now: whoever ends the transfer refuses what was queued before.
+        if self._end or self._ended.is_set():
+            self._refuse_requests(self._refusal or _ENDED)
         self._rouse()
         try:
             return request.answer.result(ANSWER_WAIT)
@@ -444,10 +449,12 @@ class Transfer(task.Task):
         return left
 
     def _next_request(self) -> _Request | None:
-        while self._requests:
-            request = self._requests.popleft()
-            if request.answer.set_running_or_notify_cancel():
-                return request
+        # Threads of the RPC server take from the queue too, to refuse.
+        with contextlib.suppress(IndexError):
+            while True:
+                request = self._requests.popleft()
+                if request.answer.set_running_or_notify_cancel():
+                    return request
         return None
 
     def _answer(self, request: _Request) -> float:
@@ -598,15 +605,15 @@ class Transfer(task.Task):
         Who waits for it to be opened, or completed, is answered when its end
         is recorded.
         """
-        self._end = {'status': status, 'error': refusal['message']}
         self._refusal = refusal
+        self._end = {'status': status, 'error': refusal['message']}
         self._refuse_requests(refusal)
         self._discard_by = time.monotonic() + DISCARD_PATIENCE
         return self._go(self._discard)
 
     def _end_as(self, status: str) -> float:
-        self._end = {'status': status, 'age': self._age()}
         self._refusal = None
+        self._end = {'status': status, 'age': self._age()}
         return self._go(self._finish)
 
     def _end_unsure(self) -> float:

@@ -302,6 +302,27 @@ def test_request_that_is_not_waited_for_is_not_made() -> None:
     assert 'write' not in lane.agent.calls
 
 
+def test_request_after_the_failure_is_answered_at_once() -> None:
+    """And not when the guest is rid of what it has, or the wait is over."""
+    item, lane = writing()
+    open_(item)
+    lane.guest_files.discard.side_effect = HUNG
+    lane.agent.errors['write'] = exception.AgentRefused('No space left')
+    refusal(item, lambda: item.write(0, b'ab'))
+    with pytest.raises(transfer.Refused, match='No space left'):
+        item.write(2, b'cd')
+    assert not item.is_done
+
+
+def test_read_after_the_end_is_answered_at_once() -> None:
+    item, lane = reading(b'x' * (CHUNK + 1))
+    open_(item)
+    served(item, lambda: item.commit(CHUNK + 1, ''))
+    with pytest.raises(transfer.Refused) as caught:
+        item.read(0, 1)
+    assert caught.value.refusal['kind'] == 'ended'
+
+
 def test_refused_write_ends_it_and_discards_what_there_is() -> None:
     item, lane = writing()
     open_(item)
@@ -498,8 +519,9 @@ def test_server_that_may_have_moved_is_left_to_its_new_host() -> None:
     open_(item)
     lane.guest_files.discard.side_effect = exception.DomainNotFound()
     item.meet_absence('absent')
-    with pytest.raises(transfer.Refused):
+    with pytest.raises(transfer.Refused) as caught:
         item.write(0, b'')
+    assert caught.value.refusal['kind'] == 'ended'
     step(item)
     item.meet_absence('absent')
     lane.conductor.finish.assert_not_called()
