@@ -44,9 +44,6 @@ OPEN_TIMEOUT = 45
 #: Bytes of a file that one message carries.
 READ_CHUNK = 256 * 1024
 WRITE_CHUNK = 128 * 1024
-#: Seconds after which a transfer that nova-api has not gone on with is
-#: aborted.
-LEASE = 60.0
 
 #: Why a transfer cannot be made, or cannot go on.
 RefusalKind = Literal[

@@ -37,6 +37,7 @@ from oslo_log import log as logging
 import oslo_messaging
 
 from guest_agent_ext import command
+from guest_agent_ext import conf
 from guest_agent_ext import exception
 from guest_agent_ext.compute import pace
 from guest_agent_ext.compute import rpcapi
@@ -46,6 +47,7 @@ from guest_agent_ext.guest import connection
 from guest_agent_ext.guest import files
 from guest_agent_ext.guest import handle
 
+CONF = conf.CONF
 LOG = logging.getLogger(__name__)
 
 #: Seconds that nova-api waits for a file to be opened, and for an answer to
@@ -55,9 +57,6 @@ ANSWER_WAIT = rpcapi.TIMEOUT - 5.0
 #: Seconds between two looks at whether the guest has put a file in its place:
 #: at first, at most, and by what they grow.
 MIN_GAP, MAX_GAP, GROWTH = 0.02, 1.0, 1.5
-#: Seconds that a guest is given to be rid of a transfer that has failed. The
-#: next write to the same directory removes what is left there.
-DISCARD_PATIENCE = 60.0
 #: How often a guest is asked to put a file in its place when its agent has
 #: forgotten of it.
 COMMITS = 3
@@ -144,7 +143,7 @@ class Transfer(task.Task):
         self._previous: str | None = None
         self._began_at: float | None = None
         #: When it ends if nova-api asks for nothing more of it.
-        self.lease_until = self.due + rpcapi.LEASE
+        self.lease_until = _grace_from_now()
         self._opened: futures.Future[rpcapi.Opened] = futures.Future()
         self._requests: collections.deque[_Request] = collections.deque()
         self._ended = threading.Event()
@@ -163,6 +162,8 @@ class Transfer(task.Task):
         self._pid: int | None = None
         self._commits = 0
         self._gap = MIN_GAP
+        #: When the guest is no longer asked to be rid of it: the next write to
+        #: the same directory removes what is left there.
         self._discard_by = float('inf')
         self._end: conductor_rpcapi.End = {}
         self._refusal: rpcapi.Refusal | None = None
@@ -245,9 +246,8 @@ class Transfer(task.Task):
             raise Refused(self._refusal)
 
     def _rouse(self) -> None:
-        now = time.monotonic()
-        self.lease_until = now + rpcapi.LEASE
-        self.due = max(now, self._not_before)
+        self.lease_until = _grace_from_now()
+        self.due = max(time.monotonic(), self._not_before)
         self._lane.wake()
 
     # What a lane asks of a task.
@@ -287,7 +287,7 @@ class Transfer(task.Task):
         self.is_held = False
         self.is_abandoned = True
         self._settle({'kind': 'ended', 'message': 'The command has ended'})
-        self._discard_by = time.monotonic() + DISCARD_PATIENCE
+        self._discard_by = _grace_from_now()
         self._next = self._discard
         self.due = time.monotonic()
 
@@ -608,7 +608,7 @@ class Transfer(task.Task):
         self._refusal = refusal
         self._end = {'status': status, 'error': refusal['message']}
         self._refuse_requests(refusal)
-        self._discard_by = time.monotonic() + DISCARD_PATIENCE
+        self._discard_by = _grace_from_now()
         return self._go(self._discard)
 
     def _end_as(self, status: str) -> float:
@@ -657,6 +657,11 @@ class Transfer(task.Task):
     def _held_claim(self) -> conductor_rpcapi.Claim:
         assert self._claim is not None
         return self._claim
+
+
+def _grace_from_now() -> float:
+    """Return when the grace of a transfer is over, on the monotonic clock."""
+    return time.monotonic() + float(CONF.guest_agent.transfer_grace)
 
 
 def _size_of(opened: handle.Handle) -> int:

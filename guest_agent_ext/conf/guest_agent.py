@@ -222,6 +222,16 @@ host. Further requests are refused with 429. Each has at most two chunks of
 the more there are, the more room is left between their chunks.
 """),
     cfg.IntOpt(
+        'transfer_grace',
+        # Longer than nova-api waits for an answer, after which it asks again.
+        default=60, min=20,
+        help="""
+Seconds after which guest-agent-compute ends a file transfer that nova-api has
+not gone on with: its client sends or takes nothing, or nova-api has ended. The
+same time is given to a guest that does not answer, to close and remove what a
+transfer that has failed has left open there.
+"""),
+    cfg.IntOpt(
         'max_lanes',
         default=512, min=1,
         help="""

@@ -23,7 +23,6 @@ from typing import Any
 
 from guest_agent_ext import command
 from guest_agent_ext.api import files
-from guest_agent_ext.compute import rpcapi
 from tests.faults import kinds
 from tests.faults import load
 from tests.faults import schedule
@@ -40,7 +39,7 @@ OUTAGE = 40
 GRACE = fault_world.OUTAGE_GRACE + fault_world.SWEEP_INTERVAL + OUTAGE
 #: Seconds within which a file has: its lease is what ends it when nova-api is
 #: gone.
-FILE_BOUND = (files.START_TIMEOUT + rpcapi.LEASE
+FILE_BOUND = (files.START_TIMEOUT + fault_world.TRANSFER_GRACE
               + fault_world.TRANSFER_TIMEOUT + GRACE)
 
 #: Seconds after the end of all commands until nothing is left in guests: a

@@ -52,6 +52,7 @@ KILL_GRACE = 2
 OUTAGE_GRACE = 45
 SWEEP_INTERVAL = 2
 TRANSFER_TIMEOUT = 25
+TRANSFER_GRACE = 30
 
 OPTIONS: ini.Sections = {
     'DEFAULT': {'default_log_levels': 'guest_agent_ext=DEBUG,nova=WARN'},
@@ -60,7 +61,8 @@ OPTIONS: ini.Sections = {
         'sweep_interval': SWEEP_INTERVAL, 'cells_interval': 5,
         'conductor_timeout': 3, 'kill_grace': KILL_GRACE,
         'outage_grace': OUTAGE_GRACE, 'drain_timeout': 5,
-        'background_grace': 1.0, 'transfer_timeout': TRANSFER_TIMEOUT}}
+        'background_grace': 1.0, 'transfer_timeout': TRANSFER_TIMEOUT,
+        'transfer_grace': TRANSFER_GRACE}}
 
 CONTROLLERS = ('controller-1', 'controller-2')
 HOSTS = ('compute-1', 'compute-2')

@@ -42,7 +42,7 @@ OPTIONS: ini.Sections = {
     'oslo_messaging_notifications': {'driver': 'log'},
     'guest_agent': {
         'report_interval': 1, 'service_down_time': 6, 'sweep_interval': 1,
-        'cells_interval': 5, 'conductor_timeout': 3}}
+        'cells_interval': 5, 'conductor_timeout': 3, 'transfer_grace': 25}}
 
 
 @dataclasses.dataclass

@@ -177,6 +177,12 @@ def refusal(item: transfer.Transfer,
     return caught.value.refusal
 
 
+def short_grace() -> Any:
+    """Have a guest be given little time to be rid of a transfer."""
+    return mock.patch.object(transfer.CONF.guest_agent, 'transfer_grace',
+                             0.05, create=True)
+
+
 def open_(item: transfer.Transfer) -> rpcapi.Opened:
     opened: rpcapi.Opened = served(item, item.open)
     return opened
@@ -531,7 +537,7 @@ def test_server_that_is_nowhere_has_its_transfer_ended() -> None:
     item, lane = writing()
     open_(item)
     lane.guest_files.discard.side_effect = exception.DomainNotFound()
-    with mock.patch.object(transfer, 'DISCARD_PATIENCE', 0.05):
+    with short_grace():
         item.meet_absence('absent')
         run(item)
     assert lane.end['status'] == command.FAILED
@@ -560,7 +566,7 @@ def test_guest_that_hangs_holds_up_no_end() -> None:
     lane.guest_files.discard.side_effect = HUNG
     # The lane does not ask the guest first whether it is well.
     assert not item.needs_guest
-    with mock.patch.object(transfer, 'DISCARD_PATIENCE', 0.05):
+    with short_grace():
         run(item)
     assert lane.end['status'] == command.FAILED
 
