@@ -15,8 +15,14 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-# For tests that start nothing: those that do keep two processors busy alone.
-PARALLEL := -n 2 --dist loadfile
+# cron, for one, has a PATH without the daemons.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+# What is tested meets nothing else on this machine, and leaves nothing on it.
+ISOLATE = tools/isolate .test/$@
+
+# Each worker has clouds of its own, which mostly wait.
+WORKERS := 3
 
 # What the stack's own environments are made from.
 EXTENSION := $(shell find guest_agent_ext -type f -not -name '*.pyc') \
@@ -31,15 +37,16 @@ SERVICES := $(addprefix tests/integration/test_, exec.py files.py faults.py \
 	nova_manage.py mariadb.py)
 
 # Of the schedules of faults.
-SEED := 1
-RUNS := 2
-FIRST := 0
+SEED ?= 1
+RUNS ?= 2
+FIRST ?= 0
 
 # Names of those that are to run, see benchmarks/__main__.py; none is all.
 BENCHMARKS :=
 
-.PHONY: help up demo down stack-up stack-down stack-test test lint types \
-	docs unit functional integration faults stack releases samples bench
+.PHONY: help up demo down stack-up stack-down stack-test test test-quick \
+	lint types docs unit functional integration faults stack releases \
+	samples bench
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 20
@@ -62,11 +69,13 @@ stack-down: ## Stop what `make stack-up` started
 stack-test: .venv/installed .stack/client/extension ## Tests of what `make stack-up` started
 	$(PYTEST) tests/stack
 
-# OpenStack is installed while the faults are waited for: that takes little of
-# the machine.
-test: lint types docs unit functional integration ## All of the following
-	@$(MAKE) -j faults .stack/openstack/extension .stack/client/extension
-	@$(MAKE) stack
+# Whoever ends this make ends the tests too.
+test: .cache/guest ## All of the following, side by side
+	@setpriv --pdeathsig TERM $(BIN)/python -m tools.gate
+
+test-quick: .venv/installed ## Of those what takes two minutes: lint, types, unit, functional
+	@setpriv --pdeathsig TERM $(BIN)/python -m tools.gate \
+		lint types unit functional
 
 lint: .venv/installed ## ruff, hacking, codespell, and whether what is generated is current
 	$(BIN)/ruff check
@@ -85,19 +94,20 @@ docs: .venv/installed ## The pages, the api-ref and the release notes
 	done
 
 unit: .venv/installed ## Tests without I/O
-	$(PYTEST) $(PARALLEL) tests/unit
+	$(ISOLATE) $(PYTEST) tests/unit
 
 functional: .venv/installed ## Tests on Nova's own fixtures, in one process
-	$(PYTEST) $(PARALLEL) tests/functional
+	$(ISOLATE) $(PYTEST) tests/functional
 
-integration: .venv/installed ## Tests on libvirt, QEMU, RabbitMQ and MariaDB
-	$(PYTEST) --durations=25 tests/integration
+integration: .cache/guest ## Tests on libvirt, QEMU, RabbitMQ and MariaDB
+	$(ISOLATE) $(PYTEST) -n $(WORKERS) --dist loadfile tests/integration
 
-faults: .venv/installed ## RUNS schedules of faults from SEED, on real parts
-	@$(BIN)/python -m tests.faults --seed $(SEED) --runs $(RUNS) \
-		--first $(FIRST)
+faults: .cache/guest ## RUNS schedules of faults from SEED, on real parts
+	@$(ISOLATE) $(BIN)/python -m tests.faults --seed $(SEED) \
+		--runs $(RUNS) --first $(FIRST)
 
-stack: stack-up stack-test stack-down ## The stack, from its start to its end
+stack: .cache/guest .stack/openstack/extension .stack/client/extension ## The stack, from its start to its end
+	@$(ISOLATE) tools/stack/test $(BIN)
 
 # Nova 34 is what the other targets have.
 releases: .venv-nova32/installed .venv-nova33/installed ## The older releases of Nova that are supported
@@ -125,6 +135,11 @@ samples: .venv/installed ## Write anew what is generated: etc/, api-ref/openapi.
 	@$(BIN)/pip install --quiet --disable-pip-version-check \
 		-c tools/constraints.txt nova -e '.[test,libvirt]' \
 		-r doc/requirements.txt
+	@touch $@
+
+# Fetched here: what is isolated has no network.
+.cache/guest: .venv/installed tools/testbed/image.py tools/testbed/guest_init
+	@$(BIN)/python -m tools.testbed.image .cache
 	@touch $@
 
 .venv/bench: .venv/installed

@@ -20,7 +20,22 @@ os.environ['OS_NOVA_DISABLE_EVENTLET_PATCHING'] = '1'
 from nova import monkey_patch  # noqa: E402
 import pytest  # noqa: E402
 
+from tools.testbed import processes  # noqa: E402
+
 monkey_patch.patch()
+processes.take_ignored_signals()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption('--times', type=int, default=1,
+                     help='how often each test function runs')
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    times = metafunc.config.getoption('times')
+    if times > 1:
+        metafunc.fixturenames.append('_time')
+        metafunc.parametrize('_time', range(times))
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -24,6 +24,7 @@ import tempfile
 
 from tests.faults import runner
 from tests.faults import world as fault_world
+from tools.testbed import processes
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument('--first', type=int, default=0,
                         help='the number of the first run')
     arguments = parser.parse_args()
+    processes.take_ignored_signals()
     # Ended like this too it leaves nothing running.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Short: libvirtd's sockets are in it.

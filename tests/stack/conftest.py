@@ -17,6 +17,7 @@ A stack that does not run is an error, never a skip.
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import functools
 import json
 import os
 import pathlib
@@ -27,6 +28,7 @@ import uuid
 import openstack
 import pytest
 
+from tools.stack import layout
 from tools.stack import stack as stack_module
 from tools.testbed import processes
 
@@ -86,8 +88,8 @@ class OpenStack:
 @pytest.fixture(scope='session')
 def stack(pytestconfig: pytest.Config) -> stack_module.Stack:
     """The stack, whose processes can be paused and killed."""
-    root = pytestconfig.rootpath
-    running = stack_module.Stack(root / '.stack', root / '.cache')
+    running = stack_module.Stack(layout.default_directory(),
+                                 pytestconfig.rootpath / '.cache')
     if not running.ledger.is_up():
         raise processes.StartError('Not all of the stack runs: make stack-up')
     return running
@@ -116,6 +118,7 @@ def admin(cloud: Callable[[str], OpenStack]) -> OpenStack:
 @pytest.fixture(scope='session')
 def sdk(stack: stack_module.Stack) -> Callable[[str], Any]:
     """A connection of openstacksdk, for a user of clouds.yaml."""
+    @functools.cache
     def of(user: str) -> Any:
         config = openstack.config.OpenStackConfig(
             config_files=[str(stack.place.directory / 'clouds.yaml')],
@@ -126,7 +129,8 @@ def sdk(stack: stack_module.Stack) -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope='session')
-def boot(demo: OpenStack) -> Iterator[Callable[..., str]]:
+def boot(demo: OpenStack,
+         sdk: Callable[[str], Any]) -> Iterator[Callable[..., str]]:
     """Boots servers of the demo user's; they are deleted in the end."""
     booted = []
 
@@ -136,9 +140,7 @@ def boot(demo: OpenStack) -> Iterator[Callable[..., str]]:
             '--no-network', '--wait', *options,
             f'test-{uuid.uuid4().hex[:8]}')
         booted.append((user, server['id']))
-        processes.wait_for(
-            lambda: agent_status(user, server['id']) == 'available',
-            AGENT_TIMEOUT, 'the agent')
+        wait_for_agent(sdk(user.user).compute, server['id'])
         return str(server['id'])
 
     yield create
@@ -152,6 +154,13 @@ def server(boot: Callable[..., str]) -> str:
     return boot()
 
 
-def agent_status(user: OpenStack, server_id: str) -> str:
-    """Return what ``server guest show`` says of a server's agent."""
-    return str(user.json('server', 'guest', 'show', server_id)['status'])
+def wait_for_agent(compute: Any, server_id: str) -> None:
+    """Wait until the guest agent of a server answers.
+
+    :param compute: openstacksdk's: to start ``openstack`` again and again
+        would keep a processor busy
+    """
+    processes.wait_for(
+        lambda: compute.get(f'/servers/{server_id}/guest-agent').json()[
+            'guest_agent']['status'] == 'available',
+        AGENT_TIMEOUT, 'the agent', gap=0.5)

@@ -17,6 +17,7 @@ project publishes it; what is written here is what an operator would write.
 
 The services are under ``.stack/openstack``, a virtual environment with
 OpenStack and the extension; those who use the cloud have ``.stack/client``,
-which knows nothing of Nova. State is kept between runs; remove ``.stack`` to
-begin anew.
+which knows nothing of Nova. State is kept between runs, under ``.stack`` too;
+remove that to begin anew. ``STACK_DIRECTORY`` names another place for it, and
+so another stack on the same environments.
 """

@@ -17,30 +17,32 @@ import pathlib
 import sys
 import time
 
+from tools.stack import layout
 from tools.stack import stack
 from tools.testbed import processes
 
-_ROOT = pathlib.Path(__file__).parents[2]
-_DIRECTORY = _ROOT / '.stack'
+_CACHE = pathlib.Path(__file__).parents[2] / '.cache'
 
 _USAGE = """
 OpenStack is running ({seconds:.0f} s):
 
-    . .stack/openrc
+    . {directory}/openrc
     openstack server create --flavor tiny --image guest --no-network \\
         --wait first
     openstack server guest exec first -- uname -a
 
-Logs are under .stack/log. `make stack-down` stops it, and its servers.
+Logs are under {directory}/log. `make stack-down` stops it, and its servers.
 """
 
 
 def main() -> int:
+    processes.take_ignored_signals()
     parser = argparse.ArgumentParser(prog='python -m tools.stack')
     parser.add_argument('action', choices=('up', 'down'))
     parser.add_argument('--cells', type=int, choices=(1, 2), default=1)
     arguments = parser.parse_args()
-    cloud = stack.Stack(_DIRECTORY, _ROOT / '.cache')
+    directory = layout.default_directory()
+    cloud = stack.Stack(directory, _CACHE)
     try:
         if arguments.action == 'up':
             up(cloud, arguments.cells)
@@ -48,8 +50,9 @@ def main() -> int:
             cloud.down()
             print('Stopped.')
     except processes.StartError as error:
-        print(f'{error}\nThe logs are under .stack/log. Without .stack, the '
-              'next start begins anew.', file=sys.stderr)
+        print(f'{error}\nThe logs are under {directory}/log. Without '
+              f'{directory}, the next start begins anew.',
+              file=sys.stderr)
         return 1
     return 0
 
@@ -62,7 +65,16 @@ def up(cloud: stack.Stack, cells: int) -> None:
         cloud.up()
     if cells == 2:
         cloud.add_cell()
-    print(_USAGE.format(seconds=time.monotonic() - began))
+    print(_USAGE.format(seconds=time.monotonic() - began,
+                        directory=_shown(cloud.place.directory)))
+
+
+def _shown(directory: pathlib.Path) -> str:
+    """Return a path as it is typed in the current directory."""
+    try:
+        return str(directory.relative_to(pathlib.Path.cwd()))
+    except ValueError:
+        return str(directory)
 
 
 if __name__ == '__main__':

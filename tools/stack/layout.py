@@ -13,6 +13,7 @@
 """Where the stack's files, ports and passwords are."""
 
 import json
+import os
 import pathlib
 import secrets
 import threading
@@ -20,8 +21,13 @@ from typing import Any
 
 from tools.testbed import processes
 
-#: Below those that a system hands out by itself: still free the next time.
-_FIRST_PORT = 17000
+#: Where the virtual environments are, whichever stack uses them.
+_ENVIRONMENTS = pathlib.Path(__file__).parents[2] / '.stack'
+
+
+def default_directory() -> pathlib.Path:
+    """Return where the stack's state is: ``STACK_DIRECTORY`` has another."""
+    return pathlib.Path(os.environ.get('STACK_DIRECTORY', _ENVIRONMENTS))
 
 
 class Layout:
@@ -32,9 +38,9 @@ class Layout:
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.directory = directory
-        self.prefix = directory / 'openstack'
+        self.prefix = _ENVIRONMENTS / 'openstack'
         self.bin = self.prefix / 'bin'
-        self.client_bin = directory / 'client/bin'
+        self.client_bin = _ENVIRONMENTS / 'client/bin'
         self.log = directory / 'log'
         self._settings = directory / 'settings.json'
         self._lock = threading.Lock()
@@ -55,7 +61,7 @@ class Layout:
             settings = self._read()
             ports = settings.setdefault('ports', {})
             if name not in ports:
-                ports[name] = processes.free_port(_FIRST_PORT + len(ports))
+                ports[name] = processes.free_port()
                 self._write(settings)
             return int(ports[name])
 

@@ -38,8 +38,6 @@ from tools.testbed import network
 from tools.testbed import processes
 from tools.testbed import rabbitmq
 
-_SUBNET = '10.213.74'
-
 #: What is noted when it has been made once.
 _SECOND_CELL = 'cell2'
 
@@ -72,7 +70,7 @@ class Stack:
     def cells(self) -> Mapping[int, nova.Cell]:
         """The cells that there may be, by their numbers."""
         return {1: self._cell(1, None),
-                2: self._cell(2, network.Namespace('guest-agent', _SUBNET))}
+                2: self._cell(2, network.Namespace.of(self.place.directory))}
 
     def process(self, name: str) -> processes.Process:
         """Return the newest process of a name, to pause or kill it."""

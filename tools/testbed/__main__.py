@@ -40,6 +40,7 @@ Logs are under {logs}. `make down` stops it.
 
 
 def main() -> int:
+    processes.take_ignored_signals()
     parser = argparse.ArgumentParser(prog='python -m tools.testbed')
     parser.add_argument('action', choices=_ACTIONS)
     cloud = demo.Demo(_DIRECTORY, _ROOT / '.cache')

@@ -142,13 +142,15 @@ class Client:
 
         :param statuses: those of a command that has ended if none is named
         """
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
         while True:
             shown = self.show(uuid)
             if shown['status'] in (statuses or ENDED):
                 return shown
-            assert time.monotonic() < deadline, shown
-            time.sleep(0.05)
+            waited = time.monotonic() - began
+            assert waited < timeout, shown
+            # A share of what it has waited: a poll takes time of the API's.
+            time.sleep(min(0.05 + 0.05 * waited, 0.3))
 
     def cancel(self, uuid: str) -> int:
         """Ask for a command to be cancelled; return the status."""

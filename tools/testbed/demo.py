@@ -61,7 +61,7 @@ class Demo:
     def is_up(self) -> bool:
         return self._ledger.is_up()
 
-    def up(self, port: int = 0) -> None:
+    def up(self, port: int | None = None) -> None:
         """Start everything, from nothing; on failure stop it again.
 
         :param port: where the API listens, if that port is free

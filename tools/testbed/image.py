@@ -23,6 +23,7 @@ import hashlib
 import pathlib
 import shutil
 import subprocess
+import sys
 
 from oslo_concurrency import lockutils
 
@@ -183,3 +184,7 @@ def _pack(root: pathlib.Path, initrd: pathlib.Path) -> None:
             input='\n'.join(names).encode(), stdout=archive, cwd=root,
             check=True)
     partial.rename(initrd)
+
+
+if __name__ == '__main__':
+    build(pathlib.Path(sys.argv[1]))

@@ -12,6 +12,8 @@
 
 """A network namespace, for a server that is to be cut off."""
 
+import hashlib
+import pathlib
 import subprocess
 
 
@@ -26,6 +28,13 @@ class Namespace:
         self._name = name
         self._here = f'{subnet}.1'
         self.address = f'{subnet}.2'
+
+    @classmethod
+    def of(cls, directory: pathlib.Path) -> 'Namespace':
+        """Return the one that belongs to a directory, and to no other."""
+        digest = hashlib.sha256(bytes(directory)).digest()
+        return cls(f'ga-{digest[:4].hex()}',
+                   f'10.{128 + digest[4] % 128}.{digest[5]}')
 
     @property
     def run(self) -> list[str]:

@@ -17,14 +17,20 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
+
+#: Below those that Linux gives to connections: a server that is started again
+#: finds its port free.
+_PORTS = range(10240, 32768)
 
 
 class StartError(Exception):
@@ -198,14 +204,27 @@ def start(name: str, argv: Sequence[str | os.PathLike[str]],
     return Process.of(name, child.pid, str(log))
 
 
+def take_ignored_signals() -> None:
+    """Have children take the signals that this process was told to ignore.
+
+    Under nohup, from cron and in a shell's background those of a terminal are
+    ignored, and a child inherits that. One that is caught is not ignored by
+    children; caught to do nothing it does as little here.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda signum, frame: None)
+
+
 def wait_for(condition: Callable[[], object], timeout: float, what: str,
-             process: Process | None = None) -> None:
+             process: Process | None = None, gap: float = 0.05) -> None:
     """Wait until a condition holds.
 
     :param condition: called until what it returns is true
     :param timeout: seconds to wait at most
     :param what: what is waited for, for the message
     :param process: whose end makes waiting pointless
+    :param gap: seconds between two calls
     :raises: StartError when the time is over or the process has ended
     """
     deadline = time.monotonic() + timeout
@@ -215,7 +234,7 @@ def wait_for(condition: Callable[[], object], timeout: float, what: str,
                              f'its last words:\n{process.last_words()}')
         if time.monotonic() > deadline:
             raise StartError(f'{what}: not within {timeout:g} seconds')
-        time.sleep(0.05)
+        time.sleep(gap)
 
 
 def listening(port: int, address: str = '127.0.0.1') -> bool:
@@ -225,15 +244,41 @@ def listening(port: int, address: str = '127.0.0.1') -> bool:
         return probe.connect_ex((address, port)) == 0
 
 
-def free_port(preferred: int = 0) -> int:
-    """Return a loopback port that nobody listens on.
+def free_port(preferred: int | None = None) -> int:
+    """Return a loopback port that nobody listens on, nor is about to.
+
+    None is returned again, to any run on this machine, until all others were:
+    who was given it may not listen yet, or not at the moment.
 
     :param preferred: the port to return if it is free
     """
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(('127.0.0.1', port))
-                return int(probe.getsockname()[1])
+    if preferred is not None and _is_free(preferred):
+        return preferred
+    for _ in _PORTS:
+        port = _take_port()
+        if _is_free(port):
+            return port
     raise StartError('there is no free loopback port')
+
+
+def _take_port() -> int:
+    """Return the next port, whether or not it is free."""
+    last = pathlib.Path(tempfile.gettempdir(), 'guest-agent-ext-port')
+    with last.open('a+') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        number = int(file.read() or _PORTS[-1])
+        port = number + 1 if number + 1 in _PORTS else _PORTS[0]
+        file.truncate(0)
+        file.write(str(port))
+    return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(('127.0.0.1', port))
+        except OSError:
+            return False
+        return True
