@@ -508,9 +508,10 @@ def test_guest_hangs_for_a_while(cloud: testbed_cloud.Cloud,
                                  guest: libvirtd.Guest, upload: Upload,
                                  directory: str, path: str) -> None:
     qemu = cloud.hypervisor.qemu(guest)
+    log = processes.Log(cloud.compute)
     qemu.pause()
     upload.send(os.urandom(MIB))
-    time.sleep(8)
+    log.wait_for(f'Guest {guest.uuid}: .*; next look')
     qemu.resume()
     assert upload.answer() == 204
     assert ended(client)['status'] == 'COMPLETED'

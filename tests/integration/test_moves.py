@@ -25,13 +25,10 @@ from collections.abc import Iterator
 from concurrent import futures
 import contextlib
 import http.client
-import json
 import pathlib
-import time
 import urllib.parse
 
 import libvirt
-import libvirt_qemu
 import pytest
 
 from tools.testbed import cloud as testbed_cloud
@@ -43,9 +40,6 @@ THERE = 'compute-2'
 
 # As long as a service needs to come up on a small machine.
 PATIENCE = 90
-#: Seconds in which both hosts report, and the conductor looks, several times.
-A_WHILE = 5
-
 MIB = 1024 * 1024
 #: Of a file that is read.
 SIZE = 24 * MIB
@@ -88,11 +82,7 @@ class Server:
 
         :param hypervisor: which has its guest
         """
-        libvirt_qemu.qemuAgentCommand(
-            hypervisor.domain(self.guest), json.dumps({
-                'execute': 'guest-exec', 'arguments': {
-                    'path': '/bin/busybox',
-                    'arg': ['touch', f'/tmp/{command}']}}), 5, 0)
+        hypervisor.touch(self.guest, f'/tmp/{command}')
 
     def looks_here(self) -> int:
         """Tell how often the first host looked for the guest in vain."""
@@ -180,7 +170,7 @@ def test_live_migration_takes_what_runs_along(server: Server) -> None:
     hypervisor = server.there.hypervisor
     server.tell(ends_between, hypervisor)
     waits = server.start('echo out; exit 8', start_timeout=120)
-    time.sleep(A_WHILE)
+    server.cloud.wait_for_reports()
     assert [server.client.show(command)['status'] for command in (
         ends_there, ends_between, waits)] == ['RUNNING', 'RUNNING', 'PENDING']
     server.arrive()
@@ -191,10 +181,10 @@ def test_live_migration_takes_what_runs_along(server: Server) -> None:
     assert {server.host_of(command) for command in (
         ends_there, ends_between, waits)} == {THERE}
     # The host before has forgotten them all, also what it never had.
-    time.sleep(A_WHILE)
+    server.cloud.wait_for_reports()
     looks = server.looks_here()
     assert looks > 0
-    time.sleep(A_WHILE)
+    server.cloud.wait_for_reports()
     assert server.looks_here() == looks
 
 
@@ -221,7 +211,7 @@ def test_live_migration_there_and_back(server: Server) -> None:
     server.migrate()
     server.arrive()
     server.wait_for_host_of(command, THERE)
-    time.sleep(A_WHILE)
+    server.cloud.wait_for_reports()
     server.note(task_state='migrating')
     server.there.hypervisor.migrate(server.guest, server.cloud.hypervisor)
     server.arrive(HERE)
@@ -249,7 +239,7 @@ def test_live_migration_ends_a_transfer(server: Server) -> None:
     response.read(MIB)
     server.migrate()
     # The host before asks for more, and finds no guest.
-    time.sleep(A_WHILE)
+    server.cloud.wait_for_reports()
     server.arrive()
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
         response.read()
@@ -325,9 +315,9 @@ def test_cold_migration(server: Server) -> None:
     server.note(task_state='resize_migrating')
     server.cloud.hypervisor.domain(server.guest).destroy()
     waits = server.start('echo out; exit 8', start_timeout=120)
-    time.sleep(A_WHILE)
+    server.cloud.wait_for_reports()
     server.note(host=THERE, task_state='resize_finish')
-    time.sleep(A_WHILE)
+    server.cloud.wait_for_reports()
     # Not before it is known: Nova may as well go back.
     assert server.client.show(sent)['status'] == 'RUNNING'
     assert server.client.show(waits)['status'] == 'PENDING'
@@ -361,7 +351,7 @@ def test_evacuation(server: Server, lose: Callable[[Server], None]) -> None:
     server.assert_completed(waits, 8, 'out\n')
     runs = server.run_until_told('echo out; exit 6')
     server.cloud.mend()
-    time.sleep(A_WHILE)
+    server.cloud.wait_for_reports()
     assert server.client.show(runs)['status'] == 'RUNNING'
     server.tell(runs, server.there.hypervisor)
     server.assert_completed(runs, 6, 'out\n')

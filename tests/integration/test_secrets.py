@@ -104,7 +104,7 @@ def canary(cloud: testbed_cloud.Cloud) -> Iterator[Canary]:
     with Watch(canary) as watch:
         yield canary
         # What is late is logged late.
-        time.sleep(2)
+        cloud.wait_for_reports(2)
     assert not watch.seen
     assert not [path for path in logs(cloud)
                 if canary.is_in(path.read_bytes())]
@@ -224,8 +224,9 @@ def test_conductor_that_answers_too_late(
     """oslo.messaging logs an answer that nobody waits for any more."""
     commands = [start(client, canary) for _ in range(4)]
     for _ in range(2):
+        log = processes.Log(cloud.compute)
         cloud.conductor.pause()
-        time.sleep(5)
+        log.wait_for('No answer from the conductor')
         cloud.conductor.resume()
         cloud.wait_for_host('up')
         commands.append(start(client, canary))
@@ -237,10 +238,12 @@ def test_database_that_is_away(cloud: testbed_cloud.Cloud,
                                client: http.Client, canary: Canary) -> None:
     command = start(client, canary, 'sleep 3')
     client.wait(command, 'RUNNING')
+    log = processes.Log(cloud.compute)
     cloud.mariadb.process.stop()
     status, _ = client.post(*canary.script(), **canary.inputs)
     assert status >= 500
-    time.sleep(4)
+    # Its end cannot be recorded.
+    log.wait_for(r'compute\.lane .*(No answer from the conductor|next step)')
     cloud.mariadb.start()
     assert client.wait(command, timeout=PATIENCE)['status'] == 'COMPLETED'
 

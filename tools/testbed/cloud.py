@@ -16,6 +16,7 @@ nova-api, guest-agent-conductor and guest-agent-compute on RabbitMQ and
 MariaDB, one compute host, one guest on it.
 """
 
+import collections
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -124,6 +125,22 @@ class Cloud:
     def wait_for_host(self, state: str, timeout: float = 60) -> None:
         """Wait until the compute host is ``up`` or ``down``."""
         self.nova.wait_for_host(HOST, state, timeout)
+
+    def wait_for_reports(self, count: int = 3) -> None:
+        """Wait until each host that is up has reported some more times.
+
+        :param count: a report is asked for in each of so many seconds
+        """
+        seen: dict[str, set[str]] = collections.defaultdict(set)
+
+        def have_reported() -> bool:
+            reports = self.nova.reports()
+            for host, at in reports.items():
+                seen[host].add(at)
+            return bool(reports) and all(len(seen[host]) > count
+                                         for host in reports)
+
+        processes.wait_for(have_reported, 60, 'reports of the hosts', gap=0.2)
 
     def mend(self) -> None:
         """Start again what was stopped or killed, and wait until it works."""

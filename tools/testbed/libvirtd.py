@@ -15,6 +15,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import operator
 import pathlib
 import shlex
@@ -217,6 +218,16 @@ class Libvirtd:
     def domain(self, guest: Guest) -> libvirt.virDomain:
         """Return a guest's domain, to suspend, reset or destroy it."""
         return self.connect().lookupByUUIDString(guest.uuid)
+
+    def touch(self, guest: Guest, path: str) -> None:
+        """Make a file in a guest by its agent alone.
+
+        :raises libvirt.libvirtError: the agent does not answer
+        """
+        libvirt_qemu.qemuAgentCommand(
+            self.domain(guest), json.dumps({
+                'execute': 'guest-exec', 'arguments': {
+                    'path': '/bin/busybox', 'arg': ['touch', path]}}), 5, 0)
 
     def migrate(self, guest: Guest, to: 'Libvirtd', *,
                 bandwidth: int = 0) -> None:

@@ -27,6 +27,7 @@ import pathlib
 import sqlite3
 import subprocess
 import sys
+from typing import Any
 
 from tools.testbed import client as http
 from tools.testbed import identity
@@ -134,14 +135,20 @@ class Nova:
     def wait_for_host(self, host: str, state: str,
                       timeout: float = 60) -> None:
         """Wait until a compute host is ``up`` or ``down``."""
-        admin = self.client('admin', '')
+        processes.wait_for(
+            lambda: (host, state) in [(item['host'], item['state'])
+                                      for item in self._hosts()],
+            timeout, f'host {host} {state}')
 
-        def is_so() -> bool:
-            status, body = admin.request('GET', '/guest-agent/hosts')
-            return status == 200 and (host, state) in [
-                (item['host'], item['state']) for item in body['hosts']]
+    def reports(self) -> dict[str, str]:
+        """Return when each host that is up was heard last, to the second."""
+        return {item['host']: item['last_seen_at'] for item in self._hosts()
+                if item['state'] == 'up'}
 
-        processes.wait_for(is_so, timeout, f'host {host} {state}')
+    def _hosts(self) -> list[dict[str, Any]]:
+        status, body = self.client('admin', '').request(
+            'GET', '/guest-agent/hosts')
+        return list(body['hosts']) if status == 200 else []
 
     def with_environment(self, environment: Mapping[str, str]) -> 'Nova':
         """Return the same Nova, its programs started with more variables."""

@@ -21,6 +21,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -132,6 +133,37 @@ class Process:
             wait_for(lambda: not self.alive, timeout, self.name)
         except StartError:
             self.kill()
+
+
+class Log:
+    """What a process logs from now on.
+
+    :param process: one with a log
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._path = pathlib.Path(str(process.log))
+        self._read = self._path.stat().st_size
+        self._text = ''
+
+    def wait_for(self, pattern: str, timeout: float = 90) -> None:
+        """Wait until a line of it matches.
+
+        :param pattern: a regular expression
+        :param timeout: seconds
+        :raises: StartError when the time is over
+        """
+        wait_for(lambda: re.search(pattern, self._grown()), timeout,
+                 f'{pattern!r} of {self._process.name}', gap=0.2)
+
+    def _grown(self) -> str:
+        with self._path.open('rb') as log:
+            log.seek(self._read)
+            new = log.read()
+        self._read += len(new)
+        self._text += new.decode(errors='replace')
+        return self._text
 
 
 class Ledger:
