@@ -414,17 +414,20 @@ def test_signal_meets_nobody_after_the_end(guest: Guest) -> None:
 
 @pytest.mark.parametrize('end', ['head', 'tail'])
 def test_child_that_keeps_a_stream_can_be_left_behind(
-        guest: Guest, end: str) -> None:
-    order = guest.order('/bin/sh', '-c', 'echo mine; sleep 3 & exit 7',
-                        keep_end=end)
+        guest: Guest, end: str, tmp_path: pathlib.Path) -> None:
+    order = guest.order(
+        '/bin/sh', '-c',
+        f'echo mine; sleep 600 & echo $! >{tmp_path}/child; exit 7',
+        keep_end=end)
     pid = guest.launcher.launch(order)
     while not guest.running(order.id).has_exited:
         time.sleep(0.02)
     assert guest.launcher.poll(pid) is None
     guest.launcher.unhold(order.id)
-    ended = guest.wait(pid, timeout=2)
+    ended = guest.wait(pid)
     assert isinstance(ended, launcher.Ended)
     assert (ended.exitcode, ended.out, ended.out_bytes) == (7, b'mine\n', 5)
+    os.kill(int((tmp_path / 'child').read_text()), signal.SIGKILL)
 
 
 def test_command_that_closes_its_streams_is_waited_for(guest: Guest) -> None:

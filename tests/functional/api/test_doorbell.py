@@ -67,5 +67,6 @@ def test_broker_that_hangs(broker: socket.socket) -> None:
     begun = time.monotonic()
     for number in range(10):
         doorbell.ring(CELL, 'host%d' % number)
-    assert time.monotonic() - begun < 0.5
+    # A connection to it is waited for much longer.
+    assert time.monotonic() - begun < 5
     assert len(ringing()) == 1

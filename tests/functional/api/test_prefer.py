@@ -67,8 +67,8 @@ def test_get_is_answered_at_the_end(
         assert shown['status'] == 'COMPLETED'
         assert shown['result']['out_data'] == 'out'
         assert response.result().headers['Preference-Applied'] == 'wait=20'
-    # The best of some: others use the machine too.
-    assert min(delays) < 0.05, delays
+    # And not when the wait is over; the unit tests know how soon.
+    assert max(delays) < 10, delays
 
 
 def test_beyond_the_places_the_answer_comes_at_once(
