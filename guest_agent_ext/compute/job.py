@@ -19,6 +19,7 @@ the guest says decides: it holds the lock, the process and the result.
     offered -> claim -> launch -> poll ----------> finish -> released
                  adopted -> recover -^   |
                               fence <----+--> terminate -> poll
+                                         +--> bury -> finish
 """
 
 import base64
@@ -88,6 +89,7 @@ class Job(task.Task):
         self._exited_at: float | None = None
         self._kill_status: str | None = None
         self._kill_by: float | None = None
+        self._death = DIED
         self._end: rpcapi.End = {}
         self._next = (
             self._take if work['attempt'] is None else self._adopt)
@@ -221,8 +223,13 @@ class Job(task.Task):
             case launcher.Fenced():
                 return self._end_unstarted()
             case launcher.Died():
-                return self._end_as(command.LOST,
-                                    error=outcome.reason or DIED)
+                self._death = outcome.reason or DIED
+                return self._go(self._bury)
+
+    def _bury(self) -> float:
+        """Kill what of it is still alive, and has nobody to watch it."""
+        self._lane.guest().signal_tree(self.uuid, 'KILL', command.LOST)
+        return self._end_as(command.LOST, error=self._death)
 
     def _meet_running(self, running: launcher.Running) -> float:
         age = (running.uptime - running.started) / task.UPTIME_HZ

@@ -240,7 +240,7 @@ class Lane:
 
     def clear(self, uuid: str) -> None:
         outcome = self.guest().fence(uuid)
-        if isinstance(outcome, launcher.Running):
+        if isinstance(outcome, launcher.Running | launcher.Died):
             self.guest().signal_tree(uuid, 'KILL', command.LOST)
         self.acknowledge(uuid, is_certain=False)
 

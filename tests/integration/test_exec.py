@@ -184,6 +184,15 @@ def test_cancel_kills_the_whole_tree_and_keeps_the_output(
     assert client.cancel(uuid) == 409
 
 
+def test_nothing_of_a_command_outlives_its_launcher(
+        client: http.Client) -> None:
+    """The shell that runs it is killed by the command itself."""
+    ended = client.sh('setsid sleep 4324 & kill -9 $PPID; sleep 4324')
+    assert ended['status'] == 'LOST'
+    left = client.sh('grep -l sleep /proc/[0-9]*/comm | wc -l')
+    assert left['result']['out_data'] == '0\n'
+
+
 def test_cancel_at_any_moment_ends_it_once(client: http.Client) -> None:
     """Also between its claim and its start in the guest."""
     for delay in range(0, 200, 20):

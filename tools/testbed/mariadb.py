@@ -12,6 +12,7 @@
 
 """A MariaDB of our own."""
 
+import contextlib
 import pathlib
 import subprocess
 
@@ -48,6 +49,23 @@ class MariaDB:
         return pymysql.connect(
             host='127.0.0.1', port=self.port, user=_USER, password=_USER,
             database=database)
+
+    def copy(self, database: str, table: str, column: str, value: str,
+             new: str) -> None:
+        """Copy the rows that have a value, with another in its place."""
+        with contextlib.closing(self.connect(database)) as connection:
+            cursor = connection.cursor()
+            cursor.execute(
+                'SELECT column_name FROM information_schema.columns WHERE '
+                "table_schema = %s AND table_name = %s AND extra = ''",
+                [database, table])
+            others = ''.join(f', `{name}`' for (name,) in cursor.fetchall()
+                             if name != column)
+            cursor.execute(
+                f'INSERT INTO {table} (`{column}`{others}) '
+                f'SELECT %s{others} FROM {table} WHERE `{column}` = %s',
+                [new, value])
+            connection.commit()
 
     @property
     def process(self) -> processes.Process:

@@ -80,13 +80,11 @@ class Server:
 
     :ivar uuid: its domain's too
     :ivar host: the compute host that it is on
-    :ivar agent: whether its image has the property for the guest agent
     """
 
     uuid: str
     host: str
     name: str = 'guest'
-    agent: bool = True
 
 
 class Nova:

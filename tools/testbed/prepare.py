@@ -109,8 +109,7 @@ def _host(context: Any, cell: Any, host: str) -> None:
 
 def _instance(context: Any, flavor: Any, server: dict[str, Any]) -> Any:
     """Return what nova-compute leaves behind when it has booted a server."""
-    properties = {
-        'image_hw_qemu_guest_agent': 'yes' if server['agent'] else 'no'}
+    properties = {'image_hw_qemu_guest_agent': 'yes'}
     return objects.Instance(
         context, uuid=server['uuid'],
         info_cache=objects.InstanceInfoCache(

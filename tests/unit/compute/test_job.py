@@ -243,9 +243,13 @@ def test_reboot_after_a_send_is_lost(lane: Lane) -> None:
 
 
 def test_launcher_killed_before_its_record_is_lost(lane: Lane) -> None:
+    """And its command is killed: its timeout would not be kept any more."""
     lane.guest.recover.return_value = launcher.Died()
+    lane.guest.signal_tree.side_effect = [exception.AgentUnresponsive(), 2]
     run(adopted(lane))
     assert lane.end['status'] == command.LOST
+    lane.guest.signal_tree.assert_called_with('command', 'KILL', command.LOST)
+    assert lane.guest.signal_tree.call_count == 2
 
 
 def test_launcher_that_knows_why_the_end_is_unknown_is_quoted(
