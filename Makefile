@@ -21,8 +21,17 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 # What is tested meets nothing else on this machine, and leaves nothing on it.
 ISOLATE = tools/isolate .test/$@
 
-# Each worker has clouds of its own, which mostly wait.
-WORKERS := 3
+# The integration tests by what they share: each group is a run of its own, with
+# a cloud of its own where it needs one. What is in no other is in services.
+MODULES_guests := file_script gate lanes launcher mariadb upgrade
+MODULES_embedded := agent demo exec osc
+MODULES_files := files hostile_guest
+MODULES_moves := moves
+MODULES_services := $(filter-out $(MODULES_guests) $(MODULES_embedded) \
+	$(MODULES_files) $(MODULES_moves), \
+	$(patsubst tests/integration/test_%.py,%, \
+	$(wildcard tests/integration/test_*.py)))
+INTEGRATION := $(addprefix integration-,guests embedded files moves services)
 
 # What the stack's own environments are made from.
 EXTENSION := $(shell find guest_agent_ext -type f -not -name '*.pyc') \
@@ -45,8 +54,8 @@ FIRST ?= 0
 BENCHMARKS :=
 
 .PHONY: help up demo down stack-up stack-down stack-test test test-quick \
-	lint types docs unit functional integration faults stack releases \
-	samples bench
+	lint types docs unit functional integration $(INTEGRATION) faults \
+	stack releases samples bench
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 20
@@ -102,8 +111,11 @@ unit: .venv/installed ## Tests without I/O
 functional: .venv/installed ## Tests on Nova's own fixtures, in one process
 	$(ISOLATE) $(PYTEST) tests/functional
 
-integration: .cache/guest ## Tests on libvirt, QEMU, RabbitMQ and MariaDB
-	$(ISOLATE) $(PYTEST) -n $(WORKERS) --dist loadfile tests/integration
+integration: $(INTEGRATION) ## Tests on libvirt, QEMU, RabbitMQ and MariaDB
+
+$(INTEGRATION): integration-%: .cache/guest
+	$(ISOLATE) $(PYTEST) \
+		$(patsubst %,tests/integration/test_%.py,$(MODULES_$*))
 
 faults: .cache/guest ## RUNS schedules of faults from SEED, on real parts
 	@$(ISOLATE) $(BIN)/python -m tests.faults --seed $(SEED) \

@@ -29,6 +29,7 @@ import fcntl
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,9 +72,13 @@ PARTS = (
                             '.stack/client/extension')),
     Part('lint', 1.0),
     Part('types', 1.0),
-    Part('integration', 1.2),
-    Part('stack', 0.8, after='openstack'),
-    Part('faults', 0.8),
+    Part('integration-files', 0.8),
+    Part('stack', 0.9, after='openstack'),
+    Part('integration-services', 0.7),
+    Part('integration-moves', 0.7),
+    Part('integration-guests', 0.9),
+    Part('integration-embedded', 0.7),
+    Part('faults', 0.7),
     Part('functional', 1.0),
     Part('unit', 1.0),
     Part('docs', 1.0),
@@ -123,7 +128,6 @@ class Run:
     def __init__(self, part: Part) -> None:
         self.part = part
         self._began = time.monotonic()
-        options = f'--exitfirst --junitxml={_junit(part)}'
         # That of the make that we are under, whose jobs are not ours.
         inherited = {name: value for name, value in os.environ.items()
                      if name != 'MAKEFLAGS'}
@@ -135,19 +139,20 @@ class Run:
                  '--no-print-directory', *(part.targets or [part.name])],
                 cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
-                env={**inherited, 'PYTEST_ADDOPTS': ' '.join([
-                    os.environ.get('PYTEST_ADDOPTS', ''), options])}).pid
+                env={**inherited, 'TEST_REPORTS': str(_reports(part)),
+                     'PYTEST_ADDOPTS': '--exitfirst '
+                     + os.environ.get('PYTEST_ADDOPTS', '')}).pid
 
     def result(self) -> Result | None:
         """Return what came of it; None while it runs."""
         pid, status, usage = os.wait4(self._pid, os.WNOHANG)
         if not pid:
             return None
-        junit = _junit(self.part)
         return Result(
             self.part, os.waitstatus_to_exitcode(status),
             time.monotonic() - self._began, usage.ru_utime + usage.ru_stime,
-            tests_of(junit.read_text()) if junit.exists() else [])
+            [test for report in _reports(self.part).glob('*.xml')
+             for test in tests_of(report.read_text())])
 
     def end(self) -> None:
         """End it: its log says how far it came."""
@@ -159,14 +164,15 @@ def _log(part: Part) -> pathlib.Path:
     return _LOGS / f'{part.name}.log'
 
 
-def _junit(part: Part) -> pathlib.Path:
-    return _LOGS / f'{part.name}.xml'
+def _reports(part: Part) -> pathlib.Path:
+    """Return where each pytest of a part writes its report."""
+    return _LOGS / part.name
 
 
 def tests_of(junit: str) -> list[Test]:
-    """Return the tests of a part.
+    """Return the tests of a report.
 
-    :param junit: pytest's report in XML
+    :param junit: pytest's XML
     """
     return [Test(f'{case.get("classname")}::{case.get("name")}',
                  float(case.get('time', 0)),
@@ -245,7 +251,7 @@ def report(results: Sequence[Result], seconds: float) -> str:
 
 def _line(result: Result) -> str:
     tests = f'{len(result.tests):5} tests' if result.tests else ''
-    return (f'  {result.part.name:12} {result.outcome:8} '
+    return (f'  {result.part.name:20} {result.outcome:8} '
             f'{_clock(result.seconds):>6}  processor {_clock(result.busy):>6} '
             f'{tests}').rstrip()
 
@@ -268,14 +274,14 @@ def _last_words(part: Part) -> str:
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Keep out another run in the same directory."""
-    _LOGS.mkdir(parents=True, exist_ok=True)
+    _DIRECTORY.mkdir(exist_ok=True)
     with (_DIRECTORY / 'gate.lock').open('w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             sys.exit('make test is under way in this directory already')
-        for left in _LOGS.iterdir():
-            left.unlink()
+        shutil.rmtree(_LOGS, ignore_errors=True)
+        _LOGS.mkdir()
         yield
 
 

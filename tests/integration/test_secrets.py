@@ -104,6 +104,7 @@ def canary(cloud: testbed_cloud.Cloud) -> Iterator[Canary]:
     with Watch(canary) as watch:
         yield canary
         # What is late is logged late.
+        cloud.mend()
         cloud.wait_for_reports(2)
     assert not watch.seen
     assert not [path for path in logs(cloud)

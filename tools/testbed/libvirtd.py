@@ -220,10 +220,8 @@ class Libvirtd:
         return self.connect().lookupByUUIDString(guest.uuid)
 
     def touch(self, guest: Guest, path: str) -> None:
-        """Make a file in a guest by its agent alone.
-
-        :raises libvirt.libvirtError: the agent does not answer
-        """
+        """Make a file in a guest by its agent alone, when that answers."""
+        self.wait(guest)
         libvirt_qemu.qemuAgentCommand(
             self.domain(guest), json.dumps({
                 'execute': 'guest-exec', 'arguments': {

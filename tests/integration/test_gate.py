@@ -10,7 +10,10 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""``tools/isolate``: what it starts meets nobody, and does not outlive it."""
+"""What the gate stands on.
+
+``tools/isolate``: what it starts meets nobody, and does not outlive it.
+"""
 
 from collections.abc import Iterator
 import pathlib
@@ -20,12 +23,23 @@ import subprocess
 
 import pytest
 
+from tools import gate
 from tools.testbed import processes
 
-ISOLATE = pathlib.Path(__file__).parents[2] / 'tools/isolate'
+ROOT = pathlib.Path(__file__).parents[2]
+ISOLATE = ROOT / 'tools/isolate'
 
 #: Says in a file that it runs, and leaves behind what nobody waits for.
 LINGER = 'setsid sleep 600 & setsid sleep 600 & echo >$TMPDIR/runs; wait'
+
+
+def test_gate_has_every_group_of_the_makefile() -> None:
+    printed = subprocess.run(
+        ['make', '--no-print-directory', '--eval',
+         'print: ; @echo $(INTEGRATION)', 'print'], cwd=ROOT,
+        capture_output=True, text=True, check=True).stdout
+    assert set(printed.split()) == {
+        part.name for part in gate.PARTS if 'integration' in part.name}
 
 
 @pytest.fixture
