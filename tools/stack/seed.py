@@ -35,8 +35,6 @@ LIMITS = {'servers': 50, 'guest_agent_commands': 1000}
 
 FLAVOR, IMAGE = 'tiny', 'guest'
 
-_COMMAND_LINE = 'console=ttyS0 quiet panic=1'
-
 
 def accounts(cloud: Any, place: layout.Layout) -> None:
     """Make the catalog, the users and the limits."""
@@ -114,7 +112,7 @@ def guest_image(cloud: Any, cache: pathlib.Path) -> None:
         disk.truncate(1024 * 1024)
         _upload(cloud, IMAGE, pathlib.Path(disk.name), 'ami',
                 kernel_id=parts['kernel'], ramdisk_id=parts['ramdisk'],
-                os_command_line=_COMMAND_LINE, hw_qemu_guest_agent='yes')
+                os_command_line=image.COMMAND_LINE, hw_qemu_guest_agent='yes')
 
 
 def _upload(cloud: Any, name: str, path: pathlib.Path, kind: str,

@@ -293,7 +293,7 @@ class Libvirtd:
         values = {
             'name': guest.name, 'uuid': guest.uuid, 'kernel': booted.kernel,
             'initrd': booted.initrd, 'console': self.console(guest),
-            'cmdline': f'console=ttyS0 quiet panic=1 guest_shell={guest.shell}'
+            'cmdline': f'{image.COMMAND_LINE} guest_shell={guest.shell}'
                        f' guest_blocked={",".join(guest.blocked)}'
                        + (f' guest_ssh_key={guest.ssh.key}' if guest.ssh
                           else '')}
