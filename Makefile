@@ -81,7 +81,7 @@ stack-test: .venv/installed .stack/client/extension ## Tests of what `make stack
 # What is installed has mostly to be unpacked: on two processors, two at once.
 # Whoever ends this make ends the tests too.
 test: ## All of the following, side by side
-	@$(MAKE) --no-print-directory -j 2 .cache/guest .cache/wheel/built \
+	@$(MAKE) -s --no-print-directory -j 2 .cache/guest .cache/wheel/built \
 		.stack/openstack/installed
 	@setpriv --pdeathsig TERM $(BIN)/python -m tools.gate
 

@@ -53,6 +53,9 @@ def _keystone(place: layout.Layout,
             'key_repository': place.state('keystone') / 'credential-keys'},
         # The passwords are random: slow hashes would protect nothing.
         'identity': {'password_hash_rounds': 4},
+        # It is asked about the same tokens and limits all the time. There is
+        # one process of it, whose changes its own cache takes note of.
+        'cache': {'enabled': True, 'backend': 'dogpile.cache.memory'},
         'token': {'expiration': 86400}}
 
 
