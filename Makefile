@@ -25,8 +25,8 @@ ISOLATE = tools/isolate .test/$@
 # a cloud of its own where it needs one. What is in no other is in services.
 MODULES_guests := file_script gate lanes launcher mariadb upgrade
 MODULES_embedded := agent demo exec osc
-MODULES_files := files hostile_guest
-MODULES_moves := moves
+MODULES_files := files
+MODULES_moves := hostile_guest moves
 MODULES_services := $(filter-out $(MODULES_guests) $(MODULES_embedded) \
 	$(MODULES_files) $(MODULES_moves), \
 	$(patsubst tests/integration/test_%.py,%, \

@@ -29,9 +29,11 @@ import openstack
 import pytest
 
 from tools.stack import layout
+from tools.stack import seed
 from tools.stack import stack as stack_module
 from tools.testbed import processes
 
+BOOT_TIMEOUT = 180
 AGENT_TIMEOUT = 60
 
 
@@ -129,23 +131,29 @@ def sdk(stack: stack_module.Stack) -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope='session')
-def boot(demo: OpenStack,
-         sdk: Callable[[str], Any]) -> Iterator[Callable[..., str]]:
-    """Boots servers of the demo user's; they are deleted in the end."""
+def boot(sdk: Callable[[str], Any]) -> Iterator[Callable[..., str]]:
+    """Boots servers, which are deleted in the end.
+
+    By openstacksdk: to start ``openstack`` for it takes as long as the boot.
+    """
     booted = []
 
-    def create(*options: str, user: OpenStack = demo) -> str:
-        server = user.json(
-            'server', 'create', '--flavor', 'tiny', '--image', 'guest',
-            '--no-network', '--wait', *options,
-            f'test-{uuid.uuid4().hex[:8]}')
-        booted.append((user, server['id']))
-        wait_for_agent(sdk(user.user).compute, server['id'])
-        return str(server['id'])
+    def create(user: str = 'demo', host: str | None = None) -> str:
+        """Boot a server of a user, on a host if one is named."""
+        cloud = sdk(user)
+        server = cloud.compute.create_server(
+            name=f'test-{uuid.uuid4().hex[:8]}', networks='none',
+            flavor_id=cloud.compute.find_flavor(seed.FLAVOR).id,
+            image_id=cloud.image.find_image(seed.IMAGE).id,
+            **({'host': host} if host else {}))
+        booted.append((cloud.compute, server))
+        cloud.compute.wait_for_server(server, wait=BOOT_TIMEOUT)
+        wait_for_agent(cloud.compute, server.id)
+        return str(server.id)
 
     yield create
-    for user, server_id in booted:
-        user.run('server', 'delete', '--wait', server_id)
+    for compute, server in booted:
+        compute.delete_server(server)
 
 
 @pytest.fixture(scope='session')

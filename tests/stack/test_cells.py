@@ -23,7 +23,6 @@ from typing import Any
 
 import pytest
 
-from tests.stack.conftest import OpenStack
 from tools.stack import nova
 from tools.stack import stack as stack_module
 from tools.testbed import processes
@@ -36,12 +35,9 @@ def cell2(stack: stack_module.Stack) -> nova.Cell:
 
 
 @pytest.fixture(scope='module')
-def servers(cell2: nova.Cell, boot: Callable[..., str],
-            admin: OpenStack) -> dict[str, str]:
+def servers(cell2: nova.Cell, boot: Callable[..., str]) -> dict[str, str]:
     """A server in each cell, by its host."""
-    return {host: boot('--host', host, '--os-compute-api-version', '2.74',
-                       user=admin)
-            for host in ('compute-1', 'compute-2')}
+    return {host: boot('admin', host) for host in ('compute-1', 'compute-2')}
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_schemathesis_finds_nothing(stack: stack_module.Stack,
     configuration = tmp_path / 'schemathesis.toml'
     configuration.write_text(_CONFIGURATION.format(
         token=admin.json('token', 'issue')['id'],
-        server_id=boot(user=admin)) + ''.join(
+        server_id=boot('admin')) + ''.join(
             _OPERATION.format(name=name, statuses=json.dumps(
                 ['2xx', '401', '403', '404', '409', '429', *statuses]))
             for name, statuses in _REFUSED_FOR_WHAT_IT_MEANS.items()))

@@ -136,7 +136,7 @@ class Nova:
         processes.wait_for(
             lambda: (host, state) in [(item['host'], item['state'])
                                       for item in self._hosts()],
-            timeout, f'host {host} {state}')
+            timeout, f'host {host} {state}', gap=0.2)
 
     def reports(self) -> dict[str, str]:
         """Return when each host that is up was heard last, to the second."""
