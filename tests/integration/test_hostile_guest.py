@@ -12,6 +12,8 @@
 
 """A guest whose root has put an agent of his own in the place of qemu-ga."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.integration import test_faults
@@ -57,11 +59,17 @@ done
 """
 
 
-@pytest.fixture(scope='module')
-def hostile(running_cloud: testbed_cloud.Cloud) -> http.Client:
-    """A client of a server of its own."""
-    running_cloud.mend()
-    return running_cloud.add(libvirtd.Guest())
+@pytest.fixture
+def guest(cloud: testbed_cloud.Cloud) -> Iterator[libvirtd.Guest]:
+    guest = libvirtd.Guest()
+    yield guest
+    cloud.hypervisor.domain(guest).destroy()
+
+
+@pytest.fixture
+def hostile(cloud: testbed_cloud.Cloud, guest: libvirtd.Guest) -> http.Client:
+    """A client of its server."""
+    return cloud.add(guest)
 
 
 def is_available(client: http.Client) -> bool:
@@ -72,15 +80,17 @@ def is_available(client: http.Client) -> bool:
 
 
 def test_nobody_else_feels_a_hostile_guest(
-        cloud: testbed_cloud.Cloud, hostile: http.Client) -> None:
+        cloud: testbed_cloud.Cloud, guest: libvirtd.Guest,
+        hostile: http.Client) -> None:
     well = cloud.client()
     well.run('/bin/true')
     cloud.compute.forget_peak()
     before = cloud.compute.memory('VmRSS')
     assert hostile.put_file('/tmp/agent', AGENT.encode()).status == 204
-    # Not before the end of this command is told, which needs the agent.
-    hostile.sh(f'setsid timeout {HOSTILE} sh -c "sleep 5; . /tmp/agent" '
-               '>/dev/null 2>&1 &')
+    hostile.sh('setsid sh -c "until [ -e /tmp/go ]; do sleep 0.1; done; '
+               f'timeout {HOSTILE} sh /tmp/agent" >/dev/null 2>&1 &')
+    # Not before the end of that was told, which needs the agent.
+    cloud.hypervisor.touch(guest, '/tmp/go')
     processes.wait_for(lambda: not is_available(hostile), HOSTILE,
                        'the agent of the guest')
     commands = [hostile.start('/bin/true', start_timeout=START_TIMEOUT)

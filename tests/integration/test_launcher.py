@@ -400,10 +400,16 @@ def test_whole_tree_is_signalled(
     assert isinstance(ended, launcher.Ended)
     assert (ended.signal, ended.killed) == (signal.SIGKILL, 'CANCELLED')
     assert guest.launcher.recover(order.id) == ended
-    time.sleep(0.2)
-    for number in pids.read_text().split():
-        stat = pathlib.Path(f'/proc/{number}/stat')
-        assert not stat.exists() or ') Z ' in stat.read_text()
+    processes.wait_for(
+        lambda: not any(map(is_alive, pids.read_text().split())), 10,
+        'the end of the tree')
+
+
+def is_alive(pid: str) -> bool:
+    try:
+        return ') Z ' not in pathlib.Path(f'/proc/{pid}/stat').read_text()
+    except OSError:
+        return False
 
 
 def test_signal_meets_nobody_after_the_end(guest: Guest) -> None:
