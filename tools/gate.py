@@ -291,6 +291,9 @@ def main() -> int:
                         help='one of those that are to run; none is all')
     names = parser.parse_args().part
     parts = [part for part in PARTS if part.name in (names or [part.name])]
+    if len(parts) < len(names):
+        parser.error('the parts are ' + ', '.join(
+            part.name for part in PARTS))
     # Ended like this too, it ends its parts.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -20,6 +20,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import sys
 
 import pytest
 
@@ -112,3 +113,42 @@ def test_mounts_and_namespaces_are_its_own(tmp_path: pathlib.Path) -> None:
     assert not pathlib.Path('/srv/ga-mine').exists()
     assert 'ga-mine' not in subprocess.run(
         ['ip', 'netns'], capture_output=True, text=True).stdout
+
+
+IGNORED = """
+import subprocess
+from tools.testbed import processes
+{call}
+subprocess.run(['grep', 'SigIgn', '/proc/self/status'], check=True)
+"""
+
+
+@pytest.mark.parametrize(('call', 'ignored'), [
+    ('', {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT}),
+    ('processes.take_ignored_signals()', set())])
+def test_children_take_what_a_terminal_sends(
+        call: str, ignored: set[signal.Signals]) -> None:
+    """Also where it is ignored: under nohup, from cron, in the background."""
+    told = subprocess.run(
+        ['sh', '-c', 'trap "" HUP INT QUIT; exec "$0" -c "$1"',
+         sys.executable, IGNORED.format(call=call)],
+        cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    mask = int(told.split()[1], 16)
+    assert {number for number in (signal.SIGHUP, signal.SIGINT,
+                                  signal.SIGQUIT)
+            if mask & 1 << number - 1} == ignored
+
+
+def test_no_port_is_given_twice() -> None:
+    """To whichever runs: nobody listens on them yet."""
+    taking = [subprocess.Popen(
+        [sys.executable, '-c', 'from tools.testbed import processes; '
+         'print(*(processes.free_port() for _ in range(100)))'],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    taken = [int(port) for process in taking
+             for port in process.communicate(timeout=60)[0].split()]
+    assert len(set(taken)) == len(taken) == 300
+    # Connections get theirs from above.
+    first = int(pathlib.Path(
+        '/proc/sys/net/ipv4/ip_local_port_range').read_text().split()[0])
+    assert max(taken) < first
