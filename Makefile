@@ -38,6 +38,8 @@ EXTENSION := $(shell find guest_agent_ext -type f -not -name '*.pyc') \
 	setup.cfg setup.py requirements.txt
 PIP := pip install --quiet --disable-pip-version-check \
 	-c tools/constraints.txt
+# Its Python is compiled into it: what pip has kept may be of another one.
+UWSGI := $(PIP) --no-cache-dir --force-reinstall --no-deps uwsgi
 
 # Those of the integration tests that are about Nova and the services. With
 # older releases, what makes requests in parallel is left out: until 34, Nova's
@@ -158,6 +160,7 @@ samples: .venv/installed ## Write anew what is generated: etc/, api-ref/openapi.
 	@touch $@
 
 .venv/bench: .venv/installed
+	@$(BIN)/$(UWSGI)
 	@$(BIN)/$(PIP) -e '.[bench]'
 	@touch $@
 
@@ -174,7 +177,8 @@ samples: .venv/installed ## Write anew what is generated: etc/, api-ref/openapi.
 	@echo "Installing OpenStack into .stack/openstack ..."
 	@python3.11 -m venv .stack/openstack
 	@.stack/openstack/bin/$(PIP) nova keystone glance openstack-placement \
-		neutron uwsgi PyMySQL
+		neutron PyMySQL
+	@.stack/openstack/bin/$(UWSGI)
 	@touch $@
 
 # Built once, and by nobody while tests read what stands beside the sources.
