@@ -54,9 +54,9 @@ def isolated(tmp_path: pathlib.Path
     process.wait()
 
 
-def sleepers(process: 'subprocess.Popen[bytes]') -> list[pathlib.Path]:
+def sleepers(isolate: int) -> list[pathlib.Path]:
     """Return the processes that an isolated one has started, as seen here."""
-    (unshare,) = children(process.pid)
+    (unshare,) = children(isolate)
     (first,) = children(unshare)
     (shell,) = children(first)
     return [pathlib.Path(f'/proc/{pid}') for pid in children(shell)]
@@ -67,15 +67,33 @@ def children(pid: int) -> list[int]:
         f'/proc/{pid}/task/{pid}/children').read_text().split()]
 
 
+def assert_end(left: list[pathlib.Path]) -> None:
+    processes.wait_for(lambda: not any(path.exists() for path in left), 20,
+                       'the end of what it left behind')
+
+
 @pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_outlives_it(isolated: 'subprocess.Popen[bytes]',
                              number: int) -> None:
-    left = sleepers(isolated)
+    left = sleepers(isolated.pid)
     assert len(left) == 2
     isolated.send_signal(number)
     isolated.wait(20)
-    processes.wait_for(lambda: not any(path.exists() for path in left), 20,
-                       'the end of what it left behind')
+    assert_end(left)
+
+
+def test_it_does_not_outlive_who_started_it(tmp_path: pathlib.Path) -> None:
+    """As make, when the gate is killed."""
+    starter = subprocess.Popen(
+        ['sh', '-c', '"$@"; :', 'sh', ISOLATE, tmp_path / 'one',
+         'sh', '-c', LINGER])
+    processes.wait_for((tmp_path / 'one/runs').exists, 60, 'the command')
+    (isolate,) = children(starter.pid)
+    left = sleepers(isolate)
+    assert len(left) == 2
+    starter.kill()
+    starter.wait()
+    assert_end(left)
 
 
 def test_directory_is_one_runs_at_a_time(
