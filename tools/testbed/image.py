@@ -34,8 +34,8 @@ _PACKAGES = (
     'libpcre2-8-0', 'libtinfo6', 'libudev1', 'liburing2', 'qemu-guest-agent')
 
 #: For its kernel. What follows "panic" has it do less where QEMU emulates the
-#: processor. Not tsc=reliable: on a busy machine it is measured wrong at times,
-#: and the guest's clock then ran ten times too fast, with nothing to tell it.
+#: processor. Not tsc=reliable: measured wrong on a busy machine, it made the
+#: clock of a guest ten times too fast, with nothing left to tell.
 COMMAND_LINE = ('console=ttyS0 quiet panic=1 mitigations=off '
                 'cryptomgr.notests random.trust_cpu=on')
 
