@@ -185,8 +185,8 @@ def startable(parts: Iterable[Part], results: Mapping[str, Result],
               running: Iterable[Part], room: float) -> Part | None:
     """Return the next part to start.
 
-    :param parts: those that have not been started
-    :param results: of those that have ended, by their names
+    :param parts: parts that have not been started
+    :param results: results of the parts that have ended, by name
     :param room: processors; one part is started however few there are
     """
     load = sum(part.load for part in running)
