@@ -12,6 +12,8 @@
 
 import os
 
+from tools.testbed import processes
+
 # Before anything imports eventlet: Nova 34 refuses to run on native threads
 # after that, and older ones patch for it where nobody says otherwise.
 os.environ['OS_NOVA_DISABLE_EVENTLET_PATCHING'] = '1'
@@ -19,8 +21,6 @@ os.environ['OS_NOVA_DISABLE_EVENTLET_PATCHING'] = '1'
 # E402: not at the top, for the line above.
 from nova import monkey_patch  # noqa: E402
 import pytest  # noqa: E402
-
-from tools.testbed import processes  # noqa: E402
 
 monkey_patch.patch()
 processes.take_ignored_signals()
