@@ -32,8 +32,17 @@ from benchmarks import measure
 from benchmarks import picture
 
 #: In the order in which they run; each is a module with ``run()``.
-NAMES = ('command', 'api', 'host', 'growth', 'fleet', 'waiters', 'files',
-         'neighbours', 'hung')
+NAMES = (
+    'command',
+    'api',
+    'host',
+    'growth',
+    'fleet',
+    'waiters',
+    'files',
+    'neighbours',
+    'hung',
+)
 
 DIRECTORY = pathlib.Path(__file__).parents[1] / 'doc/source/contributor'
 RESULTS = DIRECTORY / 'benchmarks.json'
@@ -42,11 +51,17 @@ PICTURE = DIRECTORY / 'benchmarks.svg'
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks')
-    parser.add_argument('names', nargs='*', choices=(*NAMES, []),
-                        metavar='NAME', help=', '.join(NAMES))
+    parser.add_argument(
+        'names',
+        nargs='*',
+        choices=(*NAMES, []),
+        metavar='NAME',
+        help=', '.join(NAMES),
+    )
     names = parser.parse_args().names or NAMES
-    results = (json.loads(RESULTS.read_text())['reports']
-               if RESULTS.exists() else {})
+    results = (
+        json.loads(RESULTS.read_text())['reports'] if RESULTS.exists() else {}
+    )
     missed = []
     for name in names:
         began = time.monotonic()
@@ -71,16 +86,24 @@ def _run(name: str) -> measure.Report:
     # In a process of its own: clients of a cloud that is gone try again and
     # again, which the next is not to feel.
     with futures.ProcessPoolExecutor(
-            1, multiprocessing.get_context('spawn')) as pool:
+        1, multiprocessing.get_context('spawn')
+    ) as pool:
         return pool.submit(measure.run, name).result()
 
 
 def _write(reports: dict[str, object]) -> None:
     ordered = {name: reports[name] for name in NAMES if name in reports}
-    RESULTS.write_text(json.dumps({
-        'machine': f'{os.cpu_count()} CPUs, Python '
-                   f'{platform.python_version()}, guests under TCG',
-        'reports': ordered}, indent=1) + '\n')
+    RESULTS.write_text(
+        json.dumps(
+            {
+                'machine': f'{os.cpu_count()} CPUs, Python '
+                f'{platform.python_version()}, guests under TCG',
+                'reports': ordered,
+            },
+            indent=1,
+        )
+        + '\n'
+    )
     picture.draw(ordered, PICTURE)
 
 

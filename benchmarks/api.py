@@ -28,13 +28,18 @@ ROUNDS = 120
 
 def run() -> measure.Report:
     report = measure.Report('The API')
-    with (clouds.running() as cloud, reporting.host(cloud)):
-        report.series = measure.side_by_side(ways(cloud.client()), ROUNDS,
-                                             warm_up=10)
+    with clouds.running() as cloud, reporting.host(cloud):
+        report.series = measure.side_by_side(
+            ways(cloud.client()), ROUNDS, warm_up=10
+        )
     report.goals = [
-        measure.Goal(f'{name} by GET metadata',
-                     report.ratio(name, 'GET metadata'), bound)
-        for name, bound in (('GET command', 0.8), ('POST', 1.3))]
+        measure.Goal(
+            f'{name} by GET metadata',
+            report.ratio(name, 'GET metadata'),
+            bound,
+        )
+        for name, bound in (('GET command', 0.8), ('POST', 1.3))
+    ]
     return report
 
 
@@ -50,9 +55,11 @@ def ways(client: http.Client) -> dict[str, Callable[[], object]]:
 
     return {
         'GET metadata': lambda: expect(
-            200, 'GET', f'/servers/{client.server_id}/metadata'),
+            200, 'GET', f'/servers/{client.server_id}/metadata'
+        ),
         'GET command': lambda: expect(
-            200, 'GET', f'{client.commands}/{known}'),
+            200, 'GET', f'{client.commands}/{known}'
+        ),
         'list': lambda: expect(200, 'GET', client.commands),
         'POST': lambda: posted.append(client.start('/bin/true')),
         'cancel': lambda: client.cancel(posted.pop()),

@@ -38,9 +38,16 @@ def launched(guest: posix.PosixLauncher) -> None:
     """The launcher, without a service around it."""
     probe = guest.probe()
     order = launcher.Launch(
-        id=str(uuid.uuid4()), argv=['/bin/true'], env={}, stdin=b'',
-        cwd=None, boot_id=probe.boot_id, ticket=probe.uptime + 6000,
-        keep=command.MAX_OUTPUT_BYTES, keep_end='head')
+        id=str(uuid.uuid4()),
+        argv=['/bin/true'],
+        env={},
+        stdin=b'',
+        cwd=None,
+        boot_id=probe.boot_id,
+        ticket=probe.uptime + 6000,
+        keep=command.MAX_OUTPUT_BYTES,
+        keep_end='head',
+    )
     pid = guest.launch(order)
     while guest.poll(pid) is None:
         time.sleep(GAP)

@@ -40,9 +40,13 @@ def running(**options: object) -> Iterator[testbed_cloud.Cloud]:
         try:
             broker.start()
             database.start()
-            with testbed_cloud.running(directory / 'cloud', ROOT / '.cache',
-                                       broker, database,
-                                       {'guest_agent': options}) as cloud:
+            with testbed_cloud.running(
+                directory / 'cloud',
+                ROOT / '.cache',
+                broker,
+                database,
+                {'guest_agent': options},
+            ) as cloud:
                 yield cloud
         finally:
             broker.close()

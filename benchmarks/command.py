@@ -39,47 +39,61 @@ ROUNDS = 30
 
 def run() -> measure.Report:
     report = measure.Report('One command, end to end')
-    with (clouds.running() as cloud,
-          tempfile.TemporaryDirectory() as directory):
+    with clouds.running() as cloud, tempfile.TemporaryDirectory() as directory:
         way_in = ssh.Ssh(pathlib.Path(directory))
         guest = libvirtd.Guest(ssh=way_in.guest)
         client = cloud.add(guest)
         way_in.wait()
         with neighbours.nova_compute(cloud.rabbitmq.transport_url()):
             report.series = measure.side_by_side(
-                _ways(cloud, guest, client, way_in), ROUNDS, warm_up=5)
+                _ways(cloud, guest, client, way_in), ROUNDS, warm_up=5
+            )
     ours = report['POST with Prefer: wait'].median
-    allowed = (report['os-getConsoleOutput'].median
-               + 1.3 * report['bare loop, launcher'].median)
+    allowed = (
+        report['os-getConsoleOutput'].median
+        + 1.3 * report['bare loop, launcher'].median
+    )
     report.goals = [
-        measure.Goal('POST with Prefer: wait by os-getConsoleOutput + 1.3 x '
-                     'bare loop with the launcher', ours / allowed, 1.0),
-        measure.Goal('POST with Prefer: wait by ssh',
-                     ours / report['ssh'].median, 0.5)]
+        measure.Goal(
+            'POST with Prefer: wait by os-getConsoleOutput + 1.3 x '
+            'bare loop with the launcher',
+            ours / allowed,
+            1.0,
+        ),
+        measure.Goal(
+            'POST with Prefer: wait by ssh', ours / report['ssh'].median, 0.5
+        ),
+    ]
     return report
 
 
-def _ways(cloud: testbed_cloud.Cloud, guest: libvirtd.Guest,
-          client: http.Client,
-          way_in: ssh.Ssh) -> dict[str, Callable[[], object]]:
+def _ways(
+    cloud: testbed_cloud.Cloud,
+    guest: libvirtd.Guest,
+    client: http.Client,
+    way_in: ssh.Ssh,
+) -> dict[str, Callable[[], object]]:
     agent = guest_agent.Agent(
-        connection.Connection(cloud.hypervisor.uri), guest.uuid)
+        connection.Connection(cloud.hypervisor.uri), guest.uuid
+    )
     launcher = posix.PosixLauncher(agent)
     return {
         'POST with Prefer: wait': lambda: waited(client),
         'bare loop': lambda: bare.raw(agent),
         'bare loop, launcher': lambda: bare.launched(launcher),
         'ssh': lambda: way_in.run('/bin/true'),
-        'os-getConsoleOutput': lambda: neighbours.console(client)}
+        'os-getConsoleOutput': lambda: neighbours.console(client),
+    }
 
 
 def waited(client: http.Client) -> None:
     """POST a command, and have its end with the answer."""
     answer = client.send(
-        'POST', client.commands,
-        {'command': {'type': 'exec',
-                     'arguments': {'command': ['/bin/true']}}},
-        {'Prefer': 'wait=30'})
+        'POST',
+        client.commands,
+        {'command': {'type': 'exec', 'arguments': {'command': ['/bin/true']}}},
+        {'Prefer': 'wait=30'},
+    )
     shown = json.loads(answer.body)['command']
     assert shown['status'] == 'COMPLETED', shown
 

@@ -45,8 +45,10 @@ PATH = '/root/file'
 def bare_read(agent: guest_agent.Agent, data: bytes) -> None:
     """guest-file-read until all is there."""
     opened = handle.Handle(agent, agent.file_open(PATH, 'r'))
-    found = b''.join(opened.read(offset, rpcapi.READ_CHUNK)
-                     for offset in range(0, len(data), rpcapi.READ_CHUNK))
+    found = b''.join(
+        opened.read(offset, rpcapi.READ_CHUNK)
+        for offset in range(0, len(data), rpcapi.READ_CHUNK)
+    )
     opened.close()
     assert found == data
 
@@ -55,7 +57,7 @@ def bare_write(agent: guest_agent.Agent, data: bytes) -> None:
     """guest-file-write until all is there; verified and synced it is not."""
     opened = handle.Handle(agent, agent.file_open(PATH + '.bare', 'w'))
     for offset in range(0, len(data), rpcapi.WRITE_CHUNK):
-        opened.write(offset, data[offset:offset + rpcapi.WRITE_CHUNK])
+        opened.write(offset, data[offset : offset + rpcapi.WRITE_CHUNK])
     opened.close()
 
 
@@ -70,11 +72,13 @@ def api_write(client: http.Client, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def watched(services: dict[str, processes.Process],
-            facts: dict[str, Any]) -> Iterator[None]:
+def watched(
+    services: dict[str, processes.Process], facts: dict[str, Any]
+) -> Iterator[None]:
     """Note by how much the memory of services grew at most."""
-    before = {name: process.memory('VmRSS')
-              for name, process in services.items()}
+    before = {
+        name: process.memory('VmRSS') for name, process in services.items()
+    }
     for process in services.values():
         process.forget_peak()
     yield
@@ -85,35 +89,50 @@ def watched(services: dict[str, processes.Process],
 
 def run() -> measure.Report:
     report = measure.Report('Files')
-    with (clouds.running() as cloud,
-          tempfile.TemporaryDirectory() as directory):
+    with clouds.running() as cloud, tempfile.TemporaryDirectory() as directory:
         way_in = ssh.Ssh(pathlib.Path(directory))
         # The guest's files are in its memory: old ones, new ones, and some.
-        guest = libvirtd.Guest(memory=12 * SIZE // MIB + 128,
-                               ssh=way_in.guest)
+        guest = libvirtd.Guest(memory=12 * SIZE // MIB + 128, ssh=way_in.guest)
         client = cloud.add(guest)
         way_in.wait()
         data = os.urandom(SIZE)
         api_write(client, data)
-        with watched({'nova-api': cloud.api,
-                      'guest-agent-compute': cloud.compute}, report.facts):
+        with watched(
+            {'nova-api': cloud.api, 'guest-agent-compute': cloud.compute},
+            report.facts,
+        ):
             report.series = [
-                measure.Series(item.name, 'MiB/s', [
-                    SIZE / MIB / (value / 1000) for value in item.values])
+                measure.Series(
+                    item.name,
+                    'MiB/s',
+                    [SIZE / MIB / (value / 1000) for value in item.values],
+                )
                 for item in measure.side_by_side(
-                    _ways(cloud, guest, client, way_in, data), ROUNDS)]
+                    _ways(cloud, guest, client, way_in, data), ROUNDS
+                )
+            ]
     for way in ('read', 'write'):
-        report.goals.append(measure.Goal(
-            f'file-{way} by bare loop', report.ratio(
-                f'file-{way}', f'bare {way}'), 0.7, at_most=False))
+        report.goals.append(
+            measure.Goal(
+                f'file-{way} by bare loop',
+                report.ratio(f'file-{way}', f'bare {way}'),
+                0.7,
+                at_most=False,
+            )
+        )
     return report
 
 
-def _ways(cloud: testbed_cloud.Cloud, guest: libvirtd.Guest,
-          client: http.Client, way_in: ssh.Ssh,
-          data: bytes) -> dict[str, Callable[[], object]]:
+def _ways(
+    cloud: testbed_cloud.Cloud,
+    guest: libvirtd.Guest,
+    client: http.Client,
+    way_in: ssh.Ssh,
+    data: bytes,
+) -> dict[str, Callable[[], object]]:
     agent = guest_agent.Agent(
-        connection.Connection(cloud.hypervisor.uri), guest.uuid)
+        connection.Connection(cloud.hypervisor.uri), guest.uuid
+    )
     copy = cloud.nova.directory / 'copy'
     copy.write_bytes(data)
     return {

@@ -53,42 +53,65 @@ def run() -> measure.Report:
             alone = _commands(clients[:1])
         with _fleet(cloud, HOSTS, PROCESSES) as fleet:
             report.facts['seconds until all are up'] = round(
-                _wait_until_heard(cloud, HOSTS))
+                _wait_until_heard(cloud, HOSTS)
+            )
             report.facts.update(_load(cloud))
             report.series = [
                 measure.Series('a command, one host', 'ms', alone),
-                measure.Series(f'a command, {HOSTS} hosts', 'ms',
-                               _commands(clients))]
+                measure.Series(
+                    f'a command, {HOSTS} hosts', 'ms', _commands(clients)
+                ),
+            ]
             cloud.rabbitmq.stop()
             cloud.rabbitmq.start()
             seconds = _wait_until_heard(cloud, HOSTS)
             report.facts['threads of a simulated host'] = round(
-                sum(host.threads(process) for process in fleet) / HOSTS, 1)
-    report.goals.append(measure.Goal(
-        'seconds until all are heard after a restart of the broker, of '
-        'service_down_time', seconds / 60, 1.0))
+                sum(host.threads(process) for process in fleet) / HOSTS, 1
+            )
+    report.goals.append(
+        measure.Goal(
+            'seconds until all are heard after a restart of the broker, of '
+            'service_down_time',
+            seconds / 60,
+            1.0,
+        )
+    )
     return report
 
 
 def _servers(cloud: testbed_cloud.Cloud) -> Sequence[http.Client]:
-    servers = [nova.Server(str(uuid.uuid4()),
-                           simulated.name(number * HOSTS // SERVERS))
-               for number in range(SERVERS)]
+    servers = [
+        nova.Server(
+            str(uuid.uuid4()), simulated.name(number * HOSTS // SERVERS)
+        )
+        for number in range(SERVERS)
+    ]
     cloud.nova.prepare(servers)
     return [cloud.nova.client('member', server.uuid) for server in servers]
 
 
 @contextlib.contextmanager
-def _fleet(cloud: testbed_cloud.Cloud, count: int,
-           split: int) -> Iterator[list[processes.Process]]:
+def _fleet(
+    cloud: testbed_cloud.Cloud, count: int, split: int
+) -> Iterator[list[processes.Process]]:
     directory = cloud.nova.directory
     share = count // split
-    started = [processes.start(
-        'simulated hosts',
-        [sys.executable, '-m', 'benchmarks.simulated',
-         directory / f'{testbed_cloud.HOST}.conf', str(first), str(share)],
-        directory / f'simulated-{first}.log',
-        clouds.STANDIN) for first in range(0, count, share)]
+    started = [
+        processes.start(
+            'simulated hosts',
+            [
+                sys.executable,
+                '-m',
+                'benchmarks.simulated',
+                directory / f'{testbed_cloud.HOST}.conf',
+                str(first),
+                str(share),
+            ],
+            directory / f'simulated-{first}.log',
+            clouds.STANDIN,
+        )
+        for first in range(0, count, share)
+    ]
     try:
         yield started
     finally:
@@ -103,8 +126,11 @@ def _wait_until_heard(cloud: testbed_cloud.Cloud, count: int) -> float:
 
     def heard() -> bool:
         ((found,),) = rows.query(
-            cloud.mariadb, 'SELECT COUNT(*) FROM guest_agent_hosts WHERE '
-            "host LIKE 'simulated-%%' AND last_seen_at > %s", now)
+            cloud.mariadb,
+            'SELECT COUNT(*) FROM guest_agent_hosts WHERE '
+            "host LIKE 'simulated-%%' AND last_seen_at > %s",
+            now,
+        )
         return bool(found >= count)
 
     processes.wait_for(heard, PATIENCE, f'{count} hosts')
@@ -113,21 +139,26 @@ def _wait_until_heard(cloud: testbed_cloud.Cloud, count: int) -> float:
 
 def _load(cloud: testbed_cloud.Cloud) -> Mapping[str, str]:
     """Return what share of a CPU the reports take."""
-    parts = {'guest-agent-conductor': cloud.conductor,
-             'RabbitMQ': cloud.rabbitmq.process,
-             'MariaDB': cloud.mariadb.process}
+    parts = {
+        'guest-agent-conductor': cloud.conductor,
+        'RabbitMQ': cloud.rabbitmq.process,
+        'MariaDB': cloud.mariadb.process,
+    }
     before = {name: host.cpu(process) for name, process in parts.items()}
     time.sleep(QUIET)
-    return {f'{name} with {HOSTS} hosts that report':
-            f'{(host.cpu(process) - before[name]) / QUIET:.0%} of a CPU, '
-            f'{process.memory("VmRSS") / 2 ** 20:.0f} MiB'
-            for name, process in parts.items()}
+    return {
+        f'{name} with {HOSTS} hosts that report': f'{(host.cpu(process) - before[name]) / QUIET:.0%} of a CPU, '
+        f'{process.memory("VmRSS") / 2**20:.0f} MiB'
+        for name, process in parts.items()
+    }
 
 
 def _commands(clients: Sequence[http.Client]) -> list[float]:
-    return [measure.timed(functools.partial(command.waited, client))
-            for _ in range(ROUNDS * SERVERS // len(clients))
-            for client in clients]
+    return [
+        measure.timed(functools.partial(command.waited, client))
+        for _ in range(ROUNDS * SERVERS // len(clients))
+        for client in clients
+    ]
 
 
 if __name__ == '__main__':

@@ -58,8 +58,10 @@ def run() -> measure.Report:
 
 
 def _real(report: measure.Report, cloud: testbed_cloud.Cloud) -> None:
-    clients = [cloud.client(), *(cloud.add(libvirtd.Guest())
-                                 for _ in range(GUESTS[-1] - 1))]
+    clients = [
+        cloud.client(),
+        *(cloud.add(libvirtd.Guest()) for _ in range(GUESTS[-1] - 1)),
+    ]
     guests = connection.Connection(cloud.hypervisor.uri, GUESTS[-1])
     for client in clients:
         client.run('/bin/true')
@@ -71,19 +73,28 @@ def _real(report: measure.Report, cloud: testbed_cloud.Cloud) -> None:
         of = 'guest' if count == 1 else 'guests'
         report.series += [
             measure.Series(f'bare loops, {count} {of}', '1/s', loops),
-            measure.Series(f'commands, {count} {of}', '1/s', ours)]
+            measure.Series(f'commands, {count} {of}', '1/s', ours),
+        ]
         loop, command = report.series[-2:]
-        report.goals.append(measure.Goal(
-            f'commands a second of {count} {of} by bare loops',
-            command.median / loop.median, 0.9, at_most=False))
+        report.goals.append(
+            measure.Goal(
+                f'commands a second of {count} {of} by bare loops',
+                command.median / loop.median,
+                0.9,
+                at_most=False,
+            )
+        )
 
 
-def _bare(guests: connection.Connection,
-          clients: Sequence[http.Client]) -> float:
+def _bare(
+    guests: connection.Connection, clients: Sequence[http.Client]
+) -> float:
     """Return commands a second of a loop for each guest."""
+
     def loop(client: http.Client) -> None:
         launcher = posix.PosixLauncher(
-            guest_agent.Agent(guests, client.server_id))
+            guest_agent.Agent(guests, client.server_id)
+        )
         for _ in range(COMMANDS):
             bare.launched(launcher)
 
@@ -93,8 +104,9 @@ def _bare(guests: connection.Connection,
     return len(clients) * COMMANDS / (time.monotonic() - began)
 
 
-def _commands(cloud: testbed_cloud.Cloud,
-              clients: Sequence[http.Client]) -> float:
+def _commands(
+    cloud: testbed_cloud.Cloud, clients: Sequence[http.Client]
+) -> float:
     """Return commands a second of those that wait when the host wakes up."""
     cloud.compute.pause()
     for client in clients:
@@ -106,20 +118,26 @@ def _commands(cloud: testbed_cloud.Cloud,
     return len(clients) * COMMANDS / (time.monotonic() - began)
 
 
-def _wait_for_ends(cloud: testbed_cloud.Cloud, status: str = 'RUNNING',
-                   left: int = 0) -> None:
+def _wait_for_ends(
+    cloud: testbed_cloud.Cloud, status: str = 'RUNNING', left: int = 0
+) -> None:
     def ended() -> bool:
         ((count,),) = rows.query(
-            cloud.mariadb, f'SELECT COUNT(*) FROM {rows.TABLE} '
-            "WHERE status IN ('PENDING', %s)", status)
+            cloud.mariadb,
+            f'SELECT COUNT(*) FROM {rows.TABLE} '
+            "WHERE status IN ('PENDING', %s)",
+            status,
+        )
         return bool(count <= left)
 
     processes.wait_for(ended, 300, 'the end of all commands')
 
 
 def _standins(report: measure.Report, cloud: testbed_cloud.Cloud) -> None:
-    servers = [nova.Server(libvirtd.Guest().uuid, testbed_cloud.HOST)
-               for _ in range(STANDINS)]
+    servers = [
+        nova.Server(libvirtd.Guest().uuid, testbed_cloud.HOST)
+        for _ in range(STANDINS)
+    ]
     cloud.nova.prepare(servers)
     clients = [cloud.nova.client('member', server.uuid) for server in servers]
     template = clients[0].start('/bin/true')
@@ -129,11 +147,17 @@ def _standins(report: measure.Report, cloud: testbed_cloud.Cloud) -> None:
     _many_running(report, cloud, clients)
 
 
-def _throughput(report: measure.Report, cloud: testbed_cloud.Cloud,
-                template: str, clients: Sequence[http.Client]) -> None:
+def _throughput(
+    report: measure.Report,
+    cloud: testbed_cloud.Cloud,
+    template: str,
+    clients: Sequence[http.Client],
+) -> None:
     """Measure what MANY commands take of the two services."""
-    services = {'guest-agent-compute': cloud.compute,
-                'guest-agent-conductor': cloud.conductor}
+    services = {
+        'guest-agent-compute': cloud.compute,
+        'guest-agent-conductor': cloud.conductor,
+    }
     cloud.compute.pause()
     _write(cloud, template, clients)
     before = {name: cpu(process) for name, process in services.items()}
@@ -143,31 +167,51 @@ def _throughput(report: measure.Report, cloud: testbed_cloud.Cloud,
     with profile.of(services) as profiles:
         _wait_for_ends(cloud)
     seconds = time.monotonic() - began
-    report.series.append(measure.Series(
-        'commands, agents that answer at once', '1/s', [MANY / seconds]))
+    report.series.append(
+        measure.Series(
+            'commands, agents that answer at once', '1/s', [MANY / seconds]
+        )
+    )
     for name, process in services.items():
         milliseconds = (cpu(process) - before[name]) * 1000 / MANY
         report.facts[f'CPU of {name} for a command, ms'] = round(
-            milliseconds, 2)
+            milliseconds, 2
+        )
         report.facts[f'commands a second of one {name}, by its CPU'] = round(
-            1000 / milliseconds)
+            1000 / milliseconds
+        )
     report.facts.update(profiles)
 
 
-def _write(cloud: testbed_cloud.Cloud, template: str,
-           clients: Sequence[http.Client]) -> None:
+def _write(
+    cloud: testbed_cloud.Cloud, template: str, clients: Sequence[http.Client]
+) -> None:
     """Write commands as POST would: all that it does is no part of this."""
     uuids = ', '.join(f"'{client.server_id}'" for client in clients)
-    rows.copy(cloud.mariadb, template, MANY, {
-        'uuid': 'UUID()', 'status': "'PENDING'", 'attempt': 'NULL',
-        'instance_uuid': f'ELT(1 + seq %% {len(clients)}, {uuids})',
-        'created_at': 'UTC_TIMESTAMP(6)', 'started_at': 'NULL',
-        'finished_at': 'NULL', 'audit_at': 'NULL', 'audited': 'NULL',
-        'start_by': 'UTC_TIMESTAMP(6) + INTERVAL 300 SECOND'})
+    rows.copy(
+        cloud.mariadb,
+        template,
+        MANY,
+        {
+            'uuid': 'UUID()',
+            'status': "'PENDING'",
+            'attempt': 'NULL',
+            'instance_uuid': f'ELT(1 + seq %% {len(clients)}, {uuids})',
+            'created_at': 'UTC_TIMESTAMP(6)',
+            'started_at': 'NULL',
+            'finished_at': 'NULL',
+            'audit_at': 'NULL',
+            'audited': 'NULL',
+            'start_by': 'UTC_TIMESTAMP(6) + INTERVAL 300 SECOND',
+        },
+    )
 
 
-def _many_running(report: measure.Report, cloud: testbed_cloud.Cloud,
-                  clients: Sequence[http.Client]) -> None:
+def _many_running(
+    report: measure.Report,
+    cloud: testbed_cloud.Cloud,
+    clients: Sequence[http.Client],
+) -> None:
     """Measure one more command beside those that run."""
     # One of its own, so that it need not wait for a place in its guest.
     idle, *busy = clients
@@ -179,21 +223,26 @@ def _many_running(report: measure.Report, cloud: testbed_cloud.Cloud,
         _wait_for_ends(cloud, 'PENDING')
         before, began = cpu(cloud.compute), time.monotonic()
         series = measure.Series(
-            f'a command beside {count} that run', 'ms',
-            [measure.timed(lambda: _waited(idle)) for _ in range(LATENCIES)])
+            f'a command beside {count} that run',
+            'ms',
+            [measure.timed(lambda: _waited(idle)) for _ in range(LATENCIES)],
+        )
         time.sleep(5)
         share = (cpu(cloud.compute) - before) / (time.monotonic() - began)
         report.series.append(series)
         report.facts[f'guest-agent-compute with {count} running'] = (
             f'{threads(cloud.compute)} threads, '
-            f'{cloud.compute.memory("VmRSS") / 2 ** 20:.0f} MiB, '
-            f'{share:.0%} of a CPU')
+            f'{cloud.compute.memory("VmRSS") / 2**20:.0f} MiB, '
+            f'{share:.0%} of a CPU'
+        )
 
 
 def _waited(client: http.Client) -> None:
     answer = client.send(
-        'GET', f'{client.commands}/{client.start("/bin/true")}',
-        headers={'Prefer': 'wait=30'})
+        'GET',
+        f'{client.commands}/{client.start("/bin/true")}',
+        headers={'Prefer': 'wait=30'},
+    )
     assert b'COMPLETED' in answer.body, answer.body
 
 

@@ -48,8 +48,10 @@ START_TIMEOUT = 30
 PATIENCE = 240
 
 #: Told to end by nobody but its own clock: the agent cannot be asked to.
-STOP = ('a=$(pidof qemu-ga); (sleep 3; kill -STOP $a; sleep %d; kill -CONT $a)'
-        ' >/dev/null 2>&1 &')
+STOP = (
+    'a=$(pidof qemu-ga); (sleep 3; kill -STOP $a; sleep %d; kill -CONT $a)'
+    ' >/dev/null 2>&1 &'
+)
 
 
 def run() -> measure.Report:
@@ -63,15 +65,19 @@ def boot(cloud: testbed_cloud.Cloud, count: int) -> list[http.Client]:
     """Boot the guests that are to hang, a few at a time."""
     guests = [libvirtd.Guest() for _ in range(count)]
     for first in range(0, count, 4):
-        cloud.hypervisor.boot(*guests[first:first + 4])
-        cloud.hypervisor.wait(*guests[first:first + 4], timeout=120)
-    cloud.nova.prepare([nova.Server(guest.uuid, testbed_cloud.HOST)
-                        for guest in guests])
+        cloud.hypervisor.boot(*guests[first : first + 4])
+        cloud.hypervisor.wait(*guests[first : first + 4], timeout=120)
+    cloud.nova.prepare(
+        [nova.Server(guest.uuid, testbed_cloud.HOST) for guest in guests]
+    )
     return [cloud.nova.client('member', guest.uuid) for guest in guests]
 
 
-def _measure(report: measure.Report, cloud: testbed_cloud.Cloud,
-             others: Sequence[http.Client]) -> None:
+def _measure(
+    report: measure.Report,
+    cloud: testbed_cloud.Cloud,
+    others: Sequence[http.Client],
+) -> None:
     for client in (cloud.client(), *others):
         assert client.sh('true')['status'] == 'COMPLETED'
     alone = taken(cloud)
@@ -82,29 +88,45 @@ def _measure(report: measure.Report, cloud: testbed_cloud.Cloud,
     for name in alone:
         report.series += [
             measure.Series(f'{name}, all well', 'ms', alone[name]),
-            measure.Series(f'{name}, {GUESTS} hung', 'ms', hung[name])]
+            measure.Series(f'{name}, {GUESTS} hung', 'ms', hung[name]),
+        ]
         before, beside = report.series[-2:]
-        report.goals.append(measure.Goal(
-            f'p99 of {name}, hung by well',
-            beside.quantile(99) / before.quantile(99), 1.5))
+        report.goals.append(
+            measure.Goal(
+                f'p99 of {name}, hung by well',
+                beside.quantile(99) / before.quantile(99),
+                1.5,
+            )
+        )
     report.facts['ends of what waited for hung guests'] = dict(
         collections.Counter(
             client.wait(uuid, timeout=seconds + PATIENCE)['status']
-            for client, uuid in waiting))
-    report.goals.append(measure.Goal(
-        'guests that are back', recovered(others) / GUESTS, 1.0,
-        at_most=False))
+            for client, uuid in waiting
+        )
+    )
+    report.goals.append(
+        measure.Goal(
+            'guests that are back',
+            recovered(others) / GUESTS,
+            1.0,
+            at_most=False,
+        )
+    )
 
 
-def hang(clients: Sequence[http.Client],
-         seconds: int) -> list[tuple[http.Client, str]]:
+def hang(
+    clients: Sequence[http.Client], seconds: int
+) -> list[tuple[http.Client, str]]:
     """Stop the agents, and give each guest commands that it cannot start."""
     for client in clients:
         assert client.sh(STOP % seconds)['status'] == 'COMPLETED'
     # The last of them is to have stopped its agent.
     time.sleep(5)
-    return [(client, client.start('/bin/true', start_timeout=START_TIMEOUT))
-            for client in clients for _ in range(WAITING)]
+    return [
+        (client, client.start('/bin/true', start_timeout=START_TIMEOUT))
+        for client in clients
+        for _ in range(WAITING)
+    ]
 
 
 def recovered(clients: Sequence[http.Client]) -> int:
@@ -119,19 +141,30 @@ def recovered(clients: Sequence[http.Client]) -> int:
 
 def runs(client: http.Client) -> bool:
     status, body = client.post('/bin/true', start_timeout=10)
-    return status == 200 and client.wait(
-        body['command']['uuid'], timeout=60)['status'] == 'COMPLETED'
+    return (
+        status == 200
+        and client.wait(body['command']['uuid'], timeout=60)['status']
+        == 'COMPLETED'
+    )
 
 
 def taken(cloud: testbed_cloud.Cloud) -> dict[str, list[float]]:
     """Return how long commands and the statistics took, in ms."""
     client = cloud.client()
     stats: list[float] = []
-    with measure.every(0.5, lambda: stats.append(measure.timed(
-            lambda: _domstats(cloud.hypervisor.uri)))):
-        return {'a command': [measure.timed(lambda: command.waited(client))
-                              for _ in range(COMMANDS)],
-                'domstats': stats}
+    with measure.every(
+        0.5,
+        lambda: stats.append(
+            measure.timed(lambda: _domstats(cloud.hypervisor.uri))
+        ),
+    ):
+        return {
+            'a command': [
+                measure.timed(lambda: command.waited(client))
+                for _ in range(COMMANDS)
+            ],
+            'domstats': stats,
+        }
 
 
 def _domstats(uri: str) -> None:

@@ -42,14 +42,19 @@ class Series:
     def quantile(self, percent: int) -> float:
         if len(self.values) < 2:
             return self.median
-        return statistics.quantiles(
-            self.values, n=100, method='inclusive')[percent - 1]
+        return statistics.quantiles(self.values, n=100, method='inclusive')[
+            percent - 1
+        ]
 
     def as_json(self) -> dict[str, Any]:
-        return {'name': self.name, 'unit': self.unit,
-                'runs': len(self.values), 'median': round(self.median, 3),
-                'p95': round(self.quantile(95), 3),
-                'p99': round(self.quantile(99), 3)}
+        return {
+            'name': self.name,
+            'unit': self.unit,
+            'runs': len(self.values),
+            'median': round(self.median, 3),
+            'p95': round(self.quantile(95), 3),
+            'p99': round(self.quantile(99), 3),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +71,20 @@ class Goal:
 
     @property
     def holds(self) -> bool:
-        return (self.found <= self.bound if self.at_most
-                else self.found >= self.bound)
+        return (
+            self.found <= self.bound
+            if self.at_most
+            else self.found >= self.bound
+        )
 
     def as_json(self) -> dict[str, Any]:
-        return {'what': self.what, 'found': round(self.found, 3),
-                'bound': self.bound, 'at_most': self.at_most,
-                'holds': self.holds}
+        return {
+            'what': self.what,
+            'found': round(self.found, 3),
+            'bound': self.bound,
+            'at_most': self.at_most,
+            'holds': self.holds,
+        }
 
 
 @dataclasses.dataclass
@@ -95,21 +107,27 @@ class Report:
         return self[name].median / self[base].median
 
     def as_json(self) -> dict[str, Any]:
-        return {'title': self.title,
-                'series': [item.as_json() for item in self.series],
-                'goals': [item.as_json() for item in self.goals],
-                'facts': self.facts}
+        return {
+            'title': self.title,
+            'series': [item.as_json() for item in self.series],
+            'goals': [item.as_json() for item in self.goals],
+            'facts': self.facts,
+        }
 
     def as_text(self) -> str:
         lines = [self.title]
-        lines += [f'  {item.name:42} median {item.median:9.2f} {item.unit}, '
-                  f'p95 {item.quantile(95):9.2f} ({len(item.values)} runs)'
-                  for item in self.series]
+        lines += [
+            f'  {item.name:42} median {item.median:9.2f} {item.unit}, '
+            f'p95 {item.quantile(95):9.2f} ({len(item.values)} runs)'
+            for item in self.series
+        ]
         lines += [f'  {name}: {value}' for name, value in self.facts.items()]
-        lines += [f'  {"holds" if item.holds else "DOES NOT HOLD":14}'
-                  f'{item.what}: {item.found:.2f}, '
-                  f'{"at most" if item.at_most else "at least"} {item.bound}'
-                  for item in self.goals]
+        lines += [
+            f'  {"holds" if item.holds else "DOES NOT HOLD":14}'
+            f'{item.what}: {item.found:.2f}, '
+            f'{"at most" if item.at_most else "at least"} {item.bound}'
+            for item in self.goals
+        ]
         return '\n'.join(lines)
 
 
@@ -144,8 +162,9 @@ def timed(run: Callable[[], object]) -> float:
     return (time.monotonic() - began) * 1000
 
 
-def side_by_side(ways: Mapping[str, Callable[[], object]],
-                 rounds: int, warm_up: int = 1) -> list[Series]:
+def side_by_side(
+    ways: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
+) -> list[Series]:
     """Do some things in turns, each once in every round.
 
     So that what else this machine does falls upon all of them.

@@ -45,7 +45,7 @@ from tools.testbed import libvirtd
 REQUESTS = 160
 TRANSFERS = 4
 #: Bytes of a file that takes no room in the guest.
-SIZE = 1024 ** 3
+SIZE = 1024**3
 PATH = '/root/large'
 
 
@@ -54,8 +54,9 @@ class Console:
 
     target = oslo_messaging.Target(version='6.9')
 
-    def get_console_output(self, ctxt: Any, instance: Any,
-                           tail_length: Any) -> str:
+    def get_console_output(
+        self, ctxt: Any, instance: Any, tail_length: Any
+    ) -> str:
         return 'line\n' * 10
 
 
@@ -66,9 +67,13 @@ def nova_compute(url: str) -> Iterator[None]:
     cfg.CONF([])
     transport = oslo_messaging.get_rpc_transport(cfg.CONF, url)
     server = oslo_messaging.get_rpc_server(
-        transport, oslo_messaging.Target(
-            exchange='nova', topic='compute', server=testbed_cloud.HOST),
-        [Console()], executor='threading')
+        transport,
+        oslo_messaging.Target(
+            exchange='nova', topic='compute', server=testbed_cloud.HOST
+        ),
+        [Console()],
+        executor='threading',
+    )
     server.start()
     yield
     server.stop()
@@ -77,8 +82,10 @@ def nova_compute(url: str) -> Iterator[None]:
 def console(client: http.Client) -> None:
     """Ask Nova for the console's output, which it asks nova-compute for."""
     status, body = client.request(
-        'POST', f'/servers/{client.server_id}/action',
-        {'os-getConsoleOutput': {'length': 10}})
+        'POST',
+        f'/servers/{client.server_id}/action',
+        {'os-getConsoleOutput': {'length': 10}},
+    )
     assert status == 200, body
 
 
@@ -104,8 +111,9 @@ def bare_loops(agents: list[guest_agent.Agent]) -> Iterator[None]:
             offset += rpcapi.READ_CHUNK
         opened.close()
 
-    threads = [threading.Thread(target=loop, args=(agent,))
-               for agent in agents]
+    threads = [
+        threading.Thread(target=loop, args=(agent,)) for agent in agents
+    ]
     for thread in threads:
         thread.start()
     yield
@@ -117,10 +125,20 @@ def bare_loops(agents: list[guest_agent.Agent]) -> Iterator[None]:
 @contextlib.contextmanager
 def transfers(clients: list[http.Client]) -> Iterator[None]:
     """Read files by the API."""
-    curls = [subprocess.Popen([
-        'curl', '-sf', '-o', '/dev/null', '-H',
-        f'X-Auth-Token: {client.token}', client.file_url('read', path=PATH)])
-        for client in clients]
+    curls = [
+        subprocess.Popen(
+            [
+                'curl',
+                '-sf',
+                '-o',
+                '/dev/null',
+                '-H',
+                f'X-Auth-Token: {client.token}',
+                client.file_url('read', path=PATH),
+            ]
+        )
+        for client in clients
+    ]
     time.sleep(3)
     yield
     for curl in curls:
@@ -134,12 +152,17 @@ def run() -> measure.Report:
     with clouds.running() as cloud:
         report.series = [
             measure.Series(f'os-getConsoleOutput, {name}', 'ms', values)
-            for name, values in taken_by(cloud).items()]
+            for name, values in taken_by(cloud).items()
+        ]
     alone, loops, reads = (item.quantile(95) for item in report.series)
-    report.goals = [measure.Goal(
-        'p95 beside four file-reads by p95 alone', reads / alone, 1.3)]
-    report.facts = {'p95 beside bare loops by p95 alone':
-                    round(loops / alone, 2)}
+    report.goals = [
+        measure.Goal(
+            'p95 beside four file-reads by p95 alone', reads / alone, 1.3
+        )
+    ]
+    report.facts = {
+        'p95 beside bare loops by p95 alone': round(loops / alone, 2)
+    }
     return report
 
 
@@ -150,12 +173,17 @@ def taken_by(cloud: testbed_cloud.Cloud) -> dict[str, list[float]]:
     for client in clients:
         client.sh(f'truncate -s {SIZE} {PATH}')
     # Connections of their own: theirs is not the extension's bound.
-    agents = [guest_agent.Agent(connection.Connection(cloud.hypervisor.uri),
-                                guest.uuid) for guest in guests]
+    agents = [
+        guest_agent.Agent(
+            connection.Connection(cloud.hypervisor.uri), guest.uuid
+        )
+        for guest in guests
+    ]
     ways: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
         'alone': contextlib.nullcontext,
         'beside bare loops': lambda: bare_loops(agents),
-        'beside file-reads': lambda: transfers(clients)}
+        'beside file-reads': lambda: transfers(clients),
+    }
     taken: dict[str, list[float]] = {name: [] for name in ways}
     with nova_compute(cloud.rabbitmq.transport_url()):
         timed(cloud.client(), 20)

@@ -34,8 +34,12 @@ def draw(reports: Mapping[str, Any], path: pathlib.Path) -> None:
     drawn = [report for report in reports.values() if report['series']]
     heights = [len(report['series']) * _BAR + 1 for report in drawn]
     figure, axes = pyplot.subplots(
-        len(drawn), figsize=(9, sum(heights)), squeeze=False,
-        height_ratios=heights, layout='constrained')
+        len(drawn),
+        figsize=(9, sum(heights)),
+        squeeze=False,
+        height_ratios=heights,
+        layout='constrained',
+    )
     for report, axis in zip(drawn, axes[:, 0], strict=True):
         _bars(axis, report)
     figure.savefig(path, metadata={'Date': None})
@@ -45,13 +49,25 @@ def draw(reports: Mapping[str, Any], path: pathlib.Path) -> None:
 def _bars(axis: Any, report: Mapping[str, Any]) -> None:
     series = report['series'][::-1]
     names = [item['name'] for item in series]
-    axis.barh(names, [item['p95'] for item in series], color=_TAIL,
-              label='95th percentile')
-    axis.barh(names, [item['median'] for item in series], color=_OURS,
-              height=0.5, label='median')
+    axis.barh(
+        names,
+        [item['p95'] for item in series],
+        color=_TAIL,
+        label='95th percentile',
+    )
+    axis.barh(
+        names,
+        [item['median'] for item in series],
+        color=_OURS,
+        height=0.5,
+        label='median',
+    )
     for place, item in enumerate(series):
-        axis.annotate(f" {item['median']:.3g} {item['unit']}",
-                      (max(item['p95'], item['median']), place), va='center')
+        axis.annotate(
+            f' {item["median"]:.3g} {item["unit"]}',
+            (max(item['p95'], item['median']), place),
+            va='center',
+        )
     axis.set_title(report['title'], loc='left')
     axis.margins(x=0.25)
     axis.legend(loc='lower right', fontsize='x-small')

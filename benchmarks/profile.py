@@ -32,13 +32,16 @@ _RATE = 20
 #: Of shares, how many are told.
 _TOLD = 6
 #: The package that a frame's file is in.
-_PACKAGE = re.compile(r'(?:site-packages/|/)(guest_agent_ext|(?<=packages/)'
-                      r'[a-z_0-9]+)/')
+_PACKAGE = re.compile(
+    r'(?:site-packages/|/)(guest_agent_ext|(?<=packages/)'
+    r'[a-z_0-9]+)/'
+)
 
 
 @contextlib.contextmanager
-def of(services: Mapping[str, processes.Process]
-       ) -> Iterator[dict[str, dict[str, str]]]:
+def of(
+    services: Mapping[str, processes.Process],
+) -> Iterator[dict[str, dict[str, str]]]:
     """Look at what services do, some times in a second.
 
     Threads that have no interpreter are left out: they wait, or are in
@@ -50,14 +53,32 @@ def of(services: Mapping[str, processes.Process]
     found: dict[str, dict[str, str]] = {}
     with tempfile.TemporaryDirectory() as name:
         spies = {
-            service: (pathlib.Path(name, service), subprocess.Popen(
-                [os.path.join(sys.prefix, 'bin/py-spy'), 'record', '--pid',
-                 str(process.pid), '--gil', '--nonblocking',
-                 '--rate', str(_RATE), '--format', 'raw', '--full-filenames',
-                 '--duration', '600', '--output',
-                 os.path.join(name, service)],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-            for service, process in services.items()}
+            service: (
+                pathlib.Path(name, service),
+                subprocess.Popen(
+                    [
+                        os.path.join(sys.prefix, 'bin/py-spy'),
+                        'record',
+                        '--pid',
+                        str(process.pid),
+                        '--gil',
+                        '--nonblocking',
+                        '--rate',
+                        str(_RATE),
+                        '--format',
+                        'raw',
+                        '--full-filenames',
+                        '--duration',
+                        '600',
+                        '--output',
+                        os.path.join(name, service),
+                    ],
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                ),
+            )
+            for service, process in services.items()
+        }
         yield found
         for service, (path, spy) in spies.items():
             spy.send_signal(signal.SIGINT)
@@ -73,5 +94,7 @@ def _shares(stacks: str) -> dict[str, str]:
         packages = _PACKAGE.findall(frames)
         counts[packages[-1] if packages else 'python'] += int(count)
     total = sum(counts.values())
-    return {package: f'{count / total:.0%}'
-            for package, count in counts.most_common(_TOLD)}
+    return {
+        package: f'{count / total:.0%}'
+        for package, count in counts.most_common(_TOLD)
+    }

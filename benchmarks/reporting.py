@@ -34,14 +34,22 @@ class Host:
         cfg.CONF([])
         # As Nova has it.
         oslo_messaging.set_transport_defaults('nova')
-        self.conductor = rpcapi.ConductorAPI(oslo_messaging.get_rpc_transport(
-            cfg.CONF, cloud.rabbitmq.transport_url()), 30)
+        self.conductor = rpcapi.ConductorAPI(
+            oslo_messaging.get_rpc_transport(
+                cfg.CONF, cloud.rabbitmq.transport_url()
+            ),
+            30,
+        )
         incarnation = self.conductor.register(
             testbed_cloud.HOST,
-            pathlib.Path('/etc/machine-id').read_text().strip(), '1')
+            pathlib.Path('/etc/machine-id').read_text().strip(),
+            '1',
+        )
         assert incarnation is not None
         self.service: rpcapi.Service = {
-            'host': testbed_cloud.HOST, 'incarnation': incarnation}
+            'host': testbed_cloud.HOST,
+            'incarnation': incarnation,
+        }
 
 
 @contextlib.contextmanager
@@ -49,6 +57,7 @@ def host(cloud: testbed_cloud.Cloud) -> Iterator[Host]:
     """Report in the place of the cloud's compute service."""
     cloud.compute.stop()
     reporter = Host(cloud)
-    with measure.every(_INTERVAL, lambda: reporter.conductor.report(
-            reporter.service, {}, {})):
+    with measure.every(
+        _INTERVAL, lambda: reporter.conductor.report(reporter.service, {}, {})
+    ):
         yield reporter

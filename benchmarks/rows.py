@@ -23,8 +23,12 @@ TABLE = 'guest_agent_commands'
 _BATCH = 50_000
 
 
-def copy(database: mariadb.MariaDB, command: str, count: int,
-         columns: Mapping[str, str]) -> None:
+def copy(
+    database: mariadb.MariaDB,
+    command: str,
+    count: int,
+    columns: Mapping[str, str],
+) -> None:
     """Write copies of a command.
 
     :param command: its uuid
@@ -33,8 +37,11 @@ def copy(database: mariadb.MariaDB, command: str, count: int,
     """
     with contextlib.closing(database.connect('nova_api')) as connection:
         cursor = connection.cursor()
-        names = [f'`{name}`' for name in _columns(cursor)
-                 if name not in ('id', *columns)]
+        names = [
+            f'`{name}`'
+            for name in _columns(cursor)
+            if name not in ('id', *columns)
+        ]
         for first in range(1, count + 1, _BATCH):
             last = min(first + _BATCH - 1, count)
             cursor.execute(
@@ -42,12 +49,15 @@ def copy(database: mariadb.MariaDB, command: str, count: int,
                 f'({", ".join([*names, *columns])}) '
                 f'SELECT {", ".join([*names, *columns.values()])} '
                 f'FROM {TABLE} CROSS JOIN seq_{first}_to_{last} '
-                'WHERE uuid = %s', [command])
+                'WHERE uuid = %s',
+                [command],
+            )
             connection.commit()
 
 
-def query(database: mariadb.MariaDB, statement: str,
-          *values: object) -> list[tuple[Any, ...]]:
+def query(
+    database: mariadb.MariaDB, statement: str, *values: object
+) -> list[tuple[Any, ...]]:
     """Read from the extension's tables, or change them."""
     with contextlib.closing(database.connect('nova_api')) as connection:
         cursor = connection.cursor()

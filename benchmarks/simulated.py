@@ -39,8 +39,11 @@ def name(number: int) -> str:
 
 def main() -> None:
     configuration, first, count = sys.argv[1:]
-    config.parse_args(['simulated', '--config-file', configuration],
-                      configure_db=False, init_rpc=False)
+    config.parse_args(
+        ['simulated', '--config-file', configuration],
+        configure_db=False,
+        init_rpc=False,
+    )
     logging.setup(CONF, 'guest_agent_ext')
     transport = oslo_messaging.get_rpc_transport(CONF)
     guests = connection.Connection('', 8)

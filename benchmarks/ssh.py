@@ -19,9 +19,18 @@ import subprocess
 from tools.testbed import libvirtd
 from tools.testbed import processes
 
-_OPTIONS = ('-F', 'none', '-o', 'StrictHostKeyChecking=no',
-            '-o', 'UserKnownHostsFile=/dev/null', '-o', 'LogLevel=ERROR',
-            '-o', 'BatchMode=yes')
+_OPTIONS = (
+    '-F',
+    'none',
+    '-o',
+    'StrictHostKeyChecking=no',
+    '-o',
+    'UserKnownHostsFile=/dev/null',
+    '-o',
+    'LogLevel=ERROR',
+    '-o',
+    'BatchMode=yes',
+)
 
 
 class Ssh:
@@ -32,8 +41,10 @@ class Ssh:
 
     def __init__(self, directory: pathlib.Path) -> None:
         self._key = directory / 'key'
-        subprocess.run(['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f',
-                        self._key], check=True)
+        subprocess.run(
+            ['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', self._key],
+            check=True,
+        )
         self._port = processes.free_port()
 
     @property
@@ -48,16 +59,29 @@ class Ssh:
 
     def get(self, path: str, to: pathlib.Path) -> None:
         """Copy a file out of the guest."""
-        self._call('scp', '-q', '-P', str(self._port),
-                   f'root@127.0.0.1:{path}', str(to))
+        self._call(
+            'scp',
+            '-q',
+            '-P',
+            str(self._port),
+            f'root@127.0.0.1:{path}',
+            str(to),
+        )
 
     def put(self, source: pathlib.Path, path: str) -> None:
         """Copy a file into the guest."""
-        self._call('scp', '-q', '-P', str(self._port), str(source),
-                   f'root@127.0.0.1:{path}')
+        self._call(
+            'scp',
+            '-q',
+            '-P',
+            str(self._port),
+            str(source),
+            f'root@127.0.0.1:{path}',
+        )
 
     def wait(self) -> None:
         """Wait until the guest's server answers."""
+
         def answers() -> bool:
             try:
                 self.run('true')
@@ -68,8 +92,12 @@ class Ssh:
         processes.wait_for(answers, 60, 'the SSH server of a guest')
 
     def _call(self, program: str, *argv: str) -> None:
-        subprocess.run(self._argv(program, argv), check=True,
-                       capture_output=True, timeout=300)
+        subprocess.run(
+            self._argv(program, argv),
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
 
     def _argv(self, program: str, argv: Sequence[str]) -> list[str]:
         return [program, '-i', str(self._key), *_OPTIONS, *argv]

@@ -48,13 +48,15 @@ def run() -> measure.Report:
             _with_threads(report, client, command)
         with uwsgi(cloud, 1) as client:
             applied, _ = wait(client, command, 4)
-        report.goals.append(measure.Goal(
-            'waiting where there is one thread', applied, 0))
+        report.goals.append(
+            measure.Goal('waiting where there is one thread', applied, 0)
+        )
     return report
 
 
-def _with_threads(report: measure.Report, client: http.Client,
-                  command: str) -> None:
+def _with_threads(
+    report: measure.Report, client: http.Client, command: str
+) -> None:
     taken: dict[str, list[float]] = {'alone': [], 'beside waiters': []}
     applied, at_once = 0, 0
     others(client, command, 20)
@@ -68,26 +70,36 @@ def _with_threads(report: measure.Report, client: http.Client,
             taken['beside waiters'] += others(client, command, OTHERS)
             assert time.monotonic() - began < WAIT - 5, 'Nobody waited so long'
             applied, at_once = waiting.result()
-    report.series = [measure.Series(f'GET command, {name}', 'ms', values)
-                     for name, values in taken.items()]
+    report.series = [
+        measure.Series(f'GET command, {name}', 'ms', values)
+        for name, values in taken.items()
+    ]
     alone, beside = (item.quantile(95) for item in report.series)
     report.facts = {'waited': applied, 'answered at once': at_once}
     report.goals = [
         measure.Goal('p95 beside waiters by p95 alone', beside / alone, 1.3),
         measure.Goal('waiting, of max_waiters', applied / WAITERS, 1.0),
-        measure.Goal('answered at once, of the others',
-                     at_once / (REQUESTS - WAITERS), 1.0, at_most=False)]
+        measure.Goal(
+            'answered at once, of the others',
+            at_once / (REQUESTS - WAITERS),
+            1.0,
+            at_most=False,
+        ),
+    ]
 
 
-def wait(client: http.Client, command: str,
-         requests: int) -> tuple[int, int]:
+def wait(client: http.Client, command: str, requests: int) -> tuple[int, int]:
     """Have many wait for a command.
 
     :returns: how many were let wait, and how many were answered at once
     """
+
     def ask(_: int) -> bool:
-        answer = client.send('GET', f'{client.commands}/{command}',
-                             headers={'Prefer': f'wait={WAIT}'})
+        answer = client.send(
+            'GET',
+            f'{client.commands}/{command}',
+            headers={'Prefer': f'wait={WAIT}'},
+        )
         assert answer.status == 200, answer.body
         return 'Preference-Applied' in answer.headers
 
@@ -98,8 +110,9 @@ def wait(client: http.Client, command: str,
 
 def others(client: http.Client, command: str, requests: int) -> list[float]:
     """Return how long requests took that do not wait, in milliseconds."""
-    return [measure.timed(lambda: client.show(command))
-            for _ in range(requests)]
+    return [
+        measure.timed(lambda: client.show(command)) for _ in range(requests)
+    ]
 
 
 @contextlib.contextmanager
@@ -108,13 +121,28 @@ def uwsgi(cloud: testbed_cloud.Cloud, threads: int) -> Iterator[http.Client]:
     port = processes.free_port()
     process = processes.start(
         'nova-api under uwsgi',
-        [os.path.join(sys.prefix, 'bin/uwsgi'), '--http-socket',
-         f'127.0.0.1:{port}', '--virtualenv', sys.prefix, '--module',
-         'nova.wsgi.osapi_compute:application', '--threads', str(threads),
-         '--master', '--lazy-apps', '--enable-threads', '--die-on-term',
-         '--need-app', '--disable-logging', '--buffer-size', '65535'],
+        [
+            os.path.join(sys.prefix, 'bin/uwsgi'),
+            '--http-socket',
+            f'127.0.0.1:{port}',
+            '--virtualenv',
+            sys.prefix,
+            '--module',
+            'nova.wsgi.osapi_compute:application',
+            '--threads',
+            str(threads),
+            '--master',
+            '--lazy-apps',
+            '--enable-threads',
+            '--die-on-term',
+            '--need-app',
+            '--disable-logging',
+            '--buffer-size',
+            '65535',
+        ],
         cloud.nova.directory / f'uwsgi-{threads}.log',
-        {'OS_NOVA_CONFIG_DIR': str(cloud.nova.directory)})
+        {'OS_NOVA_CONFIG_DIR': str(cloud.nova.directory)},
+    )
     client = cloud.nova.client('member', cloud.server_id, port)
     try:
         processes.wait_for(lambda: _answers(client), 60, 'nova-api', process)

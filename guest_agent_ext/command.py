@@ -46,8 +46,7 @@ TRANSITIONS: Mapping[str, frozenset[str]] = {
     RUNNING: frozenset({COMPLETED, FAILED, TIMED_OUT, CANCELLED, LOST}),
 }
 
-STATUSES = (
-    PENDING, RUNNING, COMPLETED, FAILED, TIMED_OUT, CANCELLED, LOST)
+STATUSES = (PENDING, RUNNING, COMPLETED, FAILED, TIMED_OUT, CANCELLED, LOST)
 UNFINISHED = tuple(status for status in STATUSES if status in TRANSITIONS)
 ENDED = tuple(status for status in STATUSES if status not in TRANSITIONS)
 
@@ -75,8 +74,9 @@ MAX_TIMEOUT = 86400
 
 def sources_of(status: str) -> tuple[str, ...]:
     """Return the states from which a command may become ``status``."""
-    return tuple(source for source, targets in TRANSITIONS.items()
-                 if status in targets)
+    return tuple(
+        source for source, targets in TRANSITIONS.items() if status in targets
+    )
 
 
 def shown_status(status: str, started: bool) -> str:

@@ -51,8 +51,9 @@ class GuestError(GuestAgentExtError):
     message = 'The guest did not answer as expected'
     may_have_run = False
 
-    def __init__(self, message: str | None = None, *,
-                 may_have_run: bool | None = None) -> None:
+    def __init__(
+        self, message: str | None = None, *, may_have_run: bool | None = None
+    ) -> None:
         super().__init__(message or self.message)
         if may_have_run is not None:
             self.may_have_run = may_have_run
@@ -112,15 +113,19 @@ class AgentError(GuestError):
 class AgentNotConfigured(AgentError):
     """The domain has no channel to an agent."""
 
-    message = ('The server has no guest agent channel: its image needs the '
-               'property hw_qemu_guest_agent=yes when it is created')
+    message = (
+        'The server has no guest agent channel: its image needs the '
+        'property hw_qemu_guest_agent=yes when it is created'
+    )
 
 
 class AgentNotConnected(AgentError):
     """Nobody is at the guest's end of the channel."""
 
-    message = ('The guest agent is not connected: qemu-guest-agent must be '
-               'installed and running in the server')
+    message = (
+        'The guest agent is not connected: qemu-guest-agent must be '
+        'installed and running in the server'
+    )
 
 
 class AgentUnresponsive(AgentError):
@@ -152,7 +157,9 @@ class AgentRefused(AgentError):
 class AgentCommandDisabled(AgentRefused):
     """The guest's administrator has disabled the call."""
 
-    message = ('The guest does not allow its agent to run commands: '
-               'guest-exec and guest-exec-status must be enabled in the '
-               'configuration of qemu-guest-agent (allow-rpcs, block-rpcs or '
-               'BLACKLIST_RPC) in the server')
+    message = (
+        'The guest does not allow its agent to run commands: '
+        'guest-exec and guest-exec-status must be enabled in the '
+        'configuration of qemu-guest-agent (allow-rpcs, block-rpcs or '
+        'BLACKLIST_RPC) in the server'
+    )

@@ -48,67 +48,100 @@ _LOCK = threading.Lock()
 _Method = TypeVar('_Method', bound=Callable[..., Any])
 
 
-def _rule(name: str, check: str, description: str,
-          *operations: tuple[str, str]) -> policy.DocumentedRuleDefault:
+def _rule(
+    name: str, check: str, description: str, *operations: tuple[str, str]
+) -> policy.DocumentedRuleDefault:
     return policy.DocumentedRuleDefault(
-        name=name, check_str=check, description=description,
-        operations=[{'method': method, 'path': path}
-                    for method, path in operations],
-        scope_types=['project'])
+        name=name,
+        check_str=check,
+        description=description,
+        operations=[
+            {'method': method, 'path': path} for method, path in operations
+        ],
+        scope_types=['project'],
+    )
 
 
 _RULES = (
     policy.RuleDefault(
-        USE, base.PROJECT_MEMBER_OR_ADMIN,
+        USE,
+        base.PROJECT_MEMBER_OR_ADMIN,
         'Run commands in a server, and see what was run and what came of it. '
         'Every rule that lets run, write or reveal builds on this one. Who is '
-        'not an admin never reaches another project\'s server, whatever this '
+        "not an admin never reaches another project's server, whatever this "
         'rule says. To restrict it to a role: "(role:guest_exec and '
         'project_id:%(project_id)s) or rule:context_is_admin".',
-        scope_types=['project']),
+        scope_types=['project'],
+    ),
     _rule(
-        CREATE, 'rule:' + USE, 'Run a command in a server.',
-        ('POST', _SERVER + '/commands')),
+        CREATE,
+        'rule:' + USE,
+        'Run a command in a server.',
+        ('POST', _SERVER + '/commands'),
+    ),
     _rule(
-        INDEX, base.PROJECT_READER_OR_ADMIN,
+        INDEX,
+        base.PROJECT_READER_OR_ADMIN,
         'List the commands of a server. Their arguments are shown to those '
         'only whom ' + USE + ' lets.',
-        ('GET', _SERVER + '/commands')),
+        ('GET', _SERVER + '/commands'),
+    ),
     _rule(
-        SHOW, base.PROJECT_READER_OR_ADMIN,
+        SHOW,
+        base.PROJECT_READER_OR_ADMIN,
         'Show a command of a server. Its arguments and its output are shown '
         'to those only whom ' + USE + ' lets.',
-        ('GET', _SERVER + '/commands/{command_id}')),
+        ('GET', _SERVER + '/commands/{command_id}'),
+    ),
     _rule(
-        CANCEL, 'rule:' + USE, 'Cancel a command of a server.',
-        ('POST', _SERVER + '/commands/{command_id}/action')),
+        CANCEL,
+        'rule:' + USE,
+        'Cancel a command of a server.',
+        ('POST', _SERVER + '/commands/{command_id}/action'),
+    ),
     _rule(
-        DELETE, 'rule:' + USE,
+        DELETE,
+        'rule:' + USE,
         'Delete a command of a server that has ended, with its output.',
-        ('DELETE', _SERVER + '/commands/{command_id}')),
+        ('DELETE', _SERVER + '/commands/{command_id}'),
+    ),
     _rule(
-        INDEX_ALL, base.PROJECT_READER_OR_ADMIN,
+        INDEX_ALL,
+        base.PROJECT_READER_OR_ADMIN,
         'List the commands of all servers of a project. Other projects than '
         'their own, and hosts, are for admins only, whatever this rule says.',
-        ('GET', '/guest-agent/commands')),
+        ('GET', '/guest-agent/commands'),
+    ),
     _rule(
-        OUTPUT, 'rule:' + USE,
+        OUTPUT,
+        'rule:' + USE,
         'Read what a command of a server has written, also while it runs.',
-        ('GET', _SERVER + '/commands/{command_id}/output')),
+        ('GET', _SERVER + '/commands/{command_id}/output'),
+    ),
     _rule(
-        FILE_READ, 'rule:' + USE, 'Read a file of a server.',
-        ('GET', _SERVER + '/file-read')),
+        FILE_READ,
+        'rule:' + USE,
+        'Read a file of a server.',
+        ('GET', _SERVER + '/file-read'),
+    ),
     _rule(
-        FILE_WRITE, 'rule:' + USE, 'Write a file of a server.',
-        ('POST', _SERVER + '/file-write')),
+        FILE_WRITE,
+        'rule:' + USE,
+        'Write a file of a server.',
+        ('POST', _SERVER + '/file-write'),
+    ),
     _rule(
-        AGENT_SHOW, base.PROJECT_READER_OR_ADMIN,
+        AGENT_SHOW,
+        base.PROJECT_READER_OR_ADMIN,
         'Show whether commands can be run in a server, or why not.',
-        ('GET', _SERVER)),
+        ('GET', _SERVER),
+    ),
     _rule(
-        HOSTS_INDEX, base.ADMIN,
+        HOSTS_INDEX,
+        base.ADMIN,
         'List the guest-agent-compute services.',
-        ('GET', '/guest-agent/hosts')),
+        ('GET', '/guest-agent/hosts'),
+    ),
 )
 
 
@@ -130,12 +163,14 @@ def authorize(context: Any, rule: str, project_id: str) -> None:
 def allows(context: Any, rule: str, project_id: str) -> bool:
     """Tell whether the policy lets a caller."""
     _ensure_registered()
-    return bool(context.can(rule, target={'project_id': project_id},
-                            fatal=False))
+    return bool(
+        context.can(rule, target={'project_id': project_id}, fatal=False)
+    )
 
 
 def authorized(rule: str) -> Callable[[_Method], _Method]:
     """Have a method that is about no project called if its caller may."""
+
     def decorate(method: _Method) -> _Method:
         @functools.wraps(method)
         def wrapper(self: Any, req: Any, **kwargs: Any) -> Any:

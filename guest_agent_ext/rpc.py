@@ -35,4 +35,5 @@ def errors() -> Iterator[None]:
         raise
     except Exception as error:
         raise oslo_messaging.MessageDeliveryFailure(
-            f'{type(error).__name__}: {error}') from error
+            f'{type(error).__name__}: {error}'
+        ) from error

@@ -31,12 +31,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """Report where the gate looks, each run of pytest in a file of its own."""
     if 'TEST_REPORTS' in os.environ and not config.option.xmlpath:
         config.option.xmlpath = os.path.join(
-            os.environ['TEST_REPORTS'], f'{os.getpid()}.xml')
+            os.environ['TEST_REPORTS'], f'{os.getpid()}.xml'
+        )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption('--times', type=int, default=1,
-                     help='how often each test function runs')
+    parser.addoption(
+        '--times',
+        type=int,
+        default=1,
+        help='how often each test function runs',
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -68,8 +68,11 @@ class Part:
 
 #: In the order in which they are started, as far as there is room.
 PARTS = (
-    Part('openstack', 0.9, ('.stack/openstack/extension',
-                            '.stack/client/extension')),
+    Part(
+        'openstack',
+        0.9,
+        ('.stack/openstack/extension', '.stack/client/extension'),
+    ),
     Part('lint', 1.0),
     Part('types', 1.0),
     Part('integration-files', 0.8),
@@ -129,19 +132,35 @@ class Run:
         self.part = part
         self._began = time.monotonic()
         # That of the make that we are under, whose jobs are not ours.
-        inherited = {name: value for name, value in os.environ.items()
-                     if name != 'MAKEFLAGS'}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name != 'MAKEFLAGS'
+        }
         with _log(part).open('wb') as log:
             # A group of its own: what is typed at the terminal is for us, who
             # end the parts. And nothing outlives us, however we end.
             self._pid = subprocess.Popen(
-                ['setpriv', '--pdeathsig', 'KILL', 'make',
-                 '--no-print-directory', *(part.targets or [part.name])],
-                cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [
+                    'setpriv',
+                    '--pdeathsig',
+                    'KILL',
+                    'make',
+                    '--no-print-directory',
+                    *(part.targets or [part.name]),
+                ],
+                cwd=_ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
-                env={**inherited, 'TEST_REPORTS': str(_reports(part)),
-                     'PYTEST_ADDOPTS': '--exitfirst '
-                     + os.environ.get('PYTEST_ADDOPTS', '')}).pid
+                env={
+                    **inherited,
+                    'TEST_REPORTS': str(_reports(part)),
+                    'PYTEST_ADDOPTS': '--exitfirst '
+                    + os.environ.get('PYTEST_ADDOPTS', ''),
+                },
+            ).pid
 
     def result(self) -> Result | None:
         """Return what came of it; None while it runs."""
@@ -149,10 +168,16 @@ class Run:
         if not pid:
             return None
         return Result(
-            self.part, os.waitstatus_to_exitcode(status),
-            time.monotonic() - self._began, usage.ru_utime + usage.ru_stime,
-            [test for report in _reports(self.part).glob('*.xml')
-             for test in tests_of(report.read_text())])
+            self.part,
+            os.waitstatus_to_exitcode(status),
+            time.monotonic() - self._began,
+            usage.ru_utime + usage.ru_stime,
+            [
+                test
+                for report in _reports(self.part).glob('*.xml')
+                for test in tests_of(report.read_text())
+            ],
+        )
 
     def end(self) -> None:
         """End it: its log says how far it came."""
@@ -174,15 +199,22 @@ def tests_of(junit: str) -> list[Test]:
 
     :param junit: pytest's XML
     """
-    return [Test(f'{case.get("classname")}::{case.get("name")}',
-                 float(case.get('time', 0)),
-                 any(case.find(tag) is not None
-                     for tag in ('failure', 'error')))
-            for case in ElementTree.fromstring(junit).iter('testcase')]
+    return [
+        Test(
+            f'{case.get("classname")}::{case.get("name")}',
+            float(case.get('time', 0)),
+            any(case.find(tag) is not None for tag in ('failure', 'error')),
+        )
+        for case in ElementTree.fromstring(junit).iter('testcase')
+    ]
 
 
-def startable(parts: Iterable[Part], results: Mapping[str, Result],
-              running: Iterable[Part], room: float) -> Part | None:
+def startable(
+    parts: Iterable[Part],
+    results: Mapping[str, Result],
+    running: Iterable[Part],
+    room: float,
+) -> Part | None:
     """Return the next part to start.
 
     :param parts: parts that have not been started
@@ -197,8 +229,9 @@ def startable(parts: Iterable[Part], results: Mapping[str, Result],
     return None
 
 
-def run_all(parts: Sequence[Part], room: float,
-            start: Callable[[Part], Run] = Run) -> Iterator[Result]:
+def run_all(
+    parts: Sequence[Part], room: float, start: Callable[[Part], Run] = Run
+) -> Iterator[Result]:
     """Run parts, and tell what came of each when it ends.
 
     :param room: processors that there are to keep busy
@@ -208,8 +241,9 @@ def run_all(parts: Sequence[Part], room: float,
     running: dict[str, Run] = {}
     try:
         while waiting or running:
-            part = startable(waiting, results,
-                             [run.part for run in running.values()], room)
+            part = startable(
+                waiting, results, [run.part for run in running.values()], room
+            )
             if part is not None:
                 waiting.remove(part)
                 if part.after and not results[part.after].has_passed:
@@ -236,24 +270,37 @@ def report(results: Sequence[Result], seconds: float) -> str:
     failed = sum(test.has_failed for test in tests)
     slowest = sorted(tests, key=lambda test: -test.seconds)[:_SLOWEST]
     bad = [result for result in results if not result.has_passed]
-    lines = ['', f'The {len(slowest)} slowest tests:',
-             *(f'  {test.seconds:6.1f} s  {test.name}' for test in slowest),
-             '', 'Parts:', *(_line(result) for result in results)]
+    lines = [
+        '',
+        f'The {len(slowest)} slowest tests:',
+        *(f'  {test.seconds:6.1f} s  {test.name}' for test in slowest),
+        '',
+        'Parts:',
+        *(_line(result) for result in results),
+    ]
     for result in bad:
         if result.status is not None:
-            lines += ['', f'{result.part.name} failed, see '
-                          f'{_log(result.part).relative_to(_ROOT)}']
-    lines += ['', f'{"FAILED" if bad else "passed"} in {_clock(seconds)}',
-              # A part without tests, or one that broke off, counts too.
-              f'{len(tests) - failed} passed, {max(failed, len(bad))} failed']
+            lines += [
+                '',
+                f'{result.part.name} failed, see '
+                f'{_log(result.part).relative_to(_ROOT)}',
+            ]
+    lines += [
+        '',
+        f'{"FAILED" if bad else "passed"} in {_clock(seconds)}',
+        # A part without tests, or one that broke off, counts too.
+        f'{len(tests) - failed} passed, {max(failed, len(bad))} failed',
+    ]
     return '\n'.join(lines)
 
 
 def _line(result: Result) -> str:
     tests = f'{len(result.tests):5} tests' if result.tests else ''
-    return (f'  {result.part.name:20} {result.outcome:8} '
-            f'{_clock(result.seconds):>6}  processor {_clock(result.busy):>6} '
-            f'{tests}').rstrip()
+    return (
+        f'  {result.part.name:20} {result.outcome:8} '
+        f'{_clock(result.seconds):>6}  processor {_clock(result.busy):>6} '
+        f'{tests}'
+    ).rstrip()
 
 
 def _clock(seconds: float) -> str:
@@ -264,11 +311,11 @@ def _last_words(part: Part) -> str:
     text = _log(part).read_text(errors='replace')
     # A test's own report comes before what was captured of its services.
     failures = re.search(r'^=+ (FAILURES|ERRORS) =+$', text, re.M)
-    lines = text[failures.start() if failures else 0:].splitlines()
+    lines = text[failures.start() if failures else 0 :].splitlines()
     if failures and len(lines) > _LAST_LINES:
         half = _LAST_LINES // 2
         lines = [*lines[:half], '[...]', *lines[-half:]]
-    return '\n'.join(f'  | {line}' for line in lines[-_LAST_LINES - 1:])
+    return '\n'.join(f'  | {line}' for line in lines[-_LAST_LINES - 1 :])
 
 
 @contextlib.contextmanager
@@ -287,13 +334,13 @@ def _alone() -> Iterator[None]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog='python -m tools.gate')
-    parser.add_argument('part', nargs='*',
-                        help='one of those that are to run; none is all')
+    parser.add_argument(
+        'part', nargs='*', help='one of those that are to run; none is all'
+    )
     names = parser.parse_args().part
     parts = [part for part in PARTS if part.name in (names or [part.name])]
     if len(parts) < len(names):
-        parser.error('the parts are ' + ', '.join(
-            part.name for part in PARTS))
+        parser.error('the parts are ' + ', '.join(part.name for part in PARTS))
     # Ended like this too, it ends its parts.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -305,8 +352,10 @@ def main() -> int:
         print(f'Logs are in {_LOGS.relative_to(_ROOT)}', flush=True)
         try:
             for result in run_all(parts, 1.3 * processors):
-                print(f'{_clock(time.monotonic() - began):>6} '
-                      f'{_line(result)}', flush=True)
+                print(
+                    f'{_clock(time.monotonic() - began):>6} {_line(result)}',
+                    flush=True,
+                )
                 if result.status:
                     print(_last_words(result.part), flush=True)
                 results.append(result)

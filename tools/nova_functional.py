@@ -33,12 +33,25 @@ from tools.testbed import ini
 #: Those of Nova's compute API. What is about schedulers, hypervisors or other
 #: services does not go through paste.
 _MODULES = (
-    'api', 'wsgi', 'test_servers', 'test_server_group', 'test_server_faults',
-    'test_server_rescue', 'test_instance_actions', 'test_aggregates',
-    'test_availability_zones', 'test_images',
-    'test_legacy_v2_compatible_wrapper', 'test_middleware', 'test_policy',
-    'test_flavor_extraspecs', 'test_list_servers_ip_filter',
-    'test_external_networks', 'test_unified_limits', 'test_service')
+    'api',
+    'wsgi',
+    'test_servers',
+    'test_server_group',
+    'test_server_faults',
+    'test_server_rescue',
+    'test_instance_actions',
+    'test_aggregates',
+    'test_availability_zones',
+    'test_images',
+    'test_legacy_v2_compatible_wrapper',
+    'test_middleware',
+    'test_policy',
+    'test_flavor_extraspecs',
+    'test_list_servers_ip_filter',
+    'test_external_networks',
+    'test_unified_limits',
+    'test_service',
+)
 
 _PACKAGE = 'nova.tests.functional'
 _PREFIX = pathlib.Path(sys.prefix)
@@ -55,30 +68,45 @@ def main() -> int:
         ini.write(paste, ini.paste(_PREFIX))
         without, with_filter = (
             _run(pathlib.Path(directory, 'results.json'), path, *modules)
-            for path in (_PREFIX / 'etc/nova/api-paste.ini', paste))
+            for path in (_PREFIX / 'etc/nova/api-paste.ini', paste)
+        )
     for name, results in (('without', without), ('with', with_filter)):
         print(name, dict(collections.Counter(results.values())))
-    different = {name for name in without.keys() | with_filter.keys()
-                 if without.get(name) != with_filter.get(name)}
+    different = {
+        name
+        for name in without.keys() | with_filter.keys()
+        if without.get(name) != with_filter.get(name)
+    }
     for name in sorted(different):
-        print(f'{name}: {without.get(name)}, with the filter '
-              f'{with_filter.get(name)}')
+        print(
+            f'{name}: {without.get(name)}, with the filter '
+            f'{with_filter.get(name)}'
+        )
     # Where none has passed, nothing was compared.
     return 1 if different or 'passed' not in without.values() else 0
 
 
-def _run(report: pathlib.Path, paste: pathlib.Path,
-         *modules: str) -> Results:
+def _run(report: pathlib.Path, paste: pathlib.Path, *modules: str) -> Results:
     subprocess.run(
-        [sys.executable, '-m', 'tools.nova_functional', '--run', report,
-         paste, *modules], check=True,
-        env={**os.environ, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1'})
+        [
+            sys.executable,
+            '-m',
+            'tools.nova_functional',
+            '--run',
+            report,
+            paste,
+            *modules,
+        ],
+        check=True,
+        env={**os.environ, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1'},
+    )
     return dict(json.loads(report.read_text()))
 
 
 def _run_here(report: str, paste: str, *modules: str) -> int:
     # Before anything else of Nova's, as Nova's own runner does.
     from nova import monkey_patch
+
     monkey_patch.patch()
     _use(paste)
     suite = unittest.TestSuite(_tests(modules))
@@ -91,6 +119,7 @@ def _run_here(report: str, paste: str, *modules: str) -> int:
 def _use(paste: str) -> None:
     """Have Nova's tests use a paste file, not that of Nova's repository."""
     from nova.tests.fixtures import conf
+
     set_up = conf.ConfFixture.setUp
 
     def set_up_with_paste(self: Any) -> None:
@@ -102,18 +131,24 @@ def _use(paste: str) -> None:
 
 def _tests(modules: tuple[str, ...]) -> list[Any]:
     package = pathlib.Path(sys.modules['nova'].__path__[0]).parent.joinpath(
-        *_PACKAGE.split('.'))
+        *_PACKAGE.split('.')
+    )
     loader = unittest.defaultTestLoader
-    return [loader.loadTestsFromName(f'{_PACKAGE}.{path}')
-            for module in modules for path in _below(package, module)]
+    return [
+        loader.loadTestsFromName(f'{_PACKAGE}.{path}')
+        for module in modules
+        for path in _below(package, module)
+    ]
 
 
 def _below(package: pathlib.Path, module: str) -> list[str]:
     """Name the modules of a package, or the one module."""
     if not (package / module).is_dir():
         return [module]
-    return [f'{module}.{path.stem}'
-            for path in sorted((package / module).glob('test_*.py'))]
+    return [
+        f'{module}.{path.stem}'
+        for path in sorted((package / module).glob('test_*.py'))
+    ]
 
 
 class _Outcome(unittest.TestResult):

@@ -34,31 +34,44 @@ _PATH_PARAMETERS = {
 _UUID = {'type': 'string', 'format': 'uuid'}
 
 _FAULT = {
-    'type': 'object', 'minProperties': 1, 'maxProperties': 1,
+    'type': 'object',
+    'minProperties': 1,
+    'maxProperties': 1,
     'description': 'Why it was refused, under the name that Nova has for the '
-                   'code.',
+    'code.',
     'additionalProperties': {
-        'type': 'object', 'required': ['code', 'message'],
+        'type': 'object',
+        'required': ['code', 'message'],
         'properties': {
-            'code': {'type': 'integer',
-                     'description': 'The status of the answer.'},
-            'message': {'type': 'string',
-                        'description': 'What is wrong, with which value, and '
-                                       'what would be accepted.'}}}}
+            'code': {
+                'type': 'integer',
+                'description': 'The status of the answer.',
+            },
+            'message': {
+                'type': 'string',
+                'description': 'What is wrong, with which value, and '
+                'what would be accepted.',
+            },
+        },
+    },
+}
 
 _HEADERS = {
     'Idempotency-Key': {
         'schema': {'type': 'string', 'minLength': 1, 'maxLength': 255},
         'description': 'The same key with the same body answers the first '
-                       'command again, and starts nothing.'},
+        'command again, and starts nothing.',
+    },
     'Prefer': {
         'schema': {'type': 'string', 'examples': ['wait=5']},
         'description': 'wait=N: answer when the command has ended, or after N '
-                       'seconds. Anything else is ignored (RFC 7240).'},
+        'seconds. Anything else is ignored (RFC 7240).',
+    },
     'Range': {
         'schema': {'type': 'string', 'examples': ['bytes=0-99']},
         'description': 'One range of bytes. Anything else is ignored '
-                       '(RFC 9110).'},
+        '(RFC 9110).',
+    },
 }
 
 #: Headers by the controller's method.
@@ -70,15 +83,22 @@ _HEADERS_OF = {
 
 #: What answers bytes, and with which status beside its usual one.
 _RAW: dict[str, tuple[int, ...]] = {
-    'CommandsController.output': (), 'FilesController.read': (206,)}
+    'CommandsController.output': (),
+    'FilesController.read': (206,),
+}
 #: What takes bytes.
 _TAKES_BYTES = ('FilesController.write',)
 
 
 #: Calls that take the uuid of what another one has answered.
-_LINKS = {'CommandsController.create': (
-    'CommandsController.show', 'CommandsController.output',
-    'CommandsController.cancel', 'CommandsController.delete')}
+_LINKS = {
+    'CommandsController.create': (
+        'CommandsController.show',
+        'CommandsController.output',
+        'CommandsController.cancel',
+        'CommandsController.delete',
+    )
+}
 
 
 def document() -> dict[str, Any]:
@@ -93,20 +113,33 @@ def document() -> dict[str, Any]:
             'title': 'Guest agent commands of OpenStack servers',
             'version': 'v2.1',
             'description': 'What guest_agent_ext adds to the Compute API.',
-            'license': {'name': 'Apache-2.0',
-                        'identifier': 'Apache-2.0'}},
+            'license': {'name': 'Apache-2.0', 'identifier': 'Apache-2.0'},
+        },
         'servers': [{'url': '/v2.1'}],
         'security': [{'token': []}],
         'paths': paths,
         'components': {
-            'securitySchemes': {'token': {
-                'type': 'apiKey', 'in': 'header', 'name': 'X-Auth-Token',
-                'description': 'A token of Keystone.'}},
+            'securitySchemes': {
+                'token': {
+                    'type': 'apiKey',
+                    'in': 'header',
+                    'name': 'X-Auth-Token',
+                    'description': 'A token of Keystone.',
+                }
+            },
             'schemas': {'Fault': _FAULT},
-            'responses': {'Fault': {
-                'description': 'It was refused.',
-                'content': {_JSON: {'schema': {
-                    '$ref': '#/components/schemas/Fault'}}}}}}}
+            'responses': {
+                'Fault': {
+                    'description': 'It was refused.',
+                    'content': {
+                        _JSON: {
+                            'schema': {'$ref': '#/components/schemas/Fault'}
+                        }
+                    },
+                }
+            },
+        },
+    }
 
 
 def _operation(route: routes.Route) -> dict[str, Any]:
@@ -115,10 +148,13 @@ def _operation(route: routes.Route) -> dict[str, Any]:
     operation = {
         'operationId': name,
         'summary': (method.__doc__ or '').strip().splitlines()[0],
-        'parameters': [*_path_parameters(route.path), *_query(method),
-                       *(_header(header)
-                         for header in _HEADERS_OF.get(name, ()))],
-        'responses': _responses(name, method)}
+        'parameters': [
+            *_path_parameters(route.path),
+            *_query(method),
+            *(_header(header) for header in _HEADERS_OF.get(name, ())),
+        ],
+        'responses': _responses(name, method),
+    }
     body = _request_body(name, method)
     if body:
         operation['requestBody'] = {'required': True, 'content': body}
@@ -126,24 +162,35 @@ def _operation(route: routes.Route) -> dict[str, Any]:
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
-    return [{'name': name, 'in': 'path', 'required': True, 'schema': _UUID,
-             'description': description}
-            for name, description in _PATH_PARAMETERS.items()
-            if f'{{{name}}}' in path]
+    return [
+        {
+            'name': name,
+            'in': 'path',
+            'required': True,
+            'schema': _UUID,
+            'description': description,
+        }
+        for name, description in _PATH_PARAMETERS.items()
+        if f'{{{name}}}' in path
+    ]
 
 
 def _query(method: Any) -> list[dict[str, Any]]:
     schema = method.schemas['request_query_schemas']
-    return [{'name': name, 'in': 'query',
-             'required': name in schema['required'],
-             'description': parameter['description'],
-             'schema': _plain(parameter['items'])}
-            for name, parameter in schema['properties'].items()]
+    return [
+        {
+            'name': name,
+            'in': 'query',
+            'required': name in schema['required'],
+            'description': parameter['description'],
+            'schema': _plain(parameter['items']),
+        }
+        for name, parameter in schema['properties'].items()
+    ]
 
 
 def _header(name: str) -> dict[str, Any]:
-    return {'name': name, 'in': 'header', 'required': False,
-            **_HEADERS[name]}
+    return {'name': name, 'in': 'header', 'required': False, **_HEADERS[name]}
 
 
 def _request_body(name: str, method: Any) -> dict[str, Any]:
@@ -156,31 +203,41 @@ def _request_body(name: str, method: Any) -> dict[str, Any]:
 def _responses(name: str, method: Any) -> dict[str, Any]:
     usual = _usual(name, method)
     return {
-        **{str(code): usual
-           for code in (method.success_code, *_RAW.get(name, ()))},
+        **{
+            str(code): usual
+            for code in (method.success_code, *_RAW.get(name, ()))
+        },
         # Of the filters before ours.
         '401': {'description': 'No token, or one that is not valid.'},
-        **{str(code): {'$ref': '#/components/responses/Fault'}
-           for code in sorted({*method.expected_codes, 415})}}
+        **{
+            str(code): {'$ref': '#/components/responses/Fault'}
+            for code in sorted({*method.expected_codes, 415})
+        },
+    }
 
 
 def _usual(name: str, method: Any) -> dict[str, Any]:
     """Return what is answered when nothing is refused."""
     answered: dict[str, Any] = {'description': 'It was done.'}
     if name in _RAW:
-        answered['content'] = {_BYTES: {
-            'schema': {'type': 'string', 'format': 'binary'}}}
+        answered['content'] = {
+            _BYTES: {'schema': {'type': 'string', 'format': 'binary'}}
+        }
         return answered
     schema = method.schemas.get('response_body_schemas', schemas.no_response)
     if schema != schemas.no_response:
         answered['content'] = {_JSON: {'schema': _plain(schema)}}
     if name in _LINKS:
         answered['links'] = {
-            linked: {'operationId': linked,
-                     'parameters': {
-                         'server_id': '$request.path.server_id',
-                         'command_id': '$response.body#/command/uuid'}}
-            for linked in _LINKS[name]}
+            linked: {
+                'operationId': linked,
+                'parameters': {
+                    'server_id': '$request.path.server_id',
+                    'command_id': '$response.body#/command/uuid',
+                },
+            }
+            for linked in _LINKS[name]
+        }
     return answered
 
 

@@ -29,9 +29,11 @@ _BIN = pathlib.Path(sys.executable).parent
 #: What writes each file. The width leaves the lines of our help as they are.
 _GENERATORS = {
     'etc/guest_agent_ext/guest-agent.conf.sample': (
-        'oslo-config-generator', '--wrap-width', '82'),
-    'etc/guest_agent_ext/policy.yaml.sample': (
-        'oslopolicy-sample-generator',),
+        'oslo-config-generator',
+        '--wrap-width',
+        '82',
+    ),
+    'etc/guest_agent_ext/policy.yaml.sample': ('oslopolicy-sample-generator',),
 }
 
 
@@ -44,21 +46,29 @@ def main() -> int:
 
 
 def _check() -> int:
-    stale = [name for name, content in _generate().items()
-             if not (_ROOT / name).exists()
-             or (_ROOT / name).read_text() != content]
+    stale = [
+        name
+        for name, content in _generate().items()
+        if not (_ROOT / name).exists() or (_ROOT / name).read_text() != content
+    ]
     for name in stale:
         print(f'{name} is not current: run `make samples`')
     return 1 if stale else 0
 
 
 def _generate() -> dict[str, str]:
-    generated = {name: subprocess.run(
-        [_BIN / program, '--namespace', 'guest_agent_ext', *options],
-        check=True, capture_output=True, text=True).stdout
-        for name, (program, *options) in _GENERATORS.items()}
-    generated['api-ref/openapi.json'] = json.dumps(
-        openapi.document(), indent=1) + '\n'
+    generated = {
+        name: subprocess.run(
+            [_BIN / program, '--namespace', 'guest_agent_ext', *options],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for name, (program, *options) in _GENERATORS.items()
+    }
+    generated['api-ref/openapi.json'] = (
+        json.dumps(openapi.document(), indent=1) + '\n'
+    )
     return generated
 
 

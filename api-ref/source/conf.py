@@ -18,10 +18,7 @@ from typing import Any
 
 from guest_agent_ext.api import schemas
 
-extensions = [
-    'openstackdocstheme',
-    'os_api_ref',
-]
+extensions = ['openstackdocstheme', 'os_api_ref']
 project = 'guest_agent_ext'
 html_theme = 'openstackdocs'
 html_theme_options = {'sidebar_mode': 'toc'}
@@ -36,10 +33,10 @@ _PATH = {
 }
 _HEADERS = {
     'Range': 'One range of bytes, as ``bytes=0-99``, ``bytes=100-`` or '
-             '``bytes=-100``.',
+    '``bytes=-100``.',
     'Content-Length': 'Bytes of the body.',
     'Content-Digest': 'The SHA-256 of the body, as RFC 9530 has it: '
-                      '``sha-256=:<base64>:``. Others are left alone.',
+    '``sha-256=:<base64>:``. Others are left alone.',
 }
 #: Prefix of the parameters' names, where they stand, and their schema.
 _SCHEMAS: tuple[tuple[str, str, Any], ...] = (
@@ -63,24 +60,39 @@ _SCHEMAS: tuple[tuple[str, str, Any], ...] = (
 
 
 def _parameters() -> dict[str, dict[str, Any]]:
-    found = {name: _parameter('path', 'string', True, description)
-             for name, description in _PATH.items()}
+    found = {
+        name: _parameter('path', 'string', True, description)
+        for name, description in _PATH.items()
+    }
     for name, description in _HEADERS.items():
-        found[name] = _parameter('header', 'string',
-                                 name == 'Content-Length', description)
+        found[name] = _parameter(
+            'header', 'string', name == 'Content-Length', description
+        )
     for prefix, place, schema in _SCHEMAS:
         for name, value in schema['properties'].items():
             found[f'{prefix}.{name}'] = _parameter(
-                place, _type(value), name in schema['required'],
-                value['description'] + _accepted(value))
-    return dict(sorted(found.items(), key=lambda item: (
-        _PLACES.index(item[1]['in']), item[0])))
+                place,
+                _type(value),
+                name in schema['required'],
+                value['description'] + _accepted(value),
+            )
+    return dict(
+        sorted(
+            found.items(),
+            key=lambda item: (_PLACES.index(item[1]['in']), item[0]),
+        )
+    )
 
 
-def _parameter(place: str, type_: str, required: bool,
-               description: str) -> dict[str, Any]:
-    return {'in': place, 'type': type_, 'required': required,
-            'description': description}
+def _parameter(
+    place: str, type_: str, required: bool, description: str
+) -> dict[str, Any]:
+    return {
+        'in': place,
+        'type': type_,
+        'required': required,
+        'description': description,
+    }
 
 
 def _type(schema: dict[str, Any]) -> str:
@@ -96,7 +108,8 @@ def _accepted(schema: dict[str, Any]) -> str:
         return _accepted(schema['items'])
     if 'enum' in schema:
         return ' One of %s.' % ', '.join(
-            f'``{value}``' for value in schema['enum'])
+            f'``{value}``' for value in schema['enum']
+        )
     if 'maximum' in schema:
         return ' From %(minimum)d to %(maximum)d.' % schema
     return ''
@@ -104,4 +117,5 @@ def _accepted(schema: dict[str, Any]) -> str:
 
 # JSON is YAML.
 (pathlib.Path(__file__).parent / 'parameters.yaml').write_text(
-    json.dumps(_parameters(), indent=1))
+    json.dumps(_parameters(), indent=1)
+)

@@ -32,8 +32,10 @@ import libvirt_qemu
 from guest_agent_ext.guest import scripts
 
 _BOOT_ID = str(uuid.uuid4())
-_SCRIPTS = {scripts.text(f'posix/{name}.sh'): name for name in (
-    'probe', 'launch', 'recover', 'release', 'signal', 'unhold')}
+_SCRIPTS = {
+    scripts.text(f'posix/{name}.sh'): name
+    for name in ('probe', 'launch', 'recover', 'release', 'signal', 'unhold')
+}
 _CALLS = ('guest-exec', 'guest-exec-status', 'guest-ping')
 
 #: Of processes that have not been asked for: when they end, and what they say.
@@ -76,8 +78,12 @@ def _answer(request: dict[str, Any]) -> Any:
         case 'guest-exec-status':
             return _status(arguments['pid'])
         case 'guest-info':
-            return {'version': '7.2.22', 'supported_commands': [
-                {'name': name, 'enabled': True} for name in _CALLS]}
+            return {
+                'version': '7.2.22',
+                'supported_commands': [
+                    {'name': name, 'enabled': True} for name in _CALLS
+                ],
+            }
         case _:
             return {}
 

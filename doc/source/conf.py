@@ -10,11 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-extensions = [
-    'openstackdocstheme',
-    'cliff.sphinxext',
-    'oslo_config.sphinxext',
-]
+extensions = ['openstackdocstheme', 'cliff.sphinxext', 'oslo_config.sphinxext']
 project = 'guest_agent_ext'
 html_theme = 'openstackdocs'
 openstackdocs_auto_name = False

@@ -59,8 +59,11 @@ def _ask(server: Any, host: str) -> rpcapi.AgentStatus:
     try:
         return guests.agent_status(host, server.instance_uuid)
     except oslo_messaging.MessagingException as error:
-        LOG.warning('Host %(host)s does not tell of a guest agent: %(error)s',
-                    {'host': host, 'error': error})
+        LOG.warning(
+            'Host %(host)s does not tell of a guest agent: %(error)s',
+            {'host': host, 'error': error},
+        )
         servers.conflict(
             'The guest agent service of the host of server %s does not '
-            'answer; try again later' % server.instance_uuid)
+            'answer; try again later' % server.instance_uuid
+        )

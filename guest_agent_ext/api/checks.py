@@ -49,8 +49,9 @@ LEAVING: Mapping[str, str] = {
 _HAS_ITS_GUEST = (vm_states.ACTIVE, vm_states.RESIZED)
 
 
-def check(context: Any, mapping: Any, instance: Any, *,
-          changes: bool = True) -> None:
+def check(
+    context: Any, mapping: Any, instance: Any, *, changes: bool = True
+) -> None:
     """Refuse a server in which a command cannot run now.
 
     :param mapping: nova.objects.InstanceMapping
@@ -70,8 +71,10 @@ def check(context: Any, mapping: Any, instance: Any, *,
 def _is_rescued(context: Any, mapping: Any, instance: Any) -> str | None:
     if instance.vm_state != vm_states.RESCUED:
         return None
-    return ('is RESCUED: a command would run in the rescue system; unrescue '
-            'it first')
+    return (
+        'is RESCUED: a command would run in the rescue system; unrescue '
+        'it first'
+    )
 
 
 def _is_leaving(context: Any, mapping: Any, instance: Any) -> str | None:
@@ -79,14 +82,18 @@ def _is_leaving(context: Any, mapping: Any, instance: Any) -> str | None:
     if done is None:
         return None
     return 'is being %s (task_state %s); it must be running' % (
-        done, instance.task_state)
+        done,
+        instance.task_state,
+    )
 
 
 def _is_not_active(context: Any, mapping: Any, instance: Any) -> str | None:
     if instance.vm_state in _HAS_ITS_GUEST:
         return None
     return 'has vm_state %s; it must be %s' % (
-        instance.vm_state, ' or '.join(_HAS_ITS_GUEST))
+        instance.vm_state,
+        ' or '.join(_HAS_ITS_GUEST),
+    )
 
 
 def _is_not_running(context: Any, mapping: Any, instance: Any) -> str | None:
@@ -94,7 +101,8 @@ def _is_not_running(context: Any, mapping: Any, instance: Any) -> str | None:
         return None
     return 'has power_state %s; it must be %s' % (
         power_state.STATE_MAP.get(instance.power_state),
-        power_state.STATE_MAP[power_state.RUNNING])
+        power_state.STATE_MAP[power_state.RUNNING],
+    )
 
 
 def _is_locked(context: Any, mapping: Any, instance: Any) -> str | None:
@@ -107,17 +115,23 @@ def _has_no_channel(context: Any, mapping: Any, instance: Any) -> str | None:
     asked_for = instance.system_metadata.get('image_hw_qemu_guest_agent')
     if strutils.bool_from_string(asked_for):
         return None
-    return ('has no guest agent channel: its image must have the property '
-            'hw_qemu_guest_agent=yes')
+    return (
+        'has no guest agent channel: its image must have the property '
+        'hw_qemu_guest_agent=yes'
+    )
 
 
 def _host_is_down(context: Any, mapping: Any, instance: Any) -> str | None:
     if instance.host and hosts.is_up(
-            mapping.cell_mapping.uuid, instance.host,
-            CONF.guest_agent.service_down_time):
+        mapping.cell_mapping.uuid,
+        instance.host,
+        CONF.guest_agent.service_down_time,
+    ):
         return None
-    return ('is on a host whose guest agent service is down; try again when '
-            'it is back')
+    return (
+        'is on a host whose guest agent service is down; try again when '
+        'it is back'
+    )
 
 
 #: In this order; the first problem is answered.

@@ -54,8 +54,7 @@ class CommandsController(wsgi.Controller):
     @validation.query_schema(schemas.no_query)
     @validation.schema(schemas.create)
     @validation.response_body_schema(schemas.show_response)
-    def create(self, req: Any, server: Any,
-               body: dict[str, Any]) -> Any:
+    def create(self, req: Any, server: Any, body: dict[str, Any]) -> Any:
         """Record a command, and tell its host."""
         context = req.environ['nova.context']
         asked = requests.exec_of(body)
@@ -70,18 +69,22 @@ class CommandsController(wsgi.Controller):
     @validation.response_body_schema(schemas.index_response)
     def index(self, req: Any, server: Any) -> dict[str, Any]:
         """List commands, newest first, without their output."""
-        before = pages.marked(req, 'this server',
-                              lambda uuid: _find(server, uuid))
+        before = pages.marked(
+            req, 'this server', lambda uuid: _find(server, uuid)
+        )
 
         def read(limit: int) -> Sequence[models.Command]:
             return commands.list_of_instance(
-                server.instance_uuid, limit=limit, before=before,
+                server.instance_uuid,
+                limit=limit,
+                before=before,
                 statuses=req.GET.getall('status'),
-                types=req.GET.getall('type'))
+                types=req.GET.getall('type'),
+            )
 
         return pages.page(
-            req, 'servers/%s/guest-agent/commands' % server.instance_uuid,
-            read)
+            req, 'servers/%s/guest-agent/commands' % server.instance_uuid, read
+        )
 
     @wsgi.response(200)
     @wsgi.expected_errors(400, 403, 404)
@@ -90,8 +93,7 @@ class CommandsController(wsgi.Controller):
     @validation.response_body_schema(schemas.show_response)
     def show(self, req: Any, server: Any, command_id: str) -> Any:
         """Show a command with its output."""
-        return _shown(req, server,
-                      _read(server, command_id, with_output=True))
+        return _shown(req, server, _read(server, command_id, with_output=True))
 
     @wsgi.response(200)
     @wsgi.expected_errors(400, 403, 404, 409)
@@ -100,8 +102,12 @@ class CommandsController(wsgi.Controller):
     def output(self, req: Any, server: Any, command_id: str) -> Any:
         """Answer what a command has written, also while it runs."""
         row = _read(server, command_id, with_output=True)
-        piece = output.read(server, row, req.GET.get('stream', 'out'),
-                            int(req.GET.get('offset', 0)))
+        piece = output.read(
+            server,
+            row,
+            req.GET.get('stream', 'out'),
+            int(req.GET.get('offset', 0)),
+        )
         return raw.response(piece.data, piece.headers())
 
     @wsgi.response(202)
@@ -110,8 +116,9 @@ class CommandsController(wsgi.Controller):
     @validation.query_schema(schemas.no_query)
     @validation.schema(schemas.cancel)
     @validation.response_body_schema(schemas.no_response)
-    def cancel(self, req: Any, server: Any, command_id: str,
-               body: dict[str, Any]) -> None:
+    def cancel(
+        self, req: Any, server: Any, command_id: str, body: dict[str, Any]
+    ) -> None:
         """Have a command never start, or be killed."""
         row = _read(server, command_id)
         if not commands.cancel(row.uuid):
@@ -135,20 +142,22 @@ def _shown(req: Any, server: Any, row: models.Command) -> Any:
     """Answer a command, once it has ended if the request prefers that."""
     row, headers = waiting.waited(req, row)
     viewer = views.viewer_of(req.environ['nova.context'], server.project_id)
-    return wsgi.ResponseObject({'command': views.show(row, viewer)},
-                               headers=headers)
+    return wsgi.ResponseObject(
+        {'command': views.show(row, viewer)}, headers=headers
+    )
 
 
-def _find(server: Any, uuid: str,
-          with_output: bool = False) -> models.Command | None:
+def _find(
+    server: Any, uuid: str, with_output: bool = False
+) -> models.Command | None:
     if not uuidutils.is_uuid_like(uuid):
         return None
-    return commands.get(uuid, instance_uuid=server.instance_uuid,
-                        with_output=with_output)
+    return commands.get(
+        uuid, instance_uuid=server.instance_uuid, with_output=with_output
+    )
 
 
-def _read(server: Any, uuid: str, with_output: bool = False
-          ) -> models.Command:
+def _read(server: Any, uuid: str, with_output: bool = False) -> models.Command:
     """Return a command of a server.
 
     :raises webob.exc.HTTPNotFound: it has none of this uuid
@@ -156,7 +165,8 @@ def _read(server: Any, uuid: str, with_output: bool = False
     row = _find(server, uuid, with_output)
     if row is None:
         raise webob.exc.HTTPNotFound(
-            explanation='Command %s could not be found.' % uuid)
+            explanation='Command %s could not be found.' % uuid
+        )
     return row
 
 
@@ -178,8 +188,12 @@ def _repeated(key: idempotency.Key | None) -> models.Command | None:
     return row
 
 
-def _accept(context: Any, server: Any, asked: requests.Order,
-            key: idempotency.Key | None) -> models.Command:
+def _accept(
+    context: Any,
+    server: Any,
+    asked: requests.Order,
+    key: idempotency.Key | None,
+) -> models.Command:
     uuid = uuidutils.generate_uuid()
     try:
         row = recording.accept(context, server, uuid, asked, key)

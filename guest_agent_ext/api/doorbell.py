@@ -57,8 +57,9 @@ class Doorbell:
             if self._is_ringing:
                 return
             self._is_ringing = True
-        thread = threading.Thread(target=self._ring_all, daemon=True,
-                                  name='guest-agent-doorbell')
+        thread = threading.Thread(
+            target=self._ring_all, daemon=True, name='guest-agent-doorbell'
+        )
         try:
             thread.start()
         except RuntimeError as exc:
@@ -83,8 +84,13 @@ class Doorbell:
             rpcapi.ComputeAPI(servers.transport(self._cell)).work(host)
         except Exception as exc:
             # Whatever it is, the host asks for its work by itself.
-            LOG.warning('The queue of cell %s did not take the doorbell of '
-                        'host %s: %s', self._cell.uuid, host, exc)
+            LOG.warning(
+                'The queue of cell %s did not take the doorbell of '
+                'host %s: %s',
+                self._cell.uuid,
+                host,
+                exc,
+            )
             _breaker.failed(self._cell.uuid)
         else:
             _breaker.worked(self._cell.uuid)

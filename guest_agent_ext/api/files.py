@@ -79,14 +79,18 @@ class FilesController(wsgi.Controller):
     def read(self, req: Any, server: Any) -> Any:
         """Send a file, or a range of it."""
         order = requests.Order(
-            command.FILE_READ, {'path': req.GET['path']}, None,
-            CONF.guest_agent.transfer_timeout, START_TIMEOUT)
+            command.FILE_READ,
+            {'path': req.GET['path']},
+            None,
+            CONF.guest_agent.transfer_timeout,
+            START_TIMEOUT,
+        )
         with contextlib.ExitStack() as ends:
             transfer, opened = _begin(req, server, order, ends)
             part = _part_of(req, transfer, opened)
             if opened['data'] is not None:
                 data = base64.b64decode(opened['data'])
-                return part.response(data[part.start:part.stop])
+                return part.response(data[part.start : part.stop])
             # The stream outlives this call, and so does its place.
             return part.streamed(transfer, ends.pop_all())
 
@@ -104,21 +108,26 @@ class FilesController(wsgi.Controller):
         if 'append' in req.GET:
             arguments['append'] = req.GET['append'] == 'true'
         order = requests.Order(
-            command.FILE_WRITE, arguments, None,
-            CONF.guest_agent.transfer_timeout, START_TIMEOUT)
+            command.FILE_WRITE,
+            arguments,
+            None,
+            CONF.guest_agent.transfer_timeout,
+            START_TIMEOUT,
+        )
         with contextlib.ExitStack() as ends:
             transfer, _ = _begin(req, server, order, ends)
             with _refusals(transfer):
                 written = transfer.write(raw.body_of(req), size)
                 _check_digest(transfer, digest, written)
             _commit(transfer, size, written)
-            return webob.Response(status=204,
-                                  headers={UUID_HEADER: transfer.uuid})
+            return webob.Response(
+                status=204, headers={UUID_HEADER: transfer.uuid}
+            )
 
 
-def _begin(req: Any, server: Any, order: requests.Order,
-           ends: contextlib.ExitStack
-           ) -> tuple[transfers.Transfer, rpcapi.Opened]:
+def _begin(
+    req: Any, server: Any, order: requests.Order, ends: contextlib.ExitStack
+) -> tuple[transfers.Transfer, rpcapi.Opened]:
     """Record a transfer and have it opened.
 
     :param ends: keeps a place of this process for it
@@ -126,9 +135,12 @@ def _begin(req: Any, server: Any, order: requests.Order,
     if not ends.enter_context(_places.one(_limit(req.environ))):
         raise webob.exc.HTTPTooManyRequests(
             explanation='This nova-api has as many file transfers as it may '
-                        'have at once; try again', headers=_RETRY)
-    row = recording.accept(req.environ['nova.context'], server,
-                           uuidutils.generate_uuid(), order)
+            'have at once; try again',
+            headers=_RETRY,
+        )
+    row = recording.accept(
+        req.environ['nova.context'], server, uuidutils.generate_uuid(), order
+    )
     transfer = transfers.Transfer(servers.transport(server.cell_mapping), row)
     try:
         return transfer, transfer.open()
@@ -139,23 +151,29 @@ def _begin(req: Any, server: Any, order: requests.Order,
         _refuse_begun(transfer, refusal.kind, str(refusal))
 
 
-def _refuse_begun(transfer: transfers.Transfer, kind: str,
-                  message: str) -> NoReturn:
+def _refuse_begun(
+    transfer: transfers.Transfer, kind: str, message: str
+) -> NoReturn:
     """Refuse what its host has not begun."""
     if kind == 'busy' and commands.withdraw(transfer.uuid):
-        raise webob.exc.HTTPTooManyRequests(explanation=message,
-                                            headers=_RETRY)
+        raise webob.exc.HTTPTooManyRequests(
+            explanation=message, headers=_RETRY
+        )
     # A host that has claimed it ends it itself.
-    commands.end(transfer.uuid, source=command.PENDING,
-                 status=command.FAILED, error=message)
+    commands.end(
+        transfer.uuid,
+        source=command.PENDING,
+        status=command.FAILED,
+        error=message,
+    )
     _refuse(transfer, kind, message)
 
 
-def _refuse(transfer: transfers.Transfer, kind: str,
-            message: str) -> NoReturn:
+def _refuse(transfer: transfers.Transfer, kind: str, message: str) -> NoReturn:
     error = _ERRORS.get(kind, webob.exc.HTTPConflict)
-    raise error(explanation=message,
-                headers={UUID_HEADER: transfer.uuid}) from None
+    raise error(
+        explanation=message, headers={UUID_HEADER: transfer.uuid}
+    ) from None
 
 
 @contextlib.contextmanager
@@ -186,9 +204,10 @@ def _commit(transfer: transfers.Transfer, size: int, sha256: str) -> None:
     except transfers.NoAnswer:
         raise webob.exc.HTTPServiceUnavailable(
             explanation='The host of the server did not answer when the file '
-                        'was to be put in its place: it may have been '
-                        'written. Command %s will tell.' % transfer.uuid,
-            headers={UUID_HEADER: transfer.uuid, **_RETRY}) from None
+            'was to be put in its place: it may have been '
+            'written. Command %s will tell.' % transfer.uuid,
+            headers={UUID_HEADER: transfer.uuid, **_RETRY},
+        ) from None
 
 
 def _limit(environ: Mapping[str, Any]) -> int:
@@ -200,12 +219,14 @@ def _size_of(req: Any) -> int:
     size: int | None = req.content_length
     if size is None:
         raise webob.exc.HTTPLengthRequired(
-            explanation='Content-Length must be there: the bytes of the body')
+            explanation='Content-Length must be there: the bytes of the body'
+        )
     bound: int = CONF.guest_agent.max_file_size
     if size > bound:
         raise webob.exc.HTTPRequestEntityTooLarge(
             explanation='The file must have at most %d bytes, not %d'
-                        % (bound, size))
+            % (bound, size)
+        )
     return size
 
 
@@ -224,7 +245,8 @@ def _digest_of(req: Any) -> bytes | None:
     if text != _digest_item(digest) or len(digest) != 32:
         validation.bad_request(
             'sha-256 of Content-Digest must be the base64 of a SHA-256 '
-            'between colons, as RFC 9530 has it')
+            'between colons, as RFC 9530 has it'
+        )
     return digest
 
 
@@ -232,13 +254,16 @@ def _digest_item(digest: bytes) -> str:
     return ':%s:' % base64.b64encode(digest).decode()
 
 
-def _check_digest(transfer: transfers.Transfer, wanted: bytes | None,
-                  written: str) -> None:
+def _check_digest(
+    transfer: transfers.Transfer, wanted: bytes | None, written: str
+) -> None:
     if wanted is None or wanted.hex() == written:
         return
     raise transfers.Refused(
-        'unsuitable', 'The body has the SHA-256 %s, not %s as Content-Digest '
-                      'says' % (written, wanted.hex()))
+        'unsuitable',
+        'The body has the SHA-256 %s, not %s as Content-Digest '
+        'says' % (written, wanted.hex()),
+    )
 
 
 class Part:
@@ -251,41 +276,53 @@ class Part:
     :param is_range: whether a range was asked for
     """
 
-    def __init__(self, uuid: str, start: int, stop: int, size: int, *,
-                 is_range: bool) -> None:
+    def __init__(
+        self, uuid: str, start: int, stop: int, size: int, *, is_range: bool
+    ) -> None:
         self.start = start
         self.stop = stop
         self._status = 206 if is_range else 200
         self._headers = {UUID_HEADER: uuid, 'Accept-Ranges': 'bytes'}
         if is_range:
             self._headers['Content-Range'] = 'bytes %d-%d/%d' % (
-                start, stop - 1, size)
+                start,
+                stop - 1,
+                size,
+            )
 
     def response(self, data: bytes) -> Any:
         """Answer bytes that are here."""
         digest = _digest_item(hashlib.sha256(data).digest())
         return raw.response(
-            data, {**self._headers, 'Content-Digest': 'sha-256=' + digest},
-            self._status)
+            data,
+            {**self._headers, 'Content-Digest': 'sha-256=' + digest},
+            self._status,
+        )
 
-    def streamed(self, transfer: transfers.Transfer,
-                 ends: contextlib.ExitStack) -> Any:
+    def streamed(
+        self, transfer: transfers.Transfer, ends: contextlib.ExitStack
+    ) -> Any:
         """Answer bytes as they come.
 
         :param ends: closed with the answer
         """
         chunks = _chunks(transfer, self.start, self.stop)
         # Where nothing was read at all, closing them does nothing.
-        ends.callback(transfer.abort, CLIENT_GONE % (
-            0, self.stop - self.start))
+        ends.callback(
+            transfer.abort, CLIENT_GONE % (0, self.stop - self.start)
+        )
         ends.callback(chunks.close)
-        return raw.streamed(raw.Stream(chunks, ends.close),
-                            self.stop - self.start, self._headers,
-                            self._status)
+        return raw.streamed(
+            raw.Stream(chunks, ends.close),
+            self.stop - self.start,
+            self._headers,
+            self._status,
+        )
 
 
-def _part_of(req: Any, transfer: transfers.Transfer,
-             opened: rpcapi.Opened) -> Part:
+def _part_of(
+    req: Any, transfer: transfers.Transfer, opened: rpcapi.Opened
+) -> Part:
     """Return what a request asks for of a file.
 
     :raises webob.exc.HTTPRequestRangeNotSatisfiable: nothing that it has
@@ -293,17 +330,25 @@ def _part_of(req: Any, transfer: transfers.Transfer,
     size = opened['size']
     # With no validator of ours If-Range never holds.
     asked = _RANGE.fullmatch(req.headers.get('Range', ''))
-    if (asked is None or 'If-Range' in req.headers
-            or asked[1] and asked[2] and int(asked[1]) > int(asked[2])):
+    if (
+        asked is None
+        or 'If-Range' in req.headers
+        or asked[1]
+        and asked[2]
+        and int(asked[1]) > int(asked[2])
+    ):
         return Part(transfer.uuid, 0, size, size, is_range=False)
     start, stop = _bounds_of(asked[1], asked[2], size)
     if start >= stop:
         message = 'The file has %d bytes; the range is outside of it' % size
         transfer.abort(message)
         raise webob.exc.HTTPRequestRangeNotSatisfiable(
-            explanation=message, headers={
+            explanation=message,
+            headers={
                 UUID_HEADER: transfer.uuid,
-                'Content-Range': 'bytes */%d' % size})
+                'Content-Range': 'bytes */%d' % size,
+            },
+        )
     return Part(transfer.uuid, start, stop, size, is_range=True)
 
 
@@ -315,8 +360,9 @@ def _bounds_of(first: str, last: str, size: int) -> tuple[int, int]:
     return int(first), stop
 
 
-def _chunks(transfer: transfers.Transfer, start: int,
-            stop: int) -> Generator[bytes, None, None]:
+def _chunks(
+    transfer: transfers.Transfer, start: int, stop: int
+) -> Generator[bytes, None, None]:
     """Yield a file's bytes, and end its transfer.
 
     What fails here breaks the connection: the client has been told how long
@@ -332,7 +378,9 @@ def _chunks(transfer: transfers.Transfer, start: int,
         transfer.abort(CLIENT_GONE % (sent, stop - start))
         raise
     except (transfers.Refused, transfers.NoAnswer) as error:
-        LOG.warning('Transfer %(uuid)s broke after %(sent)d bytes: %(error)s',
-                    {'uuid': transfer.uuid, 'sent': sent, 'error': error})
+        LOG.warning(
+            'Transfer %(uuid)s broke after %(sent)d bytes: %(error)s',
+            {'uuid': transfer.uuid, 'sent': sent, 'error': error},
+        )
         transfer.abort(str(error))
         raise

@@ -38,8 +38,9 @@ class GuestAgentFilter:
         self._application = application
         self._mapper = routes.mapper()
 
-    def __call__(self, environ: dict[str, Any],
-                 start_response: Any) -> Iterable[bytes]:
+    def __call__(
+        self, environ: dict[str, Any], start_response: Any
+    ) -> Iterable[bytes]:
         match = self._mapper.match(environ['PATH_INFO'], environ)
         if match is None:
             return self._application(environ, start_response)
@@ -49,8 +50,9 @@ class GuestAgentFilter:
         return resource(environ, start_response)
 
 
-def filter_factory(global_conf: dict[str, str],
-                   **local_conf: str) -> Callable[[Application], Application]:
+def filter_factory(
+    global_conf: dict[str, str], **local_conf: str
+) -> Callable[[Application], Application]:
     """Make the filter for paste, once for ``/v2`` and once for ``/v2.1``."""
     session.configure(conf.CONF)
     logs.hide_answers()

@@ -36,5 +36,8 @@ class HostsController(wsgi.Controller):
     def index(self, req: Any) -> dict[str, Any]:
         """List the services, with what their hosts have to do."""
         down_time = CONF.guest_agent.service_down_time
-        return {'hosts': [views.host(state, down_time)
-                          for state in hosts.list_all()]}
+        return {
+            'hosts': [
+                views.host(state, down_time) for state in hosts.list_all()
+            ]
+        }

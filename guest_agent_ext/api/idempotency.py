@@ -38,8 +38,9 @@ class Key:
     :param body: as parsed; it holds secrets
     """
 
-    def __init__(self, context: Any, server_id: str, text: str,
-                 body: dict[str, Any]) -> None:
+    def __init__(
+        self, context: Any, server_id: str, text: str, body: dict[str, Any]
+    ) -> None:
         parts = [context.project_id, context.user_id, server_id, text]
         self._scope = hashlib.sha256(_serialized(parts)).hexdigest()
         self._body = _serialized(body)
@@ -52,25 +53,31 @@ class Key:
         found = keys.find(self._scope)
         if found is None:
             return None
-        if not hmac.compare_digest(found.body_hash,
-                                   self._hash(found.body_key)):
-            raise webob.exc.HTTPUnprocessableEntity(explanation=(
-                'This %s was used with another body, for command %s; a new '
-                'command needs a new key'
-                % (wsgi.IDEMPOTENCY_KEY, found.command_uuid)))
+        if not hmac.compare_digest(
+            found.body_hash, self._hash(found.body_key)
+        ):
+            raise webob.exc.HTTPUnprocessableEntity(
+                explanation=(
+                    'This %s was used with another body, for command %s; a new '
+                    'command needs a new key'
+                    % (wsgi.IDEMPOTENCY_KEY, found.command_uuid)
+                )
+            )
         return found.command_uuid
 
     def columns(self) -> dict[str, str]:
         """Return what is recorded of it."""
         body_key = secrets.token_hex(32)
-        return {'scope': self._scope, 'body_key': body_key,
-                'body_hash': self._hash(body_key)}
+        return {
+            'scope': self._scope,
+            'body_key': body_key,
+            'body_hash': self._hash(body_key),
+        }
 
     def _hash(self, body_key: str) -> str:
         # Keyed, and with a key of each row: an unkeyed hash would tell what
         # has few possible values, and which rows are the same.
-        return hmac.digest(bytes.fromhex(body_key), self._body,
-                           'sha256').hex()
+        return hmac.digest(bytes.fromhex(body_key), self._body, 'sha256').hex()
 
 
 def key_of(req: Any, server: Any, body: dict[str, Any]) -> Key | None:
@@ -83,16 +90,21 @@ def key_of(req: Any, server: Any, body: dict[str, Any]) -> Key | None:
     if text is None:
         return None
     if not 1 <= len(text) <= MAX_LENGTH:
-        validation.bad_request('%s must have 1 to %d characters, not %d' % (
-            wsgi.IDEMPOTENCY_KEY, MAX_LENGTH, len(text)))
+        validation.bad_request(
+            '%s must have 1 to %d characters, not %d'
+            % (wsgi.IDEMPOTENCY_KEY, MAX_LENGTH, len(text))
+        )
     return Key(req.environ['nova.context'], server.instance_uuid, text, body)
 
 
 def gone(uuid: str) -> NoReturn:
     """Answer 410."""
-    raise webob.exc.HTTPGone(explanation=(
-        'Command %s, which this %s was used for, has been deleted; a new '
-        'command needs a new key' % (uuid, wsgi.IDEMPOTENCY_KEY)))
+    raise webob.exc.HTTPGone(
+        explanation=(
+            'Command %s, which this %s was used for, has been deleted; a new '
+            'command needs a new key' % (uuid, wsgi.IDEMPOTENCY_KEY)
+        )
+    )
 
 
 def _serialized(value: Any) -> bytes:

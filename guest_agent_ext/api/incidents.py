@@ -41,14 +41,19 @@ class AllCommandsController(wsgi.Controller):
     def index(self, req: Any) -> dict[str, Any]:
         """List commands, newest first, without their output."""
         project_id = _project_of(req)
-        before = pages.marked(req, 'this list',
-                              lambda uuid: _find(uuid, project_id))
+        before = pages.marked(
+            req, 'this list', lambda uuid: _find(uuid, project_id)
+        )
 
         def read(limit: int) -> Sequence[models.Command]:
             return commands.list_all(
-                limit=limit, before=before, project_id=project_id,
-                statuses=req.GET.getall('status'), host=req.GET.get('host'),
-                since=_since(req))
+                limit=limit,
+                before=before,
+                project_id=project_id,
+                statuses=req.GET.getall('status'),
+                host=req.GET.get('host'),
+                since=_since(req),
+            )
 
         return pages.page(req, 'guest-agent/commands', read)
 
@@ -63,7 +68,8 @@ def _project_of(req: Any) -> str | None:
     refused = [name for name in _FOR_ADMINS if name in req.GET]
     if refused and not context.is_admin:
         raise webob.exc.HTTPForbidden(
-            explanation='%s is for admins only' % refused[0])
+            explanation='%s is for admins only' % refused[0]
+        )
     if req.GET.get('all_projects') == 'true':
         return None
     project_id: str = req.GET.get('project_id', context.project_id)

@@ -49,8 +49,7 @@ class Piece:
         }
 
 
-def read(server: Any, row: models.Command, stream: str,
-         offset: int) -> Piece:
+def read(server: Any, row: models.Command, stream: str, offset: int) -> Piece:
     """Return what there is of a stream from an offset on.
 
     :param row: read with its output
@@ -62,8 +61,7 @@ def read(server: Any, row: models.Command, stream: str,
     if row.started_at is None or row.arguments.get('output_keep') == 'tail':
         # What the tail will be is known at the end.
         return Piece(offset, b'', is_complete=False)
-    return Piece(offset, _ask(server, row, stream, offset),
-                 is_complete=False)
+    return Piece(offset, _ask(server, row, stream, offset), is_complete=False)
 
 
 def _recorded(row: models.Command, stream: str, offset: int) -> Piece:
@@ -73,22 +71,25 @@ def _recorded(row: models.Command, stream: str, offset: int) -> Piece:
         written: int = getattr(row, stream + '_bytes') or 0
         start = max(0, written - len(data))
     first = max(offset, start)
-    return Piece(first, data[first - start:], is_complete=True)
+    return Piece(first, data[first - start :], is_complete=True)
 
 
-def _ask(server: Any, row: models.Command, stream: str,
-         offset: int) -> bytes:
+def _ask(server: Any, row: models.Command, stream: str, offset: int) -> bytes:
     try:
         answer = rpcapi.ComputeAPI(
-            servers.transport(server.cell_mapping)).read_output(
-                row.host, row.instance_uuid, row.uuid, stream, offset)
+            servers.transport(server.cell_mapping)
+        ).read_output(row.host, row.instance_uuid, row.uuid, stream, offset)
     except oslo_messaging.MessagingException as error:
-        LOG.warning('Host %(host)s does not tell output: %(error)s',
-                    {'host': row.host, 'error': error})
+        LOG.warning(
+            'Host %(host)s does not tell output: %(error)s',
+            {'host': row.host, 'error': error},
+        )
         servers.conflict(
             'The guest agent service of the host of server %s does not '
-            'answer; try again later' % row.instance_uuid)
+            'answer; try again later' % row.instance_uuid
+        )
     if answer['reason'] is not None:
-        servers.conflict('The output cannot be read now: %s'
-                         % answer['reason'])
+        servers.conflict(
+            'The output cannot be read now: %s' % answer['reason']
+        )
     return base64.b64decode(answer['data'])

@@ -25,8 +25,9 @@ from guest_agent_ext.db import models
 CONF = conf.CONF
 
 
-def page(req: Any, collection: str,
-         read: Callable[[int], Sequence[models.Command]]) -> dict[str, Any]:
+def page(
+    req: Any, collection: str, read: Callable[[int], Sequence[models.Command]]
+) -> dict[str, Any]:
     """Answer one page of commands.
 
     :param collection: the list's path, below the version
@@ -37,15 +38,18 @@ def page(req: Any, collection: str,
     rows = read(limit + 1)
     shown = rows[:limit]
     answer: dict[str, Any] = {
-        'commands': _listed(req.environ['nova.context'], shown)}
+        'commands': _listed(req.environ['nova.context'], shown)
+    }
     if shown and len(rows) > limit:
         answer['commands_links'] = views.Links().next_page(
-            req, collection, shown[-1].uuid)
+            req, collection, shown[-1].uuid
+        )
     return answer
 
 
-def marked(req: Any, whose: str,
-           find: Callable[[str], models.Command | None]) -> int | None:
+def marked(
+    req: Any, whose: str, find: Callable[[str], models.Command | None]
+) -> int | None:
     """Return the ``id`` of the command that a page begins after.
 
     :param whose: what the commands of the list are of
@@ -58,7 +62,8 @@ def marked(req: Any, whose: str,
     row = find(marker)
     if row is None:
         validation.bad_request(
-            'marker must be a command of %s, not %s' % (whose, marker))
+            'marker must be a command of %s, not %s' % (whose, marker)
+        )
     return row.id
 
 
@@ -67,10 +72,15 @@ def _limit(req: Any) -> int:
     return min(int(req.GET.get('limit', maximum)), maximum)
 
 
-def _listed(context: Any,
-            rows: Sequence[models.Command]) -> list[dict[str, Any]]:
+def _listed(
+    context: Any, rows: Sequence[models.Command]
+) -> list[dict[str, Any]]:
     sizes = commands.output_sizes([row.id for row in rows])
-    viewers = {project_id: views.viewer_of(context, project_id)
-               for project_id in {row.instance_project_id for row in rows}}
-    return [views.listed(row, sizes[row.id], viewers[row.instance_project_id])
-            for row in rows]
+    viewers = {
+        project_id: views.viewer_of(context, project_id)
+        for project_id in {row.instance_project_id for row in rows}
+    }
+    return [
+        views.listed(row, sizes[row.id], viewers[row.instance_project_id])
+        for row in rows
+    ]

@@ -63,6 +63,8 @@ def threads(environ: Mapping[str, Any]) -> int:
 #: Modules that only their server has, and what they tell of its threads.
 _SERVERS: Sequence[tuple[str, Callable[[Any], int]]] = (
     ('uwsgi', lambda module: int(module.opt.get('threads', 1))),
-    ('mod_wsgi', lambda module: int(
-        getattr(module, 'threads_per_process', THREADS))),
+    (
+        'mod_wsgi',
+        lambda module: int(getattr(module, 'threads_per_process', THREADS)),
+    ),
 )

@@ -36,8 +36,12 @@ _RETRY = {'Retry-After': '5'}
 
 #: What oslo.limit lets through where Keystone cannot be asked; a ValueError
 #: where [oslo_limit] names no endpoint that there is.
-UNREADABLE = (limit_exc.SessionInitError, ksa_exc.ClientException,
-              sdk_exc.SDKException, ValueError)
+UNREADABLE = (
+    limit_exc.SessionInitError,
+    ksa_exc.ClientException,
+    sdk_exc.SDKException,
+    ValueError,
+)
 
 
 class Bounds:
@@ -61,7 +65,8 @@ class Bounds:
             many the project may have, does not say
         """
         of_server, of_project = commands.count_unfinished(
-            self._server.project_id, self._server.instance_uuid)
+            self._server.project_id, self._server.instance_uuid
+        )
         self._check_server(of_server + new)
         if limit_utils.use_unified_limits():
             self._check_unified(of_project, new)
@@ -74,9 +79,10 @@ class Bounds:
             return
         raise webob.exc.HTTPTooManyRequests(
             explanation='Server %s has %d unfinished commands already, as '
-                        'many as it may have; wait for one to end, or cancel '
-                        'one' % (self._server.instance_uuid, bound),
-            headers=_RETRY)
+            'many as it may have; wait for one to end, or cancel '
+            'one' % (self._server.instance_uuid, bound),
+            headers=_RETRY,
+        )
 
     def _check_project(self, number: int) -> None:
         bound = CONF.guest_agent.max_unfinished_per_project
@@ -90,8 +96,9 @@ class Bounds:
             LOG.error("Keystone's limits cannot be read: %s", error)
             raise webob.exc.HTTPServiceUnavailable(
                 explanation='The limits of project %s cannot be read; try '
-                            'again later' % self._server.project_id,
-                headers=_RETRY) from None
+                'again later' % self._server.project_id,
+                headers=_RETRY,
+            ) from None
         if bound is not None:
             self._refuse_project(bound)
 
@@ -105,21 +112,24 @@ class Bounds:
             return None
         passed = limit_exc.ProjectOverLimit(
             self._server.project_id,
-            [limit_exc.OverLimitInfo(RESOURCE, bound, used, new)])
+            [limit_exc.OverLimitInfo(RESOURCE, bound, used, new)],
+        )
         return bound if limit_utils.should_enforce(passed) else None
 
     def _unified_limit(self) -> int:
         """Return how many the project may have; -1 is any number."""
         if self._limit is None:
             [(_, self._limit)] = _enforcer().get_project_limits(
-                self._server.project_id, [RESOURCE])
+                self._server.project_id, [RESOURCE]
+            )
         return self._limit
 
     def _refuse_project(self, bound: int) -> None:
         raise webob.exc.HTTPForbidden(
             explanation='Project %s may have %d unfinished commands, and has '
-                        'them already; wait for one to end, or cancel one'
-                        % (self._server.project_id, bound))
+            'them already; wait for one to end, or cancel one'
+            % (self._server.project_id, bound)
+        )
 
 
 @functools.cache

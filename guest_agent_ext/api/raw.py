@@ -27,21 +27,24 @@ _PIECE = 64 * 1024
 _KEY = 'guest_agent.body'
 
 
-def response(body: bytes, headers: Mapping[str, str],
-             status: int = 200) -> webob.Response:
+def response(
+    body: bytes, headers: Mapping[str, str], status: int = 200
+) -> webob.Response:
     """Answer bytes.
 
     A finished response passes through Nova's Resource with all that it does
     for the others: the project's id in the URL, the microversion, its headers.
     """
-    answer = webob.Response(body=body, status=status,
-                            content_type='application/octet-stream')
+    answer = webob.Response(
+        body=body, status=status, content_type='application/octet-stream'
+    )
     answer.headers.update(headers)
     return answer
 
 
-def streamed(chunks: 'Stream', size: int, headers: Mapping[str, str],
-             status: int = 200) -> webob.Response:
+def streamed(
+    chunks: 'Stream', size: int, headers: Mapping[str, str], status: int = 200
+) -> webob.Response:
     """Answer bytes that are yet to come.
 
     :param size: how many there will be
@@ -61,8 +64,9 @@ class Stream:
     :param on_close: called once, when all was sent or the client has gone
     """
 
-    def __init__(self, chunks: Iterator[bytes],
-                 on_close: Callable[[], None]) -> None:
+    def __init__(
+        self, chunks: Iterator[bytes], on_close: Callable[[], None]
+    ) -> None:
         self._chunks = chunks
         self._on_close = on_close
         self._is_closed = False
@@ -118,7 +122,8 @@ class Body:
 def body_of(req: Any) -> Body:
     """Return the body of a request, the same whenever it is asked for."""
     if _KEY not in req.environ:
-        req.environ[_KEY] = Body(req.environ['wsgi.input'],
-                                 req.content_length or 0)
+        req.environ[_KEY] = Body(
+            req.environ['wsgi.input'], req.content_length or 0
+        )
     body: Body = req.environ[_KEY]
     return body

@@ -30,8 +30,13 @@ from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
 
 
-def accept(context: Any, server: Any, uuid: str, order: requests.Order,
-           key: idempotency.Key | None = None) -> models.Command:
+def accept(
+    context: Any,
+    server: Any,
+    uuid: str,
+    order: requests.Order,
+    key: idempotency.Key | None = None,
+) -> models.Command:
     """Record a command for a server in which it can run now.
 
     :param server: nova.objects.InstanceMapping
@@ -44,23 +49,29 @@ def accept(context: Any, server: Any, uuid: str, order: requests.Order,
     checks.check(context, server, instance, changes=order.changes)
     bounds = quota.Bounds(server)
     bounds.check(new=1)
-    row = _record(_row(context, server, instance, uuid, order),
-                  order.start_timeout, key)
+    row = _record(
+        _row(context, server, instance, uuid, order), order.start_timeout, key
+    )
     _check_again(bounds, row.uuid, key)
     return row
 
 
 def unknown(uuid: str, key: idempotency.Key | None) -> NoReturn:
     """Answer that nobody can tell whether a command is recorded."""
-    advice = ('Look for it before you ask again' if key is None else
-              'Repeat the request with the same %s' % wsgi.IDEMPOTENCY_KEY)
+    advice = (
+        'Look for it before you ask again'
+        if key is None
+        else 'Repeat the request with the same %s' % wsgi.IDEMPOTENCY_KEY
+    )
     raise webob.exc.HTTPServiceUnavailable(
         explanation='The database did not answer: command %s may have been '
-                    'accepted. %s.' % (uuid, advice))
+        'accepted. %s.' % (uuid, advice)
+    )
 
 
-def _row(context: Any, server: Any, instance: Any, uuid: str,
-         order: requests.Order) -> dict[str, Any]:
+def _row(
+    context: Any, server: Any, instance: Any, uuid: str, order: requests.Order
+) -> dict[str, Any]:
     return {
         'uuid': uuid,
         'type': order.type,
@@ -77,8 +88,9 @@ def _row(context: Any, server: Any, instance: Any, uuid: str,
     }
 
 
-def _record(values: dict[str, Any], start_timeout: int,
-            key: idempotency.Key | None) -> models.Command:
+def _record(
+    values: dict[str, Any], start_timeout: int, key: idempotency.Key | None
+) -> models.Command:
     """Record a command, and return what was recorded.
 
     :raises oslo_db.exception.DBDuplicateEntry: the key is taken
@@ -86,8 +98,9 @@ def _record(values: dict[str, Any], start_timeout: int,
         recorded
     """
     try:
-        return commands.create(values, start_timeout,
-                               None if key is None else key.columns())
+        return commands.create(
+            values, start_timeout, None if key is None else key.columns()
+        )
     except db_exc.DBConnectionError:
         # Its commit may have been made all the same: only the row tells.
         return _find(values['uuid']) or unknown(values['uuid'], key)
@@ -99,8 +112,9 @@ def _find(uuid: str) -> models.Command | None:
     return None
 
 
-def _check_again(bounds: quota.Bounds, uuid: str,
-                 key: idempotency.Key | None) -> None:
+def _check_again(
+    bounds: quota.Bounds, uuid: str, key: idempotency.Key | None
+) -> None:
     """Take a command back if parallel requests have passed a bound.
 
     Each of them counts after its own commit, so the last one sees all.

@@ -68,9 +68,12 @@ def exec_of(body: dict[str, Any]) -> Order:
         arguments['input_bytes'] = len(stdin)
         inputs['stdin'] = base64.b64encode(stdin).decode()
     return Order(
-        command.EXEC, arguments, inputs or None,
+        command.EXEC,
+        arguments,
+        inputs or None,
         asked.get('timeout', CONF.guest_agent.default_timeout),
-        asked.get('start_timeout', CONF.guest_agent.default_start_timeout))
+        asked.get('start_timeout', CONF.guest_agent.default_start_timeout),
+    )
 
 
 def _stdin_of(asked: dict[str, Any]) -> bytes | None:
@@ -84,7 +87,8 @@ def _stdin_of(asked: dict[str, Any]) -> bytes | None:
     except (binascii.Error, ValueError):
         validation.bad_request(
             'command.arguments.input_data must be base64, as '
-            'command.arguments.input_encoding says')
+            'command.arguments.input_encoding says'
+        )
 
 
 def _check_size(argv: list[str], env: dict[str, str], stdin: bytes) -> None:
@@ -94,4 +98,5 @@ def _check_size(argv: list[str], env: dict[str, str], stdin: bytes) -> None:
         validation.bad_request(
             'command, env and input_data of command.arguments must have '
             'together at most %d bytes, not %d'
-            % (command.MAX_INPUT_BYTES, size))
+            % (command.MAX_INPUT_BYTES, size)
+        )

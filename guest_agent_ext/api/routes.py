@@ -43,25 +43,49 @@ class Route:
 
 ROUTES: Sequence[Route] = (
     Route('GET', _AGENT, agent.AgentController, 'show'),
-
     Route('POST', _COMMANDS, commands.CommandsController, 'create'),
     Route('GET', _COMMANDS, commands.CommandsController, 'index'),
-    Route('GET', _COMMANDS + '/{command_id}', commands.CommandsController,
-          'show'),
-    Route('DELETE', _COMMANDS + '/{command_id}', commands.CommandsController,
-          'delete'),
-    Route('GET', _COMMANDS + '/{command_id}/output',
-          commands.CommandsController, 'output'),
-    Route('POST', _COMMANDS + '/{command_id}/action',
-          commands.CommandsController, 'cancel'),
-
-    Route('GET', _AGENT + '/file-read', files.FilesController, 'read',
-          wsgi.RawResource),
-    Route('POST', _AGENT + '/file-write', files.FilesController, 'write',
-          wsgi.RawResource),
-
-    Route('GET', '/guest-agent/commands', incidents.AllCommandsController,
-          'index'),
+    Route(
+        'GET', _COMMANDS + '/{command_id}', commands.CommandsController, 'show'
+    ),
+    Route(
+        'DELETE',
+        _COMMANDS + '/{command_id}',
+        commands.CommandsController,
+        'delete',
+    ),
+    Route(
+        'GET',
+        _COMMANDS + '/{command_id}/output',
+        commands.CommandsController,
+        'output',
+    ),
+    Route(
+        'POST',
+        _COMMANDS + '/{command_id}/action',
+        commands.CommandsController,
+        'cancel',
+    ),
+    Route(
+        'GET',
+        _AGENT + '/file-read',
+        files.FilesController,
+        'read',
+        wsgi.RawResource,
+    ),
+    Route(
+        'POST',
+        _AGENT + '/file-write',
+        files.FilesController,
+        'write',
+        wsgi.RawResource,
+    ),
+    Route(
+        'GET',
+        '/guest-agent/commands',
+        incidents.AllCommandsController,
+        'index',
+    ),
     Route('GET', '/guest-agent/hosts', hosts.HostsController, 'index'),
 )
 
@@ -70,7 +94,11 @@ def mapper() -> Any:
     """Return Nova's mapper with our routes and no others."""
     found = wsgi.ProjectMapper()
     for route in ROUTES:
-        found.create_route(route.path, route.method,
-                           route.resource(route.controller()), route.action)
+        found.create_route(
+            route.path,
+            route.method,
+            route.resource(route.controller()),
+            route.action,
+        )
     found.create_regs([])
     return found

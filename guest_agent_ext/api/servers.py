@@ -50,6 +50,7 @@ def authorized(rule: str) -> Callable[[wsgi.Method], wsgi.Method]:
 
     :param rule: the policy rule, asked about the server's project
     """
+
     def decorate(method: wsgi.Method) -> wsgi.Method:
         @functools.wraps(method)
         def wrapper(self: Any, req: Any, server_id: str, **kwargs: Any) -> Any:
@@ -76,7 +77,8 @@ def find(context: Any, server_id: str) -> Any:
         _not_found(server_id)
     try:
         mapping = objects.InstanceMapping.get_by_instance_uuid(
-            context, server_id)
+            context, server_id
+        )
     except exception.InstanceMappingNotFound:
         _not_found(server_id)
     if not context.is_admin and mapping.project_id != context.project_id:
@@ -95,16 +97,23 @@ def read(context: Any, mapping: Any) -> Any:
     """
     cell = mapping.cell_mapping
     if cell is None:
-        conflict('Server %s is not scheduled yet; it must be ACTIVE'
-                 % mapping.instance_uuid)
+        conflict(
+            'Server %s is not scheduled yet; it must be ACTIVE'
+            % mapping.instance_uuid
+        )
     if not _breaker.allows(cell.uuid):
         _cell_is_down(mapping)
     found = nova_context.scatter_gather_cells(
-        context, [cell], CONF.guest_agent.cell_timeout,
-        objects.Instance.get_by_uuid, mapping.instance_uuid,
-        expected_attrs=['system_metadata'])[cell.uuid]
-    if (found is nova_context.did_not_respond_sentinel
-            or isinstance(found, db_exc.DBError)):
+        context,
+        [cell],
+        CONF.guest_agent.cell_timeout,
+        objects.Instance.get_by_uuid,
+        mapping.instance_uuid,
+        expected_attrs=['system_metadata'],
+    )[cell.uuid]
+    if found is nova_context.did_not_respond_sentinel or isinstance(
+        found, db_exc.DBError
+    ):
         _breaker.failed(cell.uuid)
         _cell_is_down(mapping)
     _breaker.worked(cell.uuid)
@@ -130,9 +139,12 @@ def conflict(explanation: str) -> NoReturn:
 def _not_found(server_id: str) -> NoReturn:
     # The words of Nova.
     raise webob.exc.HTTPNotFound(
-        explanation='Instance %s could not be found.' % server_id) from None
+        explanation='Instance %s could not be found.' % server_id
+    ) from None
 
 
 def _cell_is_down(mapping: Any) -> NoReturn:
-    conflict('The cell of server %s is down; try again later'
-             % mapping.instance_uuid)
+    conflict(
+        'The cell of server %s is down; try again later'
+        % mapping.instance_uuid
+    )

@@ -36,8 +36,9 @@ _SERVER = r'(/[0-9a-f-]+)?/servers/[^/]+/guest-agent'
 LIMITS: Mapping[tuple[str, re.Pattern[str]], Callable[[], int]] = {
     ('POST', re.compile(_SERVER + '/commands')): lambda: 512 * 1024,
     # It is not read at once, but by and by.
-    ('POST', re.compile(_SERVER + '/file-write')):
-        lambda: int(CONF.guest_agent.max_file_size),
+    ('POST', re.compile(_SERVER + '/file-write')): lambda: int(
+        CONF.guest_agent.max_file_size
+    ),
 }
 
 
@@ -62,20 +63,23 @@ class SizeLimiter:
         elif req.content_length > limit:
             refusal = webob.exc.HTTPRequestEntityTooLarge(
                 explanation='The body must have at most %d bytes, not %d'
-                            % (limit, req.content_length))
+                % (limit, req.content_length)
+            )
             return refusal(environ, start_response)
         return self._application(environ, start_response)
 
 
 def _limit_of(environ: dict[str, Any]) -> int | None:
     for (method, path), limit in LIMITS.items():
-        if (environ['REQUEST_METHOD'] == method
-                and path.fullmatch(environ['PATH_INFO'])):
+        if environ['REQUEST_METHOD'] == method and path.fullmatch(
+            environ['PATH_INFO']
+        ):
             return limit()
     return None
 
 
-def filter_factory(global_conf: dict[str, str],
-                   **local_conf: str) -> Callable[[Any], Any]:
+def filter_factory(
+    global_conf: dict[str, str], **local_conf: str
+) -> Callable[[Any], Any]:
     """Make the filter for paste."""
     return lambda application: SizeLimiter(application, local_conf)

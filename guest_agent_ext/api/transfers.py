@@ -83,8 +83,9 @@ class Transfer:
         :raises NoAnswer: it may have begun
         """
         try:
-            opened = self._compute.open_file(self._host, self._instance_uuid,
-                                             self.uuid)
+            opened = self._compute.open_file(
+                self._host, self._instance_uuid, self.uuid
+            )
         except oslo_messaging.MessagingException as error:
             raise self._no_answer(error) from None
         _check(opened['refusal'])
@@ -101,14 +102,18 @@ class Transfer:
 
         def ask(offset: int) -> bytes:
             size = min(rpcapi.READ_CHUNK, stop - offset)
-            answer = self._patiently(lambda: self._compute.read_chunk(
-                self._host, self.uuid, offset, size))
+            answer = self._patiently(
+                lambda: self._compute.read_chunk(
+                    self._host, self.uuid, offset, size
+                )
+            )
             return rpcapi.data_of(answer)
 
         with self._in_flight() as pool:
             waiting = collections.deque(
                 pool.submit(ask, offset)
-                for _, offset in zip(range(IN_FLIGHT), pieces, strict=False))
+                for _, offset in zip(range(IN_FLIGHT), pieces, strict=False)
+            )
             while waiting:
                 data = waiting.popleft().result()
                 for offset in pieces:
@@ -143,8 +148,9 @@ class Transfer:
         :raises Refused: it cannot be
         :raises NoAnswer: it may be completed, or not
         """
-        while not self._patiently(lambda: self._compute.commit(
-                self._host, self.uuid, size, sha256))['done']:
+        while not self._patiently(
+            lambda: self._compute.commit(self._host, self.uuid, size, sha256)
+        )['done']:
             pass
         self._is_over = True
 
@@ -160,19 +166,24 @@ class Transfer:
         try:
             self._compute.abort(self._host, self.uuid, error)
         except oslo_messaging.MessagingException as problem:
-            LOG.info('Host %(host)s was not told to abort %(uuid)s: '
-                     '%(problem)s', {'host': self._host, 'uuid': self.uuid,
-                                     'problem': problem})
+            LOG.info(
+                'Host %(host)s was not told to abort %(uuid)s: %(problem)s',
+                {'host': self._host, 'uuid': self.uuid, 'problem': problem},
+            )
 
     def _write(self, offset: int, data: bytes) -> None:
-        self._patiently(lambda: self._compute.write_chunk(
-            self._host, self.uuid, offset, data))
+        self._patiently(
+            lambda: self._compute.write_chunk(
+                self._host, self.uuid, offset, data
+            )
+        )
 
     @contextlib.contextmanager
     def _in_flight(self) -> Iterator[futures.ThreadPoolExecutor]:
         """Have calls made while others are answered."""
         pool = futures.ThreadPoolExecutor(
-            IN_FLIGHT, thread_name_prefix='guest-agent-file')
+            IN_FLIGHT, thread_name_prefix='guest-agent-file'
+        )
         try:
             yield pool
         except BaseException:
@@ -196,16 +207,18 @@ class Transfer:
                 problem = refusal
                 if refusal.kind != 'later':
                     raise
-            if (time.monotonic() > deadline
-                    or self._given_up.wait(RETRY_GAP)):
+            if time.monotonic() > deadline or self._given_up.wait(RETRY_GAP):
                 raise problem
 
     def _no_answer(self, error: Exception) -> NoAnswer:
-        LOG.warning('Host %(host)s does not answer about %(uuid)s: %(error)s',
-                    {'host': self._host, 'uuid': self.uuid, 'error': error})
+        LOG.warning(
+            'Host %(host)s does not answer about %(uuid)s: %(error)s',
+            {'host': self._host, 'uuid': self.uuid, 'error': error},
+        )
         return NoAnswer(
             'The guest agent service of the host of server %s does not '
-            'answer; try again later' % self._instance_uuid)
+            'answer; try again later' % self._instance_uuid
+        )
 
 
 def _check(refusal: rpcapi.Refusal | None) -> None:
@@ -220,6 +233,7 @@ def _next_piece(body: raw.Body, offset: int, size: int) -> bytes:
     except OSError:
         data = b''
     if len(data) < wanted:
-        raise BodyEnded('The body ended after %d of %d bytes'
-                        % (offset + len(data), size))
+        raise BodyEnded(
+            'The body ended after %d of %d bytes' % (offset + len(data), size)
+        )
     return data

@@ -43,9 +43,11 @@ CONF = conf.CONF
 MAX_SHOWN = 64
 
 
-def schema(body_schema: dict[str, Any]
-           ) -> Callable[[wsgi.Method], wsgi.Method]:
+def schema(
+    body_schema: dict[str, Any],
+) -> Callable[[wsgi.Method], wsgi.Method]:
     """Have a method called with its body parsed, if it fits the schema."""
+
     def check(kwargs: dict[str, Any]) -> None:
         kwargs['body'] = _parse(kwargs['body'])
         error = _best_error(body_schema, kwargs['body'])
@@ -55,9 +57,11 @@ def schema(body_schema: dict[str, Any]
     return _checked_before('request_body_schemas', body_schema, check)
 
 
-def query_schema(parameters: dict[str, Any]
-                 ) -> Callable[[wsgi.Method], wsgi.Method]:
+def query_schema(
+    parameters: dict[str, Any],
+) -> Callable[[wsgi.Method], wsgi.Method]:
     """Have a method called if its query fits the schema."""
+
     def check(kwargs: dict[str, Any]) -> None:
         try:
             query = kwargs['req'].GET.dict_of_lists()
@@ -71,16 +75,19 @@ def query_schema(parameters: dict[str, Any]
     return _checked_before('request_query_schemas', parameters, check)
 
 
-def response_body_schema(body_schema: dict[str, Any]
-                         ) -> Callable[[wsgi.Method], wsgi.Method]:
+def response_body_schema(
+    body_schema: dict[str, Any],
+) -> Callable[[wsgi.Method], wsgi.Method]:
     """Check what a method answers, as ``[api] response_validation`` says."""
+
     def decorate(method: wsgi.Method) -> wsgi.Method:
         @functools.wraps(method)
         def wrapper(self: Any, **kwargs: Any) -> Any:
             response = method(self, **kwargs)
             if CONF.api.response_validation != 'ignore':
-                _check_response(body_schema,
-                                getattr(response, 'obj', response))
+                _check_response(
+                    body_schema, getattr(response, 'obj', response)
+                )
             return response
 
         _note(wrapper, 'response_body_schemas', body_schema)
@@ -97,9 +104,11 @@ def bad_request(explanation: str) -> NoReturn:
     raise webob.exc.HTTPBadRequest(explanation=explanation) from None
 
 
-def _checked_before(attribute: str, checked: dict[str, Any],
-                    check: Callable[[dict[str, Any]], None]
-                    ) -> Callable[[wsgi.Method], wsgi.Method]:
+def _checked_before(
+    attribute: str,
+    checked: dict[str, Any],
+    check: Callable[[dict[str, Any]], None],
+) -> Callable[[wsgi.Method], wsgi.Method]:
     def decorate(method: wsgi.Method) -> wsgi.Method:
         @functools.wraps(method)
         def wrapper(self: Any, **kwargs: Any) -> Any:
@@ -137,8 +146,11 @@ def _parse(body: bytes) -> Any:
         twice in one object
     """
     try:
-        return json.loads(body.decode(), object_pairs_hook=_object,
-                          parse_constant=_refuse_constant)
+        return json.loads(
+            body.decode(),
+            object_pairs_hook=_object,
+            parse_constant=_refuse_constant,
+        )
     except (ValueError, RecursionError):
         bad_request('The request body must be a JSON object in UTF-8')
 
@@ -172,18 +184,22 @@ def _is_free_of_nul(value: Any) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    return (_is_free_of_nul(value) and len(value.encode()) <= MAX_PATH
-            and _PATH.fullmatch(value) is not None)
+    return (
+        _is_free_of_nul(value)
+        and len(value.encode()) <= MAX_PATH
+        and _PATH.fullmatch(value) is not None
+    )
 
 
 #: Bytes of a path.
 MAX_PATH = 4096
-_PATH = re.compile(r'/|/.*[^/]|([A-Za-z]:[\\/]|\\\\[^\\/]).*[^\\/]',
-                   re.DOTALL)
+_PATH = re.compile(r'/|/.*[^/]|([A-Za-z]:[\\/]|\\\\[^\\/]).*[^\\/]', re.DOTALL)
 
 #: The formats of our schemas, by the words that a message has for them.
-PATH = (r'the absolute path of a file (/etc/hosts, C:\Users\file or '
-        r'\\server\share\file) of at most %d bytes, without NUL' % MAX_PATH)
+PATH = (
+    r'the absolute path of a file (/etc/hosts, C:\Users\file or '
+    r'\\server\share\file) of at most %d bytes, without NUL' % MAX_PATH
+)
 UNICODE = 'valid Unicode'
 UNICODE_WITHOUT_NUL = 'valid Unicode without NUL'
 
@@ -194,13 +210,16 @@ _FORMATS = jsonschema.FormatChecker(formats=())
 _FORMATS.checks(UNICODE)(_is_unicode)
 _FORMATS.checks(PATH)(lambda value: _is_unicode(value) and _is_path(value))
 _FORMATS.checks(UNICODE_WITHOUT_NUL)(
-    lambda value: _is_unicode(value) and _is_free_of_nul(value))
+    lambda value: _is_unicode(value) and _is_free_of_nul(value)
+)
 
 _Validator: Any = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     # JSON Schema takes 60.0 for an integer; who reads it would not.
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
-        'integer', lambda checker, value: type(value) is int))
+        'integer', lambda checker, value: type(value) is int
+    ),
+)
 
 
 def _best_error(schema: dict[str, Any], value: Any) -> Any:
@@ -230,8 +249,10 @@ def _may_be_shown(error: Any) -> bool:
 
 def _field(path: list[Any]) -> str:
     """Name a field as JavaScript would: ``command.arguments.command[0]``."""
-    parts = ['[%d]' % part if isinstance(part, int) else '.' + _shown(part)
-             for part in path]
+    parts = [
+        '[%d]' % part if isinstance(part, int) else '.' + _shown(part)
+        for part in path
+    ]
     return ''.join(parts).lstrip('.')
 
 
@@ -245,8 +266,9 @@ def _shown(value: Any) -> str:
 
 
 def _missing(error: Any) -> tuple[list[str], str]:
-    missing = [name for name in error.validator_value
-               if name not in error.instance]
+    missing = [
+        name for name in error.validator_value if name not in error.instance
+    ]
     return missing[:1], 'is missing'
 
 
@@ -272,7 +294,9 @@ def _must(text: str) -> Callable[[Any], tuple[list[str], str]]:
 _PROBLEMS: Mapping[str, Callable[[Any], tuple[list[str], str]]] = {
     'additionalProperties': _unknown,
     'enum': lambda error: (
-        [], 'must be one of: ' + _listed(error.validator_value)),
+        [],
+        'must be one of: ' + _listed(error.validator_value),
+    ),
     'format': _must('must be %s'),
     'maxItems': _must('must have at most %s value(s)'),
     'maxLength': _must('must have at most %s character(s)'),
@@ -283,5 +307,7 @@ _PROBLEMS: Mapping[str, Callable[[Any], tuple[list[str], str]]] = {
     'pattern': _must('must match %s'),
     'required': _missing,
     'type': lambda error: (
-        [], 'must be of type %s' % (error.validator_value,)),
+        [],
+        'must be of type %s' % (error.validator_value,),
+    ),
 }

@@ -26,8 +26,15 @@ from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.db import hosts
 from guest_agent_ext.db import models
 
-_AS_RECORDED = ('uuid', 'type', 'instance_uuid', 'error', 'project_id',
-                'user_id', 'request_id')
+_AS_RECORDED = (
+    'uuid',
+    'type',
+    'instance_uuid',
+    'error',
+    'project_id',
+    'user_id',
+    'request_id',
+)
 _TIMES = ('created_at', 'updated_at', 'started_at', 'finished_at')
 
 
@@ -44,7 +51,8 @@ def viewer_of(context: Any, project_id: str) -> Viewer:
     """Return what a caller may see of the commands of a project's servers."""
     return Viewer(
         sees_contents=policies.allows(context, policies.USE, project_id),
-        is_admin=context.is_admin)
+        is_admin=context.is_admin,
+    )
 
 
 def show(row: models.Command, viewer: Viewer) -> dict[str, Any]:
@@ -58,13 +66,16 @@ def show(row: models.Command, viewer: Viewer) -> dict[str, Any]:
     if result is not None and viewer.sees_contents:
         keep = row.arguments.get('output_keep')
         out_shown, err_shown = command.share_output(len(out), len(err))
-        result.update(_output('out', _end(out, out_shown, keep)),
-                      **_output('err', _end(err, err_shown, keep)))
+        result.update(
+            _output('out', _end(out, out_shown, keep)),
+            **_output('err', _end(err, err_shown, keep)),
+        )
     return dict(view, result=result)
 
 
-def listed(row: models.Command, sizes: tuple[int, int],
-           viewer: Viewer) -> dict[str, Any]:
+def listed(
+    row: models.Command, sizes: tuple[int, int], viewer: Viewer
+) -> dict[str, Any]:
     """Return a command without its output.
 
     :param sizes: bytes that the row has of stdout and of stderr
@@ -91,29 +102,34 @@ def host(state: hosts.HostState, down_time: int) -> dict[str, Any]:
 def agent(status: rpcapi.AgentStatus) -> dict[str, Any]:
     """Return a server's guest agent."""
     is_available = status['reason'] is None
-    return {'status': 'available' if is_available else 'unavailable',
-            **status}
+    return {'status': 'available' if is_available else 'unavailable', **status}
 
 
 class Links(common.ViewBuilder):
     """Links as Nova builds them."""
 
-    def next_page(self, req: Any, collection: str,
-                  marker: str) -> list[dict[str, str]]:
+    def next_page(
+        self, req: Any, collection: str, marker: str
+    ) -> list[dict[str, str]]:
         """Return the link to where a list of commands goes on.
 
         :param collection: the list's path, below the version
         :param marker: uuid of the last command on this page
         """
-        return [{'rel': 'next',
-                 'href': self._get_next_link(req, marker, collection)}]
+        return [
+            {
+                'rel': 'next',
+                'href': self._get_next_link(req, marker, collection),
+            }
+        ]
 
 
 def _metadata(row: models.Command, viewer: Viewer) -> dict[str, Any]:
     view = {name: getattr(row, name) for name in _AS_RECORDED}
     view.update({name: _time(getattr(row, name)) for name in _TIMES})
-    view['status'] = command.shown_status(row.status,
-                                          row.started_at is not None)
+    view['status'] = command.shown_status(
+        row.status, row.started_at is not None
+    )
     if viewer.sees_contents:
         view['arguments'] = row.arguments
     if viewer.is_admin:
@@ -121,24 +137,29 @@ def _metadata(row: models.Command, viewer: Viewer) -> dict[str, Any]:
     return view
 
 
-def _result(row: models.Command, out: int,
-            err: int) -> dict[str, Any] | None:
+def _result(row: models.Command, out: int, err: int) -> dict[str, Any] | None:
     """Return what came of a command, None while or where there is nothing."""
-    if (row.type != command.EXEC or row.status not in command.ENDED
-            or row.started_at is None):
+    if (
+        row.type != command.EXEC
+        or row.status not in command.ENDED
+        or row.started_at is None
+    ):
         return None
     out_shown, err_shown = command.share_output(out, err)
     return {
-        'pid': row.pid, 'exitcode': row.exitcode, 'signal': row.signal,
+        'pid': row.pid,
+        'exitcode': row.exitcode,
+        'signal': row.signal,
         'out_truncated': max(out, row.out_bytes or 0) > out_shown,
         'err_truncated': max(err, row.err_bytes or 0) > err_shown,
-        'out_bytes': row.out_bytes, 'err_bytes': row.err_bytes,
+        'out_bytes': row.out_bytes,
+        'err_bytes': row.err_bytes,
     }
 
 
 def _end(data: bytes, size: int, keep: str | None) -> bytes:
     if keep == 'tail':
-        return data[len(data) - size:]
+        return data[len(data) - size :]
     return data[:size]
 
 

@@ -44,8 +44,9 @@ _places = places.Places()
 _looks = looks.Looks()
 
 
-def waited(req: Any,
-           row: models.Command) -> tuple[models.Command, dict[str, str]]:
+def waited(
+    req: Any, row: models.Command
+) -> tuple[models.Command, dict[str, str]]:
     """Wait for a command's end as long as a request prefers.
 
     :param row: the command as it was

@@ -36,6 +36,7 @@ ProjectMapper: Any = openstack.ProjectMapper
 
 def response(code: int) -> Callable[[Method], Method]:
     """Say with which status a method answers."""
+
     def decorate(method: Method) -> Method:
         vars(method)['success_code'] = code
         decorated: Method = wsgi.response(code)(method)
@@ -46,6 +47,7 @@ def response(code: int) -> Callable[[Method], Method]:
 
 def expected_errors(*codes: int) -> Callable[[Method], Method]:
     """Say which errors a method may answer; any other becomes a 500."""
+
     def decorate(method: Method) -> Method:
         wrapped: Method = wsgi.expected_errors(codes)(method)
         # For the API's documentation: Nova's decorator keeps them to itself.
@@ -72,20 +74,24 @@ class Resource(wsgi.Resource):
         # Nova logs at DEBUG what this returns, and a body holds secrets.
         return request.get_content_type(), b''
 
-    def _get_request_content(self, body: bytes,
-                             request: Any) -> dict[str, bytes]:
+    def _get_request_content(
+        self, body: bytes, request: Any
+    ) -> dict[str, bytes]:
         if not self._should_have_body(request):
             return {}
         return {'body': request.body}
 
-    def dispatch(self, method: Any, request: Any,
-                 action_args: dict[str, Any]) -> Any:
+    def dispatch(
+        self, method: Any, request: Any, action_args: dict[str, Any]
+    ) -> Any:
         # Who sends a key relies on it.
-        if (IDEMPOTENCY_KEY in request.headers
-                and not hasattr(method, 'is_idempotent')):
+        if IDEMPOTENCY_KEY in request.headers and not hasattr(
+            method, 'is_idempotent'
+        ):
             raise webob.exc.HTTPBadRequest(
                 explanation='%s is for the creation of a command only'
-                            % IDEMPOTENCY_KEY)
+                % IDEMPOTENCY_KEY
+            )
         return super().dispatch(method, request, action_args)
 
 
@@ -95,12 +101,14 @@ class RawResource(Resource):
     def get_body(self, request: Any) -> tuple[str | None, bytes]:
         return None, b''
 
-    def _get_request_content(self, body: bytes,
-                             request: Any) -> dict[str, bytes]:
+    def _get_request_content(
+        self, body: bytes, request: Any
+    ) -> dict[str, bytes]:
         return {}
 
-    def dispatch(self, method: Any, request: Any,
-                 action_args: dict[str, Any]) -> Any:
+    def dispatch(
+        self, method: Any, request: Any, action_args: dict[str, Any]
+    ) -> Any:
         try:
             return super().dispatch(method, request, action_args)
         except Exception:

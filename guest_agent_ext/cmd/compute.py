@@ -33,9 +33,12 @@ def main() -> int:
     logging.setup(CONF, 'guest_agent_ext')
     logs.hide_answers()
     service.return_memory()
-    guests = connection.Connection(CONF.guest_agent.connection_uri,
-                                   work_calls=CONF.guest_agent.agent_calls)
+    guests = connection.Connection(
+        CONF.guest_agent.connection_uri,
+        work_calls=CONF.guest_agent.agent_calls,
+    )
     compute = manager.ComputeManager(
-        CONF.host, oslo_messaging.get_rpc_transport(CONF), guests)
+        CONF.host, oslo_messaging.get_rpc_transport(CONF), guests
+    )
     service.serve(compute, compute.stopping)
     return 1 if compute.is_fenced else 0

@@ -66,17 +66,23 @@ def _add_parsers(subparsers: Any) -> None:
     categories: dict[str, Any] = {}
     for (category, name), action in _ACTIONS.items():
         if name is None:
-            subparsers.add_parser(category, help=_summary(action)
-                                  ).set_defaults(action=None)
+            subparsers.add_parser(
+                category, help=_summary(action)
+            ).set_defaults(action=None)
             continue
         if category not in categories:
             parser = subparsers.add_parser(category)
             categories[category] = parser.add_subparsers(
-                dest='action', required=True)
+                dest='action', required=True
+            )
         parser = categories[category].add_parser(name, help=_summary(action))
         if action is db_sync:
-            parser.add_argument('version', nargs='?', default='head',
-                                help='as far as this version')
+            parser.add_argument(
+                'version',
+                nargs='?',
+                default='head',
+                help='as far as this version',
+            )
 
 
 def _summary(action: Callable[[], int]) -> str:
@@ -84,9 +90,14 @@ def _summary(action: Callable[[], int]) -> str:
 
 
 def main() -> int:
-    CONF.register_cli_opt(cfg.SubCommandOpt(
-        'command', title='Commands', handler=_add_parsers,
-        help='What to do; each has its own --help'))
+    CONF.register_cli_opt(
+        cfg.SubCommandOpt(
+            'command',
+            title='Commands',
+            handler=_add_parsers,
+            help='What to do; each has its own --help',
+        )
+    )
     config.parse_args(sys.argv)
     # stdout is for what was asked.
     CONF.set_default('use_stderr', True)

@@ -32,9 +32,12 @@ class Bar:
     def __enter__(self) -> None:
         self.advance(0)
 
-    def __exit__(self, kind: type[BaseException] | None,
-                 error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if self._is_shown:
             sys.stderr.write('\n')
 
@@ -51,4 +54,9 @@ class Bar:
         share = self.done / self._total if self._total else 1.0
         filled = '#' * int(share * WIDTH)
         return '[%-*s] %3d%%  %d of %d' % (
-            WIDTH, filled, share * 100, self.done, self._total)
+            WIDTH,
+            filled,
+            share * 100,
+            self.done,
+            self._total,
+        )

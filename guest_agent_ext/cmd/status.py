@@ -30,8 +30,10 @@ from guest_agent_ext.db import session
 CONF = conf.CONF
 
 _FACTORY = 'guest_agent_ext.api.filter:filter_factory'
-_PIPELINES = ('composite:openstack_compute_api_v21',
-              'composite:openstack_compute_api_v21_legacy_v2_compatible')
+_PIPELINES = (
+    'composite:openstack_compute_api_v21',
+    'composite:openstack_compute_api_v21_legacy_v2_compatible',
+)
 
 
 class Checks(upgradecheck.UpgradeCommands):
@@ -45,25 +47,33 @@ class Checks(upgradecheck.UpgradeCommands):
             return _failure('The database cannot be read: %s' % error)
         if found == migration.head():
             return _success()
-        return _failure('The tables have version %s, this release needs %s: '
-                        'run "guest-agent-manage db sync"'
-                        % (found, migration.head()))
+        return _failure(
+            'The tables have version %s, this release needs %s: '
+            'run "guest-agent-manage db sync"' % (found, migration.head())
+        )
 
     def check_paste(self) -> Any:
         """Look whether nova-api's pipelines have our filter."""
         name = CONF.wsgi.api_paste_config
         path = CONF.find_file(name)
         if path is None:
-            return _warning('%s is not on this machine: run this where '
-                            'nova-api runs' % name)
+            return _warning(
+                '%s is not on this machine: run this where '
+                'nova-api runs' % name
+            )
         paste = configparser.RawConfigParser()
         paste.read(path)
-        missing = [pipeline for pipeline in _PIPELINES
-                   if not _has_filter(paste, pipeline)]
+        missing = [
+            pipeline
+            for pipeline in _PIPELINES
+            if not _has_filter(paste, pipeline)
+        ]
         if not missing:
             return _success()
-        return _failure('In %s no filter of %s stands before the application '
-                        'in: %s' % (path, _FACTORY, ', '.join(missing)))
+        return _failure(
+            'In %s no filter of %s stands before the application '
+            'in: %s' % (path, _FACTORY, ', '.join(missing))
+        )
 
     def check_limit(self) -> Any:
         """Look whether Keystone has the limit that would hold."""
@@ -86,20 +96,27 @@ def _check_registered() -> Any:
     if quota.RESOURCE in {limit.resource_name for limit in registered}:
         return _success()
     nobody_s = limit_exc.ProjectOverLimit(
-        None, [limit_exc.OverLimitInfo(quota.RESOURCE, 0, 0, 1)])
+        None, [limit_exc.OverLimitInfo(quota.RESOURCE, 0, 0, 1)]
+    )
     if limit_utils.should_enforce(nobody_s):
-        return _failure('Keystone has no registered limit of %s: no command '
-                        'will be accepted' % quota.RESOURCE)
-    return _warning('Keystone has no registered limit of %s: projects may '
-                    'have any number of commands' % quota.RESOURCE)
+        return _failure(
+            'Keystone has no registered limit of %s: no command '
+            'will be accepted' % quota.RESOURCE
+        )
+    return _warning(
+        'Keystone has no registered limit of %s: projects may '
+        'have any number of commands' % quota.RESOURCE
+    )
 
 
 def _has_filter(paste: configparser.RawConfigParser, pipeline: str) -> bool:
-    ours = {section.removeprefix('filter:') for section in paste.sections()
-            if paste.get(section, 'paste.filter_factory',
-                         fallback=None) == _FACTORY}
-    *filters, _ = paste.get(
-        pipeline, 'keystone', fallback='none').split()
+    ours = {
+        section.removeprefix('filter:')
+        for section in paste.sections()
+        if paste.get(section, 'paste.filter_factory', fallback=None)
+        == _FACTORY
+    }
+    *filters, _ = paste.get(pipeline, 'keystone', fallback='none').split()
     return bool(filters) and filters[-1] in ours
 
 

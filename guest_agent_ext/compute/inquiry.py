@@ -53,8 +53,9 @@ class Inquiries:
         self._guests = guests
         self._places = threading.BoundedSemaphore(PLACES)
 
-    def agent_command(self, uuid: str, request: Mapping[str, Any],
-                      timeout: int) -> Any:
+    def agent_command(
+        self, uuid: str, request: Mapping[str, Any], timeout: int
+    ) -> Any:
         """Take a request to an agent; see guest.agent.Caller."""
         return self._guests.probe_command(uuid, request, timeout)
 
@@ -68,8 +69,9 @@ class Inquiries:
             status['reason'] = str(error)
         return status
 
-    def read_output(self, uuid: str, command_uuid: str, stream: str,
-                    offset: int) -> rpcapi.Output:
+    def read_output(
+        self, uuid: str, command_uuid: str, stream: str, offset: int
+    ) -> rpcapi.Output:
         """Read what a running command has written so far."""
         try:
             with self._asking(uuid) as agent:
@@ -83,17 +85,18 @@ class Inquiries:
         if not self._places.acquire(timeout=WAIT):
             raise exception.AgentBusy(
                 'The host of the server is busy with questions to other '
-                'guests; ask again')
+                'guests; ask again'
+            )
         try:
             self._guests.ping(uuid)
-            yield guest_agent.Agent(self, uuid,
-                                    CONF.guest_agent.agent_timeout)
+            yield guest_agent.Agent(self, uuid, CONF.guest_agent.agent_timeout)
         finally:
             self._places.release()
 
 
-def _read(agent: guest_agent.Agent, command_uuid: str, stream: str,
-          offset: int) -> bytes:
+def _read(
+    agent: guest_agent.Agent, command_uuid: str, stream: str, offset: int
+) -> bytes:
     guest = _launcher(agent)
     if not isinstance(guest, posix.PosixLauncher):
         # Other launchers give a command's output with its end.
@@ -106,8 +109,10 @@ def _inspect(agent: guest_agent.Agent, status: rpcapi.AgentStatus) -> None:
     status['version'] = agent.version()[:MAX_CHARACTERS]
     enabled = agent.info()
     status['supported_commands'] = [
-        name[:MAX_CHARACTERS] for name, is_enabled
-        in sorted(enabled.items()) if is_enabled][:MAX_NAMES]
+        name[:MAX_CHARACTERS]
+        for name, is_enabled in sorted(enabled.items())
+        if is_enabled
+    ][:MAX_NAMES]
     if enabled.get('guest-get-osinfo'):
         status['os'] = _system(agent)
     status['execution'] = _launcher(agent).execution
@@ -115,7 +120,8 @@ def _inspect(agent: guest_agent.Agent, status: rpcapi.AgentStatus) -> None:
 
 def _launcher(agent: guest_agent.Agent) -> launcher.Launcher:
     return choose.launcher_for(
-        agent, allow_direct=CONF.guest_agent.allow_unbounded_capture)
+        agent, allow_direct=CONF.guest_agent.allow_unbounded_capture
+    )
 
 
 def _system(agent: guest_agent.Agent) -> str | None:

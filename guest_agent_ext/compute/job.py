@@ -54,7 +54,7 @@ KILL_GAP = 0.2
 #: How a wait ended that was not the command's own end.
 _KILLED = {
     command.TIMED_OUT: 'Its timeout of %(timeout)s seconds passed; '
-                       'its process tree was killed',
+    'its process tree was killed',
     command.CANCELLED: 'It was cancelled; its process tree was killed',
 }
 REFUSED = {
@@ -63,8 +63,10 @@ REFUSED = {
 }
 LACKS = 'Commands cannot be run in this guest: it has no usable %s'
 REBOOTED = 'The server was rebooted while the command ran'
-DIED = ('What ran the command in the guest was killed before it could record '
-        'the end of the command')
+DIED = (
+    'What ran the command in the guest was killed before it could record '
+    'the end of the command'
+)
 
 
 class Job(task.Task):
@@ -91,8 +93,7 @@ class Job(task.Task):
         self._kill_by: float | None = None
         self._death = DIED
         self._end: rpcapi.End = {}
-        self._next = (
-            self._take if work['attempt'] is None else self._adopt)
+        self._next = self._take if work['attempt'] is None else self._adopt
 
     @property
     def needs_guest(self) -> bool:
@@ -126,7 +127,8 @@ class Job(task.Task):
     def meet_absence(self, state: str) -> None:
         # Nobody here knows whether the server moves or was stopped.
         outcome = self._lane.conductor.not_here(
-            self._lane.service, self.uuid, self.attempt, state)
+            self._lane.service, self.uuid, self.attempt, state
+        )
         if outcome != command.OK:
             self.drop()
 
@@ -134,15 +136,16 @@ class Job(task.Task):
 
     def _take(self) -> float:
         is_urgent = self._start_by - time.monotonic() < URGENT
-        probe = (self._lane.probe() if is_urgent
-                 else self._lane.recent_probe())
-        return self._hold(self._claim_within(self._start_by, probe),
-                          self._launch)
+        probe = self._lane.probe() if is_urgent else self._lane.recent_probe()
+        return self._hold(
+            self._claim_within(self._start_by, probe), self._launch
+        )
 
     def _adopt(self) -> float:
         assert self._previous is not None
         claim = self._lane.conductor.adopt(
-            self._lane.service, self.uuid, self.attempt, self._previous)
+            self._lane.service, self.uuid, self.attempt, self._previous
+        )
         return self._hold(claim, self._recover)
 
     def _hold(self, claim: rpcapi.Claim | None, step: task.Step) -> float:
@@ -197,8 +200,10 @@ class Job(task.Task):
             return self._go(self._terminate)
         if self._cancelled or self._is_overdue():
             return self._go(self._recover)
-        if (self._age() > NOTE_STARTED_AFTER
-                and time.monotonic() - self._looked_at > LOOK_GAP):
+        if (
+            self._age() > NOTE_STARTED_AFTER
+            and time.monotonic() - self._looked_at > LOOK_GAP
+        ):
             return self._go(self._recover)
         return self._gap()
 
@@ -237,8 +242,13 @@ class Job(task.Task):
         self._launched_at = time.monotonic() - age
         if not self._is_start_noted:
             self._lane.conductor.started(
-                self._lane.service, self.uuid, self.attempt, running.pid,
-                running.started, age)
+                self._lane.service,
+                self.uuid,
+                self.attempt,
+                running.pid,
+                running.started,
+                age,
+            )
             self._is_start_noted = True
         if running.has_exited:
             self._release_streams()
@@ -285,8 +295,9 @@ class Job(task.Task):
     def _meet_refused(self, reason: str) -> float:
         self._lane.forget_probe()
         if self._sends == 1:
-            return self._end_as(command.FAILED, error=REFUSED.get(
-                reason, LACKS % reason))
+            return self._end_as(
+                command.FAILED, error=REFUSED.get(reason, LACKS % reason)
+            )
         # An earlier send may have come through: the lock decides.
         return self._go(self._fence)
 
@@ -305,8 +316,7 @@ class Job(task.Task):
 
     def _end_unstarted(self) -> float:
         if self._cancelled:
-            return self._end_as(command.CANCELLED,
-                                error=command.NEVER_STARTED)
+            return self._end_as(command.CANCELLED, error=command.NEVER_STARTED)
         return self._end_as(command.FAILED, error=REFUSED['ticket'])
 
     def _meet_end(self, ended: launcher.Ended) -> float:
@@ -320,11 +330,17 @@ class Job(task.Task):
         if ended.killed in _KILLED:
             status = ended.killed
             error = _KILLED[status] % {
-                'timeout': self._held_claim()['timeout']}
+                'timeout': self._held_claim()['timeout']
+            }
         return self._end_as(status, error=error, ended=ended)
 
-    def _end_as(self, status: str, *, error: str | None = None,
-                ended: launcher.Ended | None = None) -> float:
+    def _end_as(
+        self,
+        status: str,
+        *,
+        error: str | None = None,
+        ended: launcher.Ended | None = None,
+    ) -> float:
         self._end = {'status': status}
         if error is not None:
             self._end['error'] = error
@@ -335,14 +351,16 @@ class Job(task.Task):
 
     def _finish(self) -> float:
         outcome = self._lane.conductor.finish(
-            self._lane.service, self.uuid, self.attempt, self._end)
+            self._lane.service, self.uuid, self.attempt, self._end
+        )
         if outcome == command.MOVED:
             # Another host will ask the guest for this end.
             return self._stop()
         if outcome != command.OK:
-            LOG.warning('Command %(uuid)s had ended without its host: '
-                        '%(outcome)s',
-                        {'uuid': self.uuid, 'outcome': outcome})
+            LOG.warning(
+                'Command %(uuid)s had ended without its host: %(outcome)s',
+                {'uuid': self.uuid, 'outcome': outcome},
+            )
         self._lane.acknowledge(self.uuid, is_certain=self._sends == 1)
         return self._stop()
 
@@ -373,16 +391,22 @@ class Job(task.Task):
         order = claim['exec']
         assert order is not None
         return launcher.Launch(
-            id=claim['uuid'], argv=tuple(order['command']),
-            env=order['env'], stdin=base64.b64decode(order['stdin']),
-            cwd=order['cwd'], boot_id=claim['boot_id'],
-            ticket=claim['ticket'], keep=command.MAX_OUTPUT_BYTES,
-            keep_end=order['output_keep'])
+            id=claim['uuid'],
+            argv=tuple(order['command']),
+            env=order['env'],
+            stdin=base64.b64decode(order['stdin']),
+            cwd=order['cwd'],
+            boot_id=claim['boot_id'],
+            ticket=claim['ticket'],
+            keep=command.MAX_OUTPUT_BYTES,
+            keep_end=order['output_keep'],
+        )
 
 
 #: What of an end may be unknown.
-_OPTIONAL: tuple[Literal['exitcode', 'signal', 'out_bytes', 'err_bytes'],
-                 ...] = ('exitcode', 'signal', 'out_bytes', 'err_bytes')
+_OPTIONAL: tuple[
+    Literal['exitcode', 'signal', 'out_bytes', 'err_bytes'], ...
+] = ('exitcode', 'signal', 'out_bytes', 'err_bytes')
 
 
 def _result(ended: launcher.Ended) -> rpcapi.End:

@@ -70,8 +70,12 @@ LATE_LAUNCH = task.LAUNCH_WINDOW + 35.0
 RELEASE_BATCH = 30
 
 #: What certainly tells that there is nobody to talk to.
-_ABSENT = (exception.AgentNotConnected, exception.AgentNotConfigured,
-           exception.DomainNotFound, exception.DomainNotRunning)
+_ABSENT = (
+    exception.AgentNotConnected,
+    exception.AgentNotConfigured,
+    exception.DomainNotFound,
+    exception.DomainNotRunning,
+)
 #: What tells that no command can run there, now or later.
 _HOPELESS = (exception.LauncherUnavailable, exception.AgentCommandDisabled)
 
@@ -86,16 +90,20 @@ class Lane:
     :param on_idle: asked by a lane without work whether it may go
     """
 
-    def __init__(self, uuid: str, guests: connection.Connection,
-                 conductor: rpcapi.ConductorAPI, service: rpcapi.Service,
-                 on_idle: Callable[['Lane'], bool]) -> None:
+    def __init__(
+        self,
+        uuid: str,
+        guests: connection.Connection,
+        conductor: rpcapi.ConductorAPI,
+        service: rpcapi.Service,
+        on_idle: Callable[['Lane'], bool],
+    ) -> None:
         self.uuid = uuid
         self.conductor = conductor
         self.service = service
         self._guests = guests
         self._on_idle = on_idle
-        self.agent = agent.Agent(
-            guests, uuid, CONF.guest_agent.agent_timeout)
+        self.agent = agent.Agent(guests, uuid, CONF.guest_agent.agent_timeout)
         self._launcher: launcher.Launcher | None = None
         self._tasks: dict[str, task.Task] = {}
         #: When to remove what the guest keeps of which command.
@@ -105,12 +113,14 @@ class Lane:
         self._probe: launcher.Probe | None = None
         self._probed_at = float('-inf')
         self._durations: collections.deque[float] = collections.deque(
-            maxlen=DURATIONS)
+            maxlen=DURATIONS
+        )
         self._seen: dict[str, str] = {}
         self._changed = threading.Condition()
         self._is_stopping = False
         self._thread = threading.Thread(
-            name=f'lane-{uuid}', target=self._run, daemon=True)
+            name=f'lane-{uuid}', target=self._run, daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()
@@ -155,8 +165,11 @@ class Lane:
     def held(self) -> dict[str, str]:
         """Return the attempt by the uuid of each command claimed."""
         with self._changed:
-            return {uuid: item.attempt for uuid, item in self._tasks.items()
-                    if item.is_held}
+            return {
+                uuid: item.attempt
+                for uuid, item in self._tasks.items()
+                if item.is_held
+            }
 
     def take_seen(self) -> dict[str, str]:
         """Return what stands in the way of commands, once."""
@@ -204,12 +217,14 @@ class Lane:
         if self._launcher is None:
             self._launcher = choose.launcher_for(
                 self.agent,
-                allow_direct=CONF.guest_agent.allow_unbounded_capture)
+                allow_direct=CONF.guest_agent.allow_unbounded_capture,
+            )
         return self._launcher
 
     def recent_probe(self) -> launcher.Probe:
         if self._probe is None or (
-                time.monotonic() - self._probed_at > RECENT):
+            time.monotonic() - self._probed_at > RECENT
+        ):
             return self.probe()
         return self._probe
 
@@ -228,8 +243,9 @@ class Lane:
         asked_at = time.monotonic()
         probe = self.guest().probe()
         with self._changed:
-            strays = (set(probe.ids) - self._tasks.keys()
-                      - self._acknowledged.keys())
+            strays = (
+                set(probe.ids) - self._tasks.keys() - self._acknowledged.keys()
+            )
         if strays:
             # Left by a service before this one, or by a report that was
             # never made.
@@ -283,27 +299,31 @@ class Lane:
             while not self._is_stopping:
                 item = self._first()
                 now = time.monotonic()
-                release_at = min(self._acknowledged.values(),
-                                 default=idle_until)
+                release_at = min(
+                    self._acknowledged.values(), default=idle_until
+                )
                 if item is not None and item.due <= now:
                     # Work comes first, unless too much is left behind.
                     is_late = now > release_at + LATE_RELEASE
                     return None if is_late else item
                 if release_at <= now:
                     return None
-                due = release_at if item is None else min(item.due,
-                                                          release_at)
+                due = release_at if item is None else min(item.due, release_at)
                 self._changed.wait(due - now)
         return None
 
     def _first(self) -> task.Task | None:
         """Return the job that is due first, among those that may run."""
-        for uuid in [uuid for uuid, item in self._tasks.items()
-                     if item.is_done or item.is_expired]:
+        for uuid in [
+            uuid
+            for uuid, item in self._tasks.items()
+            if item.is_done or item.is_expired
+        ]:
             del self._tasks[uuid]
         limit = CONF.guest_agent.max_running_per_server
-        active = sorted(self._tasks.values(),
-                        key=lambda item: not item.is_held)
+        active = sorted(
+            self._tasks.values(), key=lambda item: not item.is_held
+        )
         return min(active[:limit], key=lambda item: item.due, default=None)
 
     def _step(self, item: task.Task) -> None:
@@ -323,8 +343,7 @@ class Lane:
             LOG.warning('No answer from the conductor: %s', error)
             item.postpone(CONDUCTOR_GAP)
         except Exception:
-            LOG.exception('Command %s could not make its next step',
-                          item.uuid)
+            LOG.exception('Command %s could not make its next step', item.uuid)
             item.postpone(PROBE_GAPS[0])
 
     def _check_well(self) -> None:
@@ -337,8 +356,9 @@ class Lane:
         self._answered_at = time.monotonic()
         self._failures = 0
 
-    def _note_failure(self, item: task.Task,
-                      error: exception.GuestError) -> None:
+    def _note_failure(
+        self, item: task.Task, error: exception.GuestError
+    ) -> None:
         """Leave the guest alone for a while."""
         self._answered_at = float('-inf')
         self.forget_probe()
@@ -346,15 +366,18 @@ class Lane:
         if not isinstance(error, _ABSENT):
             gap = PROBE_GAPS[min(self._failures, len(PROBE_GAPS) - 1)]
             self._failures += 1
-        LOG.info('Guest %(uuid)s: %(error)s; next look in %(gap)s seconds',
-                 {'uuid': self.uuid, 'error': error.message, 'gap': gap})
+        LOG.info(
+            'Guest %(uuid)s: %(error)s; next look in %(gap)s seconds',
+            {'uuid': self.uuid, 'error': error.message, 'gap': gap},
+        )
         with self._changed:
             for other in self._tasks.values():
                 if other is item or other.needs_guest:
                     other.postpone(gap)
                     self._seen[other.uuid] = str(error)
-        if isinstance(error, exception.DomainNotFound |
-                      exception.DomainNotRunning):
+        if isinstance(
+            error, exception.DomainNotFound | exception.DomainNotRunning
+        ):
             self._guarded(lambda: self._tell_not_here(error))
 
     def _tell_not_here(self, error: exception.GuestError) -> None:
@@ -381,8 +404,9 @@ class Lane:
         """Have the guest remove what it keeps of acknowledged commands."""
         now = time.monotonic()
         with self._changed:
-            batch = [uuid for uuid, due in self._acknowledged.items()
-                     if due <= now][:RELEASE_BATCH]
+            batch = [
+                uuid for uuid, due in self._acknowledged.items() if due <= now
+            ][:RELEASE_BATCH]
             for uuid in batch:
                 del self._acknowledged[uuid]
         if batch:
@@ -395,8 +419,9 @@ class Lane:
             task()
         except exception.GuestError as error:
             # Not in its own words: those may be the guest's.
-            LOG.info('Guest %(uuid)s: %(error)s; left for later',
-                     {'uuid': self.uuid, 'error': error.message})
+            LOG.info(
+                'Guest %(uuid)s: %(error)s; left for later',
+                {'uuid': self.uuid, 'error': error.message},
+            )
         except oslo_messaging.MessagingException as error:
-            LOG.info('No answer from the conductor: %s; left for later',
-                     error)
+            LOG.info('No answer from the conductor: %s; left for later', error)

@@ -56,9 +56,12 @@ class Endpoint:
 
     target = oslo_messaging.Target(version=rpcapi.VERSION)
 
-    def __init__(self, doorbell: threading.Event,
-                 inquiries: inquiry.Inquiries,
-                 files: transfers.Transfers) -> None:
+    def __init__(
+        self,
+        doorbell: threading.Event,
+        inquiries: inquiry.Inquiries,
+        files: transfers.Transfers,
+    ) -> None:
         self._doorbell = doorbell
         self._inquiries = inquiries
         self._files = files
@@ -66,29 +69,39 @@ class Endpoint:
     def work(self, ctxt: Mapping[str, Any]) -> None:
         self._doorbell.set()
 
-    def agent_status(self, ctxt: Mapping[str, Any],
-                     instance_uuid: str) -> rpcapi.AgentStatus:
+    def agent_status(
+        self, ctxt: Mapping[str, Any], instance_uuid: str
+    ) -> rpcapi.AgentStatus:
         return self._inquiries.agent_status(instance_uuid)
 
-    def read_output(self, ctxt: Mapping[str, Any], instance_uuid: str,
-                    uuid: str, stream: str, offset: int) -> rpcapi.Output:
-        return self._inquiries.read_output(instance_uuid, uuid, stream,
-                                           offset)
+    def read_output(
+        self,
+        ctxt: Mapping[str, Any],
+        instance_uuid: str,
+        uuid: str,
+        stream: str,
+        offset: int,
+    ) -> rpcapi.Output:
+        return self._inquiries.read_output(instance_uuid, uuid, stream, offset)
 
-    def open_file(self, ctxt: Mapping[str, Any], instance_uuid: str,
-                  uuid: str) -> rpcapi.Opened:
+    def open_file(
+        self, ctxt: Mapping[str, Any], instance_uuid: str, uuid: str
+    ) -> rpcapi.Opened:
         return self._files.open_file(instance_uuid, uuid)
 
-    def read_chunk(self, ctxt: Mapping[str, Any], uuid: str, offset: int,
-                   size: int) -> rpcapi.Chunk:
+    def read_chunk(
+        self, ctxt: Mapping[str, Any], uuid: str, offset: int, size: int
+    ) -> rpcapi.Chunk:
         return self._files.read_chunk(uuid, offset, size)
 
-    def write_chunk(self, ctxt: Mapping[str, Any], uuid: str, offset: int,
-                    data: str) -> rpcapi.Progress:
+    def write_chunk(
+        self, ctxt: Mapping[str, Any], uuid: str, offset: int, data: str
+    ) -> rpcapi.Progress:
         return self._files.write_chunk(uuid, offset, data)
 
-    def commit(self, ctxt: Mapping[str, Any], uuid: str, size: int,
-               sha256: str) -> rpcapi.Progress:
+    def commit(
+        self, ctxt: Mapping[str, Any], uuid: str, size: int, sha256: str
+    ) -> rpcapi.Progress:
         return self._files.commit(uuid, size, sha256)
 
     def abort(self, ctxt: Mapping[str, Any], uuid: str, error: str) -> None:
@@ -103,14 +116,16 @@ class ComputeManager:
     :param guests: the connection to libvirt
     """
 
-    def __init__(self, host: str, transport: Any,
-                 guests: connection.Connection) -> None:
+    def __init__(
+        self, host: str, transport: Any, guests: connection.Connection
+    ) -> None:
         self.stopping = threading.Event()
         self.is_fenced = False
         self._host = host
         self._guests = guests
         self._conductor = conductor_rpcapi.ConductorAPI(
-            transport, CONF.guest_agent.conductor_timeout)
+            transport, CONF.guest_agent.conductor_timeout
+        )
         self._service: conductor_rpcapi.Service | None = None
         self._lanes: dict[str, lane.Lane] = {}
         self._lock = threading.Lock()
@@ -118,15 +133,23 @@ class ComputeManager:
         self._server = oslo_messaging.get_rpc_server(
             transport,
             oslo_messaging.Target(topic=rpcapi.TOPIC, server=host),
-            [Endpoint(self._doorbell, inquiry.Inquiries(guests),
-                      transfers.Transfers(self._begin))],
-            executor='threading')
+            [
+                Endpoint(
+                    self._doorbell,
+                    inquiry.Inquiries(guests),
+                    transfers.Transfers(self._begin),
+                )
+            ],
+            executor='threading',
+        )
         self._threads = [
             # start() waits for a broker that is not there.
-            threading.Thread(name='serve', target=self._server.start,
-                             daemon=True),
-            threading.Thread(name='report', target=self._report_forever,
-                             daemon=True),
+            threading.Thread(
+                name='serve', target=self._server.start, daemon=True
+            ),
+            threading.Thread(
+                name='report', target=self._report_forever, daemon=True
+            ),
         ]
 
     def start(self) -> None:
@@ -170,10 +193,16 @@ class ComputeManager:
             return None
         with self._lock:
             lanes = list(self._lanes.values())
-        held = {uuid: attempt for item in lanes
-                for uuid, attempt in item.held().items()}
-        seen = {uuid: what for item in lanes
-                for uuid, what in item.take_seen().items()}
+        held = {
+            uuid: attempt
+            for item in lanes
+            for uuid, attempt in item.held().items()
+        }
+        seen = {
+            uuid: what
+            for item in lanes
+            for uuid, what in item.take_seen().items()
+        }
         report = self._conductor.report(service, held, seen)
         if report['fenced']:
             return self._yield_to_newer()
@@ -188,24 +217,32 @@ class ComputeManager:
 
     def _register(self) -> conductor_rpcapi.Service | None:
         incarnation = self._conductor.register(
-            self._host, _machine_id(), version.version_string())
+            self._host, _machine_id(), version.version_string()
+        )
         if incarnation is None:
-            LOG.error('Another machine serves as host %s; waiting until it '
-                      'has been silent for service_down_time', self._host)
+            LOG.error(
+                'Another machine serves as host %s; waiting until it '
+                'has been silent for service_down_time',
+                self._host,
+            )
             return None
-        LOG.info('Serving host %(host)s, incarnation %(incarnation)s',
-                 {'host': self._host, 'incarnation': incarnation})
+        LOG.info(
+            'Serving host %(host)s, incarnation %(incarnation)s',
+            {'host': self._host, 'incarnation': incarnation},
+        )
         self._service = {'host': self._host, 'incarnation': incarnation}
         return self._service
 
     def _yield_to_newer(self) -> None:
-        LOG.error('A newer guest-agent-compute serves host %s; stopping',
-                  self._host)
+        LOG.error(
+            'A newer guest-agent-compute serves host %s; stopping', self._host
+        )
         self.is_fenced = True
         self.stopping.set()
 
-    def _offer(self, service: conductor_rpcapi.Service,
-               work: conductor_rpcapi.Work) -> None:
+    def _offer(
+        self, service: conductor_rpcapi.Service, work: conductor_rpcapi.Work
+    ) -> None:
         if work['type'] != command.EXEC and work['attempt'] is None:
             # A transfer begins when nova-api has it opened.
             return
@@ -214,9 +251,11 @@ class ComputeManager:
             if item is not None:
                 item.offer(work)
 
-    def _begin(self, instance_uuid: str,
-               make: Callable[[task.Lane], transfer.Transfer]
-               ) -> transfer.Transfer | None:
+    def _begin(
+        self,
+        instance_uuid: str,
+        make: Callable[[task.Lane], transfer.Transfer],
+    ) -> transfer.Transfer | None:
         with self._lock:
             if self._service is None:
                 return None
@@ -227,15 +266,17 @@ class ComputeManager:
             item.begin(begun)
             return begun
 
-    def _lane_of(self, service: conductor_rpcapi.Service,
-                 uuid: str) -> lane.Lane | None:
+    def _lane_of(
+        self, service: conductor_rpcapi.Service, uuid: str
+    ) -> lane.Lane | None:
         """Return the lane of a server, None if there may be no more."""
         if self.stopping.is_set():
             return None
         item = self._lanes.get(uuid)
         if item is None and len(self._lanes) < CONF.guest_agent.max_lanes:
             item = self._lanes[uuid] = lane.Lane(
-                uuid, self._guests, self._conductor, service, self._leave)
+                uuid, self._guests, self._conductor, service, self._leave
+            )
             item.start()
         return item
 

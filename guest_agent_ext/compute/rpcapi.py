@@ -58,7 +58,8 @@ RefusalKind = Literal[
     # Not now: the guest does not answer. The same call may be made again.
     'later',
     # There is no such transfer, or it has ended; the command's row knows why.
-    'ended']
+    'ended',
+]
 
 
 class AgentStatus(TypedDict):
@@ -125,8 +126,13 @@ class Progress(TypedDict):
 
 def unavailable(reason: str | None) -> AgentStatus:
     """Return the status of an agent of which no more is known."""
-    return {'reason': reason, 'version': None, 'os': None,
-            'supported_commands': None, 'execution': None}
+    return {
+        'reason': reason,
+        'version': None,
+        'os': None,
+        'supported_commands': None,
+        'execution': None,
+    }
 
 
 class ComputeAPI:
@@ -141,7 +147,8 @@ class ComputeAPI:
         self._client = oslo_messaging.get_rpc_client(
             transport,
             oslo_messaging.Target(topic=TOPIC, version=BASE_VERSION),
-            retry=0)
+            retry=0,
+        )
 
     def work(self, host: str) -> None:
         """Ring the doorbell: tell a host that it has work.
@@ -158,11 +165,18 @@ class ComputeAPI:
         :raises oslo_messaging.MessagingException: the host did not answer
         """
         answer: AgentStatus = self._call(
-            host, 'agent_status', instance_uuid=instance_uuid)
+            host, 'agent_status', instance_uuid=instance_uuid
+        )
         return answer
 
-    def read_output(self, host: str, instance_uuid: str, uuid: str,
-                    stream: str, offset: int) -> Output:
+    def read_output(
+        self,
+        host: str,
+        instance_uuid: str,
+        uuid: str,
+        stream: str,
+        offset: int,
+    ) -> Output:
         """Ask for what a running command has written.
 
         :param stream: ``out`` or ``err``
@@ -170,8 +184,13 @@ class ComputeAPI:
         :raises oslo_messaging.MessagingException: the host did not answer
         """
         answer: Output = self._call(
-            host, 'read_output', instance_uuid=instance_uuid, uuid=uuid,
-            stream=stream, offset=offset)
+            host,
+            'read_output',
+            instance_uuid=instance_uuid,
+            uuid=uuid,
+            stream=stream,
+            offset=offset,
+        )
         return answer
 
     def open_file(self, host: str, instance_uuid: str, uuid: str) -> Opened:
@@ -181,24 +200,31 @@ class ComputeAPI:
         :raises oslo_messaging.MessagingException: the host did not answer
         """
         answer: Opened = self._call(
-            host, 'open_file', OPEN_TIMEOUT, instance_uuid=instance_uuid,
-            uuid=uuid)
+            host,
+            'open_file',
+            OPEN_TIMEOUT,
+            instance_uuid=instance_uuid,
+            uuid=uuid,
+        )
         return answer
 
-    def read_chunk(self, host: str, uuid: str, offset: int,
-                   size: int) -> Chunk:
+    def read_chunk(
+        self, host: str, uuid: str, offset: int, size: int
+    ) -> Chunk:
         """Read a piece of a file; it may be read again.
 
         :param size: bytes, at most READ_CHUNK. What comes is as long, or the
             chunk is refused: a file that has become shorter is an error.
         :raises oslo_messaging.MessagingException: the host did not answer
         """
-        answer: Chunk = self._call(host, 'read_chunk', uuid=uuid,
-                                   offset=offset, size=size)
+        answer: Chunk = self._call(
+            host, 'read_chunk', uuid=uuid, offset=offset, size=size
+        )
         return answer
 
-    def write_chunk(self, host: str, uuid: str, offset: int,
-                    data: bytes) -> Progress:
+    def write_chunk(
+        self, host: str, uuid: str, offset: int, data: bytes
+    ) -> Progress:
         """Write a piece of a file; it may be written again.
 
         :param offset: from the beginning of what is written
@@ -206,12 +232,15 @@ class ComputeAPI:
         :raises oslo_messaging.MessagingException: the host did not answer
         """
         answer: Progress = self._call(
-            host, 'write_chunk', uuid=uuid, offset=offset,
-            data=base64.b64encode(data).decode())
+            host,
+            'write_chunk',
+            uuid=uuid,
+            offset=offset,
+            data=base64.b64encode(data).decode(),
+        )
         return answer
 
-    def commit(self, host: str, uuid: str, size: int,
-               sha256: str) -> Progress:
+    def commit(self, host: str, uuid: str, size: int, sha256: str) -> Progress:
         """Complete a transfer: put a written file in its place.
 
         To be called until it says that it is done: a large file takes the
@@ -221,8 +250,9 @@ class ComputeAPI:
         :param sha256: of what was written, in hexadecimal; empty for a read
         :raises oslo_messaging.MessagingException: the host did not answer
         """
-        answer: Progress = self._call(host, 'commit', uuid=uuid, size=size,
-                                      sha256=sha256)
+        answer: Progress = self._call(
+            host, 'commit', uuid=uuid, size=size, sha256=sha256
+        )
         return answer
 
     def abort(self, host: str, uuid: str, error: str) -> None:
@@ -236,8 +266,9 @@ class ComputeAPI:
         """
         self._cast(host, 'abort', uuid=uuid, error=error)
 
-    def _call(self, host: str, method: str, timeout: int = TIMEOUT,
-              **arguments: Any) -> Any:
+    def _call(
+        self, host: str, method: str, timeout: int = TIMEOUT, **arguments: Any
+    ) -> Any:
         client = self._client.prepare(server=host, timeout=timeout)
         with rpc.errors():
             return client.call({}, method, **arguments)

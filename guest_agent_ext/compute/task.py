@@ -170,8 +170,9 @@ class Task(abc.ABC):
             answer
         """
 
-    def _claim_within(self, start_by: float,
-                      probe: launcher.Probe) -> rpcapi.Claim | None:
+    def _claim_within(
+        self, start_by: float, probe: launcher.Probe
+    ) -> rpcapi.Claim | None:
         """Take a PENDING command.
 
         :param start_by: when it may no longer start, on the monotonic clock
@@ -179,13 +180,17 @@ class Task(abc.ABC):
             refuses the command
         :returns: None if it is not to be had
         """
-        window = min(LAUNCH_WINDOW,
-                     start_by - time.monotonic() - CLAIM_MARGIN)
+        window = min(LAUNCH_WINDOW, start_by - time.monotonic() - CLAIM_MARGIN)
         if window <= 0:
             return None
         return self._lane.conductor.claim(
-            self._lane.service, self.uuid, self.attempt, probe.boot_id,
-            probe.uptime + int(window * UPTIME_HZ), window)
+            self._lane.service,
+            self.uuid,
+            self.attempt,
+            probe.boot_id,
+            probe.uptime + int(window * UPTIME_HZ),
+            window,
+        )
 
     def _go(self, step: Step, delay: float = 0.0) -> float:
         self._next = step

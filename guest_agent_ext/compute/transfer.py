@@ -64,10 +64,14 @@ COMMITS = 3
 CANCELLED = 'It was cancelled during the transfer'
 TIMED_OUT = 'Its timeout of %d seconds passed'
 NOT_CONTINUED = 'nova-api did not go on with the transfer'
-INTERRUPTED = ('The guest agent service of the host was restarted, or the '
-               'server was moved, during the transfer')
-UNKNOWN = ('The guest did not answer when the file was put in its place: it '
-           'may have been written')
+INTERRUPTED = (
+    'The guest agent service of the host was restarted, or the '
+    'server was moved, during the transfer'
+)
+UNKNOWN = (
+    'The guest did not answer when the file was put in its place: it '
+    'may have been written'
+)
 SHORTER = 'The file has become shorter while it was read'
 NOT_TO_BE_HAD = 'The command was cancelled, or its server was moved'
 NOT_IN_TIME = 'The server is busy with other commands; try again later'
@@ -76,15 +80,18 @@ NOT_IN_TIME = 'The server is busy with other commands; try again later'
 #: until libvirtd is started anew there: none is made meanwhile.
 _MIGRATING: rpcapi.Refusal = {
     'kind': 'later',
-    'message': 'The server is being migrated; try again later'}
+    'message': 'The server is being migrated; try again later',
+}
 
-_ENDED: rpcapi.Refusal = {
-    'kind': 'ended',
-    'message': 'The transfer has ended'}
+_ENDED: rpcapi.Refusal = {'kind': 'ended', 'message': 'The transfer has ended'}
 
 #: What cannot become better by asking again.
-_FINAL = (exception.AgentRefused, exception.FileError,
-          exception.LauncherUnavailable, exception.AgentNotConfigured)
+_FINAL = (
+    exception.AgentRefused,
+    exception.FileError,
+    exception.LauncherUnavailable,
+    exception.AgentNotConfigured,
+)
 _KINDS: tuple[tuple[type[exception.GuestError], rpcapi.RefusalKind], ...] = (
     (exception.FileMissing, 'missing'),
     (exception.FileUnsuitable, 'unsuitable'),
@@ -108,7 +115,8 @@ class _Request:
 
     make: Callable[[], bytes]
     answer: 'futures.Future[bytes]' = dataclasses.field(
-        default_factory=futures.Future)
+        default_factory=futures.Future
+    )
 
 
 class Refused(Exception):
@@ -133,8 +141,7 @@ class Transfer(task.Task):
     :param pace: of the host's transfers
     """
 
-    def __init__(self, lane: task.Lane, uuid: str,
-                 pace: pace.Pace) -> None:
+    def __init__(self, lane: task.Lane, uuid: str, pace: pace.Pace) -> None:
         super().__init__(lane, uuid)
         self._pace = pace
         self._start_by = self.due + OPEN_WAIT
@@ -170,8 +177,9 @@ class Transfer(task.Task):
         self._next = self._take
 
     @classmethod
-    def adopted(cls, lane: task.Lane,
-                work: conductor_rpcapi.Work) -> 'Transfer':
+    def adopted(
+        cls, lane: task.Lane, work: conductor_rpcapi.Work
+    ) -> 'Transfer':
         """Return a transfer that another service began: it is to be ended."""
         item = cls(lane, work['uuid'], pace.Pace(lambda: 0))
         item._previous = work['attempt']
@@ -190,8 +198,7 @@ class Transfer(task.Task):
             return self._opened.result(OPEN_WAIT)
         except futures.TimeoutError:
             self.abort(NOT_IN_TIME)
-            raise Refused({'kind': 'later',
-                           'message': NOT_IN_TIME}) from None
+            raise Refused({'kind': 'later', 'message': NOT_IN_TIME}) from None
 
     def read(self, offset: int, size: int) -> bytes:
         """Return a piece of the file.
@@ -237,9 +244,9 @@ class Transfer(task.Task):
         except futures.TimeoutError:
             # Its step is not made any more, unless it is under way.
             request.answer.cancel()
-            raise Refused({
-                'kind': 'later',
-                'message': 'The guest agent does not answer'}) from None
+            raise Refused(
+                {'kind': 'later', 'message': 'The guest agent does not answer'}
+            ) from None
 
     def _raise_refusal(self) -> None:
         if self._refusal is not None:
@@ -255,15 +262,17 @@ class Transfer(task.Task):
     @property
     def needs_guest(self) -> bool:
         # To end it, nobody waits for the guest to be well.
-        if self._next in (self._adopt, self._note_opened, self._discard,
-                          self._finish) or self._is_to_end():
+        if (
+            self._next
+            in (self._adopt, self._note_opened, self._discard, self._finish)
+            or self._is_to_end()
+        ):
             return False
         return self._next != self._serve or self._is_asked()
 
     @property
     def is_expired(self) -> bool:
-        return (self._next == self._take
-                and time.monotonic() > self._start_by)
+        return self._next == self._take and time.monotonic() > self._start_by
 
     def step(self) -> None:
         if self._is_to_end():
@@ -271,7 +280,8 @@ class Transfer(task.Task):
         super().step()
         # Not to be overlooked: what was asked for during the step.
         if self._next == self._serve and (
-                self._is_asked() or self._to_commit or self._is_to_end()):
+            self._is_asked() or self._to_commit or self._is_to_end()
+        ):
             self.due = self._not_before
 
     def postpone(self, seconds: float) -> None:
@@ -307,9 +317,13 @@ class Transfer(task.Task):
         if state == 'paused' or self._next in (self._finish, self._adopt):
             return
         if not self._end:
-            self._fail(command.FAILED, {
-                'kind': 'ended',
-                'message': f'The server is not running ({state})'})
+            self._fail(
+                command.FAILED,
+                {
+                    'kind': 'ended',
+                    'message': f'The server is not running ({state})',
+                },
+            )
             self.due = time.monotonic()
         if state == connection.ABSENT:
             # It may run on another host, which is about to be told, and can
@@ -322,12 +336,16 @@ class Transfer(task.Task):
         """Tell whether somebody wants it ended that has not been yet."""
         if self._end or self._claim is None:
             return False
-        return (self._cancelled or self._aborted is not None
-                or self._age() > self._claim['timeout'])
+        return (
+            self._cancelled
+            or self._aborted is not None
+            or self._age() > self._claim['timeout']
+        )
 
     def _is_asked(self) -> bool:
-        return any(not request.answer.cancelled()
-                   for request in tuple(self._requests))
+        return any(
+            not request.answer.cancelled() for request in tuple(self._requests)
+        )
 
     def _age(self) -> float:
         if self._began_at is None:
@@ -380,7 +398,8 @@ class Transfer(task.Task):
     def _open_to_read(self, path: str) -> None:
         self._lane.files().look(path)
         opened = self._handle = handle.Handle(
-            self._lane.agent, self._lane.agent.file_open(path, 'r'))
+            self._lane.agent, self._lane.agent.file_open(path, 'r')
+        )
         self._size = _size_of(opened)
         if self._size > rpcapi.READ_CHUNK:
             return
@@ -393,16 +412,20 @@ class Transfer(task.Task):
         if self._size < len(data):
             raise exception.FileUnsuitable(
                 'The file has no size, and more than %d bytes'
-                % rpcapi.READ_CHUNK)
+                % rpcapi.READ_CHUNK
+            )
 
     def _open_to_write(self, order: conductor_rpcapi.FileOrder) -> None:
         target = self._target = self._lane.files().create(
-            order['path'], self.uuid, mode=order['mode'],
-            append=order['append'])
+            order['path'],
+            self.uuid,
+            mode=order['mode'],
+            append=order['append'],
+        )
         opened = self._handle = handle.Handle(
             self._lane.agent,
-            self._lane.agent.file_open(target.temporary or target.path,
-                                       'r+'))
+            self._lane.agent.file_open(target.temporary or target.path, 'r+'),
+        )
         if order['append']:
             self._base = opened.size()
         self._remove_strays(target)
@@ -412,27 +435,35 @@ class Transfer(task.Task):
         if not target.strays:
             return
         try:
-            ended = self._lane.conductor.ended(self._lane.service,
-                                               target.strays)
+            ended = self._lane.conductor.ended(
+                self._lane.service, target.strays
+            )
         except oslo_messaging.MessagingException as error:
-            LOG.info('Files of failed transfers are left for later: %s',
-                     error)
+            LOG.info('Files of failed transfers are left for later: %s', error)
             return
         self._lane.files().remove_strays(target, ended)
 
     def _note_opened(self) -> float:
-        """Record what is open: who goes on with it must be able to close it.
-        """
+        """Record what is open: who goes on with it must be able to close it."""
         assert self._handle is not None
         outcome = self._lane.conductor.started(
-            self._lane.service, self.uuid, self.attempt, None, None, 0.0,
-            {'handle': self._handle.number,
-             'target': self._target and self._target.to_dict()})
+            self._lane.service,
+            self.uuid,
+            self.attempt,
+            None,
+            None,
+            0.0,
+            {
+                'handle': self._handle.number,
+                'target': self._target and self._target.to_dict(),
+            },
+        )
         if outcome != command.OK:
             self.abandon()
             return 0.0
         self._opened.set_result(
-            {'refusal': None, 'size': self._size, 'data': None})
+            {'refusal': None, 'size': self._size, 'data': None}
+        )
         return self._go(self._serve)
 
     def _serve(self) -> float:
@@ -444,8 +475,9 @@ class Transfer(task.Task):
             return self._go(self._close)
         left = self.lease_until - time.monotonic()
         if left <= 0:
-            return self._fail(command.FAILED, {
-                'kind': 'ended', 'message': NOT_CONTINUED})
+            return self._fail(
+                command.FAILED, {'kind': 'ended', 'message': NOT_CONTINUED}
+            )
         return left
 
     def _next_request(self) -> _Request | None:
@@ -470,8 +502,9 @@ class Transfer(task.Task):
             if isinstance(error, _FINAL):
                 request.answer.set_exception(Refused(refusal))
                 return self._fail(command.FAILED, refusal)
-            request.answer.set_exception(Refused({
-                'kind': 'later', 'message': str(error)}))
+            request.answer.set_exception(
+                Refused({'kind': 'later', 'message': str(error)})
+            )
             raise
         return 0.0
 
@@ -507,7 +540,8 @@ class Transfer(task.Task):
             size, sha256 = self._base + size, ''
         try:
             self._pid = self._lane.files().start_commit(
-                self._target, size, sha256)
+                self._target, size, sha256
+            )
         except exception.AgentRefused as error:
             return self._fail(command.FAILED, refusal_of(error))
         return self._go(self._look, MIN_GAP)
@@ -516,8 +550,7 @@ class Transfer(task.Task):
         """Ask whether it has."""
         assert self._target is not None and self._pid is not None
         try:
-            if self._lane.files().poll_commit(
-                    self._target, self._pid):
+            if self._lane.files().poll_commit(self._target, self._pid):
                 return self._end_as(command.COMPLETED)
         except exception.FileError as error:
             return self._fail(command.FAILED, refusal_of(error))
@@ -534,7 +567,8 @@ class Transfer(task.Task):
         """Take over what another service began, to end it."""
         assert self._previous is not None
         claim = self._lane.conductor.adopt(
-            self._lane.service, self.uuid, self.attempt, self._previous)
+            self._lane.service, self.uuid, self.attempt, self._previous
+        )
         if claim is None:
             return self._stop()
         self._hold(claim)
@@ -547,7 +581,8 @@ class Transfer(task.Task):
             self._commits = 1
         return self._fail(
             command.CANCELLED if self._cancelled else command.FAILED,
-            {'kind': 'ended', 'message': INTERRUPTED})
+            {'kind': 'ended', 'message': INTERRUPTED},
+        )
 
     def _discard(self) -> float:
         """Have the guest rid of it, unless the file is in its place."""
@@ -567,23 +602,32 @@ class Transfer(task.Task):
         """Close and remove what is open, and tell whether it is written."""
         if self._handle is not None:
             # Handles are numbered anew after a reboot.
-            if (self._previous is None
-                    or self._lane.probe().boot_id == self._boot_id()):
+            if (
+                self._previous is None
+                or self._lane.probe().boot_id == self._boot_id()
+            ):
                 self._handle.discard()
             self._handle = None
-        return (self._target is not None
-                and self._lane.files().discard(self._target))
+        return self._target is not None and self._lane.files().discard(
+            self._target
+        )
 
     def _finish(self) -> float:
         if self.is_abandoned:
             return self._stop()
         outcome = self._lane.conductor.finish(
-            self._lane.service, self.uuid, self.attempt, self._end)
+            self._lane.service, self.uuid, self.attempt, self._end
+        )
         if outcome == command.OK and self._end['status'] == command.COMPLETED:
             self._settle(None)
         else:
-            self._settle(self._refusal or {
-                'kind': 'ended', 'message': 'The command has ended otherwise'})
+            self._settle(
+                self._refusal
+                or {
+                    'kind': 'ended',
+                    'message': 'The command has ended otherwise',
+                }
+            )
         return self._stop()
 
     # What the steps share.
@@ -628,9 +672,13 @@ class Transfer(task.Task):
         if refusal is not None:
             self._answer_all(refusal)
         elif self._data is not None:
-            self._opened.set_result({
-                'refusal': None, 'size': self._size,
-                'data': base64.b64encode(self._data).decode()})
+            self._opened.set_result(
+                {
+                    'refusal': None,
+                    'size': self._size,
+                    'data': base64.b64encode(self._data).decode(),
+                }
+            )
         self._ended.set()
 
     def _answer_all(self, refusal: rpcapi.Refusal) -> None:

@@ -31,20 +31,24 @@ PLACES_OF_SERVER = 4
 
 #: Has a lane begin with the transfer that is made for it; None if the host has
 #: too many lanes, or does not serve yet.
-Begin = Callable[[str, Callable[[task.Lane], transfer.Transfer]],
-                 transfer.Transfer | None]
+Begin = Callable[
+    [str, Callable[[task.Lane], transfer.Transfer]], transfer.Transfer | None
+]
 
 _BUSY: rpcapi.Refusal = {
     'kind': 'busy',
     'message': 'The host of the server has as many file transfers as it may '
-               'have at once; try again'}
+    'have at once; try again',
+}
 _BUSY_SERVER: rpcapi.Refusal = {
     'kind': 'busy',
     'message': 'The server has as many file transfers as it may have at once; '
-               'try again'}
+    'try again',
+}
 _UNKNOWN: rpcapi.Refusal = {
     'kind': 'ended',
-    'message': 'The transfer was interrupted'}
+    'message': 'The transfer was interrupted',
+}
 
 
 class Transfers:
@@ -74,8 +78,9 @@ class Transfers:
             return {'refusal': error.refusal, 'data': ''}
         return {'refusal': None, 'data': base64.b64encode(data).decode()}
 
-    def write_chunk(self, uuid: str, offset: int,
-                    data: str) -> rpcapi.Progress:
+    def write_chunk(
+        self, uuid: str, offset: int, data: str
+    ) -> rpcapi.Progress:
         try:
             self._find(uuid).write(offset, base64.b64decode(data))
         except transfer.Refused as error:
@@ -115,7 +120,8 @@ class Transfers:
                 raise transfer.Refused(_BUSY_SERVER)
             item = self._begin(
                 instance_uuid,
-                lambda lane: transfer.Transfer(lane, uuid, self._pace))
+                lambda lane: transfer.Transfer(lane, uuid, self._pace),
+            )
             if item is None:
                 raise transfer.Refused(_BUSY)
             self._known[uuid] = item, instance_uuid
@@ -123,11 +129,17 @@ class Transfers:
 
     def _servers(self) -> list[str]:
         """Return the server of each transfer that is under way."""
-        return [server for item, server in tuple(self._known.values())
-                if not item.is_done]
+        return [
+            server
+            for item, server in tuple(self._known.values())
+            if not item.is_done
+        ]
 
     def _forget(self) -> None:
         now = time.monotonic()
-        for uuid in [uuid for uuid, (item, _) in self._known.items()
-                     if item.is_done and now > item.lease_until]:
+        for uuid in [
+            uuid
+            for uuid, (item, _) in self._known.items()
+            if item.is_done and now > item.lease_until
+        ]:
             del self._known[uuid]

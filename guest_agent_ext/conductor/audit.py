@@ -58,8 +58,11 @@ def action_of(row: models.Command) -> str:
 
 def _tell(cell: Any, row: models.Command) -> None:
     context = nova_context.RequestContext(
-        user_id=row.user_id, project_id=row.project_id,
-        request_id=row.request_id, is_admin=False)
+        user_id=row.user_id,
+        project_id=row.project_id,
+        request_id=row.request_id,
+        is_admin=False,
+    )
     if CONF.guest_agent.record_instance_actions:
         _record(context, cell, row)
     # A short command is told of once, when it has already ended.
@@ -76,35 +79,59 @@ def _record(context: Any, cell: Any, row: models.Command) -> None:
             if row.status in command.ENDED:
                 _finish_event(cell_context, row)
     except db_exc.DBReferenceError:
-        LOG.info('No action for command %(uuid)s: server %(server)s has been '
-                 'purged', {'uuid': row.uuid, 'server': row.instance_uuid})
+        LOG.info(
+            'No action for command %(uuid)s: server %(server)s has been '
+            'purged',
+            {'uuid': row.uuid, 'server': row.instance_uuid},
+        )
 
 
 def _action_id(context: Any, row: models.Command) -> int:
     """Return the id of a command's action, which is made if need be."""
     action = nova_db.action_get_by_request_id(
-        context, row.instance_uuid, row.request_id)
+        context, row.instance_uuid, row.request_id
+    )
     if action is None:
-        action = nova_db.action_start(context, dict(
-            _key(row), user_id=row.user_id, project_id=row.project_id,
-            action=action_of(row), start_time=row.created_at,
-            updated_at=row.created_at))
+        action = nova_db.action_start(
+            context,
+            dict(
+                _key(row),
+                user_id=row.user_id,
+                project_id=row.project_id,
+                action=action_of(row),
+                start_time=row.created_at,
+                updated_at=row.created_at,
+            ),
+        )
     return int(action['id'])
 
 
 def _start_event(context: Any, row: models.Command, action_id: int) -> None:
     if nova_db.action_events_get(context, action_id):
         return
-    nova_db.action_event_start(context, dict(
-        _key(row), event=action_of(row), host=row.host,
-        start_time=row.started_at or row.created_at))
+    nova_db.action_event_start(
+        context,
+        dict(
+            _key(row),
+            event=action_of(row),
+            host=row.host,
+            start_time=row.started_at or row.created_at,
+        ),
+    )
 
 
 def _finish_event(context: Any, row: models.Command) -> None:
     is_success = row.status == command.COMPLETED
-    nova_db.action_event_finish(context, dict(
-        _key(row), event=action_of(row), finish_time=row.finished_at,
-        result='Success' if is_success else 'Error', details=_details(row)))
+    nova_db.action_event_finish(
+        context,
+        dict(
+            _key(row),
+            event=action_of(row),
+            finish_time=row.finished_at,
+            result='Success' if is_success else 'Error',
+            details=_details(row),
+        ),
+    )
 
 
 def _key(row: models.Command) -> dict[str, Any]:

@@ -81,8 +81,9 @@ class Cell:
             try:
                 return self._start_server()
             except Exception:
-                LOG.exception('Cell %s cannot be served yet',
-                              self.mapping.uuid)
+                LOG.exception(
+                    'Cell %s cannot be served yet', self.mapping.uuid
+                )
                 self._stopping.wait(CONF.guest_agent.sweep_interval)
         return None
 
@@ -95,32 +96,41 @@ class Cell:
         self._server = oslo_messaging.get_rpc_server(
             transport,
             oslo_messaging.Target(topic=rpcapi.TOPIC, server=self._host),
-            [endpoint], executor='threading')
+            [endpoint],
+            executor='threading',
+        )
         self._server.start()
         if self._stopping.is_set():
             self._server.stop()
         LOG.info('Serving cell %s', self.mapping.uuid)
 
     def _follow(self) -> None:
-        periodically(self._stopping, CONF.guest_agent.sweep_interval,
-                     self._follow_once)
+        periodically(
+            self._stopping, CONF.guest_agent.sweep_interval, self._follow_once
+        )
 
     def _audit(self) -> None:
-        periodically(self._stopping, CONF.guest_agent.sweep_interval,
-                     lambda: audit.tell_due(self.mapping))
+        periodically(
+            self._stopping,
+            CONF.guest_agent.sweep_interval,
+            lambda: audit.tell_due(self.mapping),
+        )
 
     def _follow_once(self) -> None:
         after = 0
         while rows := commands.unfinished_of_cell(
-                self.mapping.uuid, after, PAGE):
+            self.mapping.uuid, after, PAGE
+        ):
             found = servers.read(
-                self.mapping, {row.instance_uuid for row in rows})
+                self.mapping, {row.instance_uuid for row in rows}
+            )
             for row in rows:
                 self._settle(row, found.get(row.instance_uuid))
             after = rows[-1].id
 
-    def _settle(self, row: models.Command,
-                server: servers.Server | None) -> None:
+    def _settle(
+        self, row: models.Command, server: servers.Server | None
+    ) -> None:
         """Send a command after its server, or end it with its server."""
         if server is None:
             self._leave(row)
@@ -128,8 +138,11 @@ class Cell:
             _end(row, manager.DELETED)
         elif server.host and server.host != row.host:
             self._move(row, server.host)
-        elif (row.status == command.RUNNING and server.is_settled
-              and server.vm_state in servers.HAS_NO_MEMORY):
+        elif (
+            row.status == command.RUNNING
+            and server.is_settled
+            and server.vm_state in servers.HAS_NO_MEMORY
+        ):
             _end(row, manager.SHUT_OFF)
 
     def _move(self, row: models.Command, host: str) -> None:
@@ -172,8 +185,9 @@ class Conductor:
             cell.stop()
 
     def _keep_cells(self) -> None:
-        periodically(self._stopping, CONF.guest_agent.cells_interval,
-                     self._read_cells)
+        periodically(
+            self._stopping, CONF.guest_agent.cells_interval, self._read_cells
+        )
 
     def _read_cells(self) -> None:
         """Serve new cells, leave those that are gone or have changed."""
@@ -188,8 +202,9 @@ class Conductor:
                 self._cells[uuid].start()
 
     def _keep_time(self) -> None:
-        periodically(self._stopping, CONF.guest_agent.sweep_interval,
-                     _end_overdue)
+        periodically(
+            self._stopping, CONF.guest_agent.sweep_interval, _end_overdue
+        )
 
     def _keep_clean(self) -> None:
         periodically(self._stopping, purge.INTERVAL, self._purge)
@@ -204,8 +219,9 @@ class Conductor:
             LOG.info('Removed %s commands that are kept no longer', removed)
 
 
-def periodically(stopping: threading.Event, interval: float,
-                 task: Callable[[], None]) -> None:
+def periodically(
+    stopping: threading.Event, interval: float, task: Callable[[], None]
+) -> None:
     """Do a task now and every ``interval`` seconds until told to stop.
 
     A failure is logged and the task done again: what it depends on (a
@@ -225,16 +241,22 @@ def _end_overdue() -> None:
 
 
 def _end(row: models.Command, error: str) -> None:
-    status = (command.FAILED if row.status == command.PENDING
-              else command.LOST)
-    commands.end(row.uuid, source=row.status, status=status, error=error,
-                 attempt=row.attempt)
+    status = command.FAILED if row.status == command.PENDING else command.LOST
+    commands.end(
+        row.uuid,
+        source=row.status,
+        status=status,
+        error=error,
+        attempt=row.attempt,
+    )
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    return (other is not None
-            and one.transport_url == other.transport_url
-            and one.database_connection == other.database_connection)
+    return (
+        other is not None
+        and one.transport_url == other.transport_url
+        and one.database_connection == other.database_connection
+    )
 
 
 def _thread(name: str, target: Callable[[], Any]) -> threading.Thread:

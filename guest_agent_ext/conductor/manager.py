@@ -55,107 +55,201 @@ class ConductorManager:
 
     target = oslo_messaging.Target(version=rpcapi.VERSION)
 
-    def __init__(self, cell: Any,
-                 compute_api: compute_rpcapi.ComputeAPI) -> None:
+    def __init__(
+        self, cell: Any, compute_api: compute_rpcapi.ComputeAPI
+    ) -> None:
         self._cell = cell
         self._compute_api = compute_api
 
-    def register(self, ctxt: Mapping[str, Any], host: str, machine_id: str,
-                 version: str) -> int | None:
+    def register(
+        self, ctxt: Mapping[str, Any], host: str, machine_id: str, version: str
+    ) -> int | None:
         incarnation = hosts.register(
-            self._cell.uuid, host, machine_id=machine_id, version=version,
-            down_time=CONF.guest_agent.service_down_time)
+            self._cell.uuid,
+            host,
+            machine_id=machine_id,
+            version=version,
+            down_time=CONF.guest_agent.service_down_time,
+        )
         if incarnation is None:
-            LOG.error('Refused guest-agent-compute on machine %(machine)s: '
-                      'another machine serves as host %(host)s',
-                      {'machine': machine_id, 'host': host})
+            LOG.error(
+                'Refused guest-agent-compute on machine %(machine)s: '
+                'another machine serves as host %(host)s',
+                {'machine': machine_id, 'host': host},
+            )
         return incarnation
 
-    def report(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
-               held: Mapping[str, str],
-               seen: Mapping[str, str]) -> rpcapi.Report:
+    def report(
+        self,
+        ctxt: Mapping[str, Any],
+        service: rpcapi.Service,
+        held: Mapping[str, str],
+        seen: Mapping[str, str],
+    ) -> rpcapi.Report:
         cell_uuid, host = self._cell.uuid, service['host']
-        work = hosts.heartbeat(cell_uuid, host, service['incarnation'],
-                               WORK_LIMIT)
+        work = hosts.heartbeat(
+            cell_uuid, host, service['incarnation'], WORK_LIMIT
+        )
         if work is None:
             return {'fenced': True, 'work': [], 'ended': [], 'moved': []}
         mine = {item.uuid: item.attempt for item in work}
         for uuid in mine.keys() & seen.keys():
             commands.note_seen(uuid, seen[uuid])
-        strays = {uuid: attempt for uuid, attempt in held.items()
-                  if mine.get(uuid) != attempt}
+        strays = {
+            uuid: attempt
+            for uuid, attempt in held.items()
+            if mine.get(uuid) != attempt
+        }
         states = commands.states(strays) if strays else {}
         ended = [uuid for uuid in strays if _has_ended(states.get(uuid))]
         return {
             'fenced': False,
             'work': [_work(item) for item in work],
             'ended': ended,
-            'moved': [uuid for uuid, attempt in strays.items()
-                      if uuid not in ended
-                      and states[uuid] != (command.RUNNING, attempt)],
+            'moved': [
+                uuid
+                for uuid, attempt in strays.items()
+                if uuid not in ended
+                and states[uuid] != (command.RUNNING, attempt)
+            ],
         }
 
-    def claim(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
-              uuid: str, attempt: str, boot_id: str, ticket: int,
-              window: float) -> rpcapi.Claim | None:
+    def claim(
+        self,
+        ctxt: Mapping[str, Any],
+        service: rpcapi.Service,
+        uuid: str,
+        attempt: str,
+        boot_id: str,
+        ticket: int,
+        window: float,
+    ) -> rpcapi.Claim | None:
         if not self._may_change(service, uuid):
             return None
         group = CONF.guest_agent
-        return _claim(commands.claim(
-            uuid, attempt=attempt, cell_uuid=self._cell.uuid,
-            host=service['host'], boot_id=boot_id, ticket=ticket,
-            window=window, grace=group.kill_grace + group.outage_grace))
+        return _claim(
+            commands.claim(
+                uuid,
+                attempt=attempt,
+                cell_uuid=self._cell.uuid,
+                host=service['host'],
+                boot_id=boot_id,
+                ticket=ticket,
+                window=window,
+                grace=group.kill_grace + group.outage_grace,
+            )
+        )
 
-    def refuse(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
-               uuid: str, error: str) -> None:
+    def refuse(
+        self,
+        ctxt: Mapping[str, Any],
+        service: rpcapi.Service,
+        uuid: str,
+        error: str,
+    ) -> None:
         if self._may_change(service, uuid):
-            commands.end(uuid, source=command.PENDING, status=command.FAILED,
-                         error=error)
+            commands.end(
+                uuid,
+                source=command.PENDING,
+                status=command.FAILED,
+                error=error,
+            )
 
-    def adopt(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
-              uuid: str, attempt: str, previous: str) -> rpcapi.Claim | None:
+    def adopt(
+        self,
+        ctxt: Mapping[str, Any],
+        service: rpcapi.Service,
+        uuid: str,
+        attempt: str,
+        previous: str,
+    ) -> rpcapi.Claim | None:
         if not self._may_change(service, uuid):
             return None
-        return _claim(commands.adopt(
-            uuid, previous=previous, attempt=attempt,
-            cell_uuid=self._cell.uuid, host=service['host']))
+        return _claim(
+            commands.adopt(
+                uuid,
+                previous=previous,
+                attempt=attempt,
+                cell_uuid=self._cell.uuid,
+                host=service['host'],
+            )
+        )
 
-    def started(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
-                uuid: str, attempt: str, pid: int | None,
-                started_uptime: int | None, age: float,
-                opened: dict[str, Any] | None = None) -> str:
+    def started(
+        self,
+        ctxt: Mapping[str, Any],
+        service: rpcapi.Service,
+        uuid: str,
+        attempt: str,
+        pid: int | None,
+        started_uptime: int | None,
+        age: float,
+        opened: dict[str, Any] | None = None,
+    ) -> str:
         if not self._may_change(service, uuid):
             return command.MOVED
         return commands.note_started(
-            uuid, attempt=attempt, pid=pid, started_uptime=started_uptime,
-            age=age, opened=opened)
+            uuid,
+            attempt=attempt,
+            pid=pid,
+            started_uptime=started_uptime,
+            age=age,
+            opened=opened,
+        )
 
-    def finish(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
-               uuid: str, attempt: str, end: rpcapi.End) -> str:
+    def finish(
+        self,
+        ctxt: Mapping[str, Any],
+        service: rpcapi.Service,
+        uuid: str,
+        attempt: str,
+        end: rpcapi.End,
+    ) -> str:
         if not self._may_change(service, uuid):
             return command.MOVED
         values = _columns(end)
-        outcome = commands.finish(uuid, attempt=attempt,
-                                  status=end['status'], values=values,
-                                  age=end.get('age'))
-        LOG.info('Command %(uuid)s ended as %(status)s: %(outcome)s',
-                 {'uuid': uuid, 'status': end['status'], 'outcome': outcome})
+        outcome = commands.finish(
+            uuid,
+            attempt=attempt,
+            status=end['status'],
+            values=values,
+            age=end.get('age'),
+        )
+        LOG.info(
+            'Command %(uuid)s ended as %(status)s: %(outcome)s',
+            {'uuid': uuid, 'status': end['status'], 'outcome': outcome},
+        )
         return outcome
 
-    def not_here(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
-                 uuid: str, attempt: str, state: str) -> str:
+    def not_here(
+        self,
+        ctxt: Mapping[str, Any],
+        service: rpcapi.Service,
+        uuid: str,
+        attempt: str,
+        state: str,
+    ) -> str:
         server = self._server_of(service, uuid)
         if server is None:
             return command.MOVED if commands.get(uuid) else command.GONE
         error = _loss(server, state)
         if error is None:
             return command.OK
-        commands.end(uuid, source=command.RUNNING, status=command.LOST,
-                     error=error, attempt=attempt)
+        commands.end(
+            uuid,
+            source=command.RUNNING,
+            status=command.LOST,
+            error=error,
+            attempt=attempt,
+        )
         return command.SUPERSEDED
 
-    def ended(self, ctxt: Mapping[str, Any], service: rpcapi.Service,
-              uuids: list[str]) -> list[str]:
+    def ended(
+        self,
+        ctxt: Mapping[str, Any],
+        service: rpcapi.Service,
+        uuids: list[str],
+    ) -> list[str]:
         if not uuids:
             return []
         states = commands.states(uuids)
@@ -165,16 +259,20 @@ class ConductorManager:
         """Tell whether this service is the one that the server is on."""
         return self._server_of(service, uuid) is not None
 
-    def _server_of(self, service: rpcapi.Service,
-                   uuid: str) -> servers.Server | None:
+    def _server_of(
+        self, service: rpcapi.Service, uuid: str
+    ) -> servers.Server | None:
         """Return a command's server if this service is the one it is on.
 
         Where it is and in which state come from one read: a migration's end
         changes both at once.
         """
         instance_uuid = commands.instance_for(
-            uuid, cell_uuid=self._cell.uuid, host=service['host'],
-            incarnation=service['incarnation'])
+            uuid,
+            cell_uuid=self._cell.uuid,
+            host=service['host'],
+            incarnation=service['incarnation'],
+        )
         if instance_uuid is None:
             return None
         server = servers.read(self._cell, [instance_uuid]).get(instance_uuid)
@@ -186,8 +284,7 @@ class ConductorManager:
     def _follow(self, uuid: str, server: servers.Server) -> None:
         if not server.host:
             return
-        commands.relocate([uuid], cell_uuid=self._cell.uuid,
-                          host=server.host)
+        commands.relocate([uuid], cell_uuid=self._cell.uuid, host=server.host)
         ring(self._compute_api, server.host)
 
 
@@ -196,8 +293,10 @@ def ring(compute_api: compute_rpcapi.ComputeAPI, host: str) -> None:
     try:
         compute_api.work(host)
     except oslo_messaging.MessagingException as error:
-        LOG.debug('No doorbell for host %(host)s: %(error)s',
-                  {'host': host, 'error': error})
+        LOG.debug(
+            'No doorbell for host %(host)s: %(error)s',
+            {'host': host, 'error': error},
+        )
 
 
 def _loss(server: servers.Server, state: str) -> str | None:
@@ -220,9 +319,11 @@ def _has_ended(state: tuple[str, str | None] | None) -> bool:
 
 def _work(item: commands.Work) -> rpcapi.Work:
     return {
-        'uuid': item.uuid, 'type': item.type,
+        'uuid': item.uuid,
+        'type': item.type,
         'instance_uuid': item.instance_uuid,
-        'status': item.status, 'attempt': item.attempt,
+        'status': item.status,
+        'attempt': item.attempt,
         'cancel_requested': item.cancel_requested,
         'start_in': item.start_in,
     }
@@ -233,11 +334,14 @@ def _claim(row: models.Command | None) -> rpcapi.Claim | None:
         return None
     is_exec = row.type == command.EXEC
     return {
-        'uuid': row.uuid, 'type': row.type,
+        'uuid': row.uuid,
+        'type': row.type,
         'exec': _exec_order(row) if is_exec else None,
         'file': None if is_exec else _file_order(row),
-        'timeout': row.timeout, 'boot_id': row.boot_id,
-        'ticket': row.ticket, 'started_uptime': row.started_uptime,
+        'timeout': row.timeout,
+        'boot_id': row.boot_id,
+        'ticket': row.ticket,
+        'started_uptime': row.started_uptime,
     }
 
 
@@ -246,22 +350,30 @@ def _exec_order(row: models.Command) -> rpcapi.ExecOrder:
     return {
         'command': row.arguments['command'],
         'cwd': row.arguments.get('cwd'),
-        'env': inputs.get('env', {}), 'stdin': inputs.get('stdin', ''),
+        'env': inputs.get('env', {}),
+        'stdin': inputs.get('stdin', ''),
         'output_keep': row.arguments.get('output_keep', 'head'),
     }
 
 
 def _file_order(row: models.Command) -> rpcapi.FileOrder:
     return {
-        'path': row.arguments['path'], 'mode': row.arguments.get('mode'),
-        'append': row.arguments.get('append', False), 'opened': row.opened,
+        'path': row.arguments['path'],
+        'mode': row.arguments.get('mode'),
+        'append': row.arguments.get('append', False),
+        'opened': row.opened,
     }
 
 
 def _columns(end: rpcapi.End) -> dict[str, Any]:
     values: dict[str, Any] = {
-        name: value for name, value in end.items() if name in _END_FIELDS}
-    values.update({
-        name: base64.b64decode(str(value)) for name, value in end.items()
-        if name in _END_STREAMS})
+        name: value for name, value in end.items() if name in _END_FIELDS
+    }
+    values.update(
+        {
+            name: base64.b64decode(str(value))
+            for name, value in end.items()
+            if name in _END_STREAMS
+        }
+    )
     return values

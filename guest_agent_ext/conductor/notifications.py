@@ -64,8 +64,7 @@ class GuestAgentEventType(base.EventType):
 
 
 @_register
-class GuestAgentPublisher(
-        base.NotificationPublisher):
+class GuestAgentPublisher(base.NotificationPublisher):
     """A guest-agent-conductor."""
 
     # Version 1.0: Initial version
@@ -75,8 +74,7 @@ class GuestAgentPublisher(
 
 
 @_register
-class GuestAgentCommandPayload(
-        base.NotificationPayloadBase):
+class GuestAgentCommandPayload(base.NotificationPayloadBase):
     """A command, without what was run and what it wrote."""
 
     # Version 1.0: Initial version
@@ -86,8 +84,7 @@ class GuestAgentCommandPayload(
 
 
 @_register
-class GuestAgentCommandNotification(
-        base.NotificationBase):
+class GuestAgentCommandNotification(base.NotificationBase):
     """The start or the end of a command."""
 
     # Version 1.0: Initial version
@@ -99,8 +96,9 @@ class GuestAgentCommandNotification(
         'payload': fields.ObjectField('GuestAgentCommandPayload'),
     }
 
-    def _emit(self, context: Any, event_type: str, publisher_id: str,
-              payload: Any) -> None:
+    def _emit(
+        self, context: Any, event_type: str, publisher_id: str, payload: Any
+    ) -> None:
         # Nova's notifier would wait for a dead broker to come back.
         notifier = rpc.get_versioned_notifier(publisher_id)
         notifier.retry = 1
@@ -110,19 +108,26 @@ class GuestAgentCommandNotification(
 def emit_start(context: Any, action: str, row: models.Command) -> None:
     """Notify of the start of a command, as it was then."""
     ended = dict.fromkeys(_END_FIELDS)
-    _emit(context, action, fields.NotificationPhase.START,
-          _payload(row, status=command.RUNNING, **ended))
+    _emit(
+        context,
+        action,
+        fields.NotificationPhase.START,
+        _payload(row, status=command.RUNNING, **ended),
+    )
 
 
 def emit_end(context: Any, action: str, row: models.Command) -> None:
     """Notify of the end of a command."""
     ended = {name: getattr(row, name) for name in _END_FIELDS}
-    _emit(context, action, fields.NotificationPhase.END,
-          _payload(row, status=row.status, **ended))
+    _emit(
+        context,
+        action,
+        fields.NotificationPhase.END,
+        _payload(row, status=row.status, **ended),
+    )
 
 
-def _payload(row: models.Command,
-             **values: Any) -> GuestAgentCommandPayload:
+def _payload(row: models.Command, **values: Any) -> GuestAgentCommandPayload:
     payload = GuestAgentCommandPayload()
     for name in _FIELDS:
         setattr(payload, name, getattr(row, name))
@@ -131,10 +136,12 @@ def _payload(row: models.Command,
     return payload
 
 
-def _emit(context: Any, action: str, phase: str,
-          payload: GuestAgentCommandPayload) -> None:
+def _emit(
+    context: Any, action: str, phase: str, payload: GuestAgentCommandPayload
+) -> None:
     GuestAgentCommandNotification(
         priority=fields.NotificationPriority.INFO,
         event_type=GuestAgentEventType('instance', action, phase),
         publisher=GuestAgentPublisher(host=CONF.host, source=SOURCE),
-        payload=payload).emit(context)
+        payload=payload,
+    ).emit(context)

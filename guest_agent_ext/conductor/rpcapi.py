@@ -148,35 +148,49 @@ class ConductorAPI:
         self._client = oslo_messaging.get_rpc_client(
             transport,
             oslo_messaging.Target(topic=TOPIC, version=BASE_VERSION),
-            timeout=timeout, retry=0)
+            timeout=timeout,
+            retry=0,
+        )
         self._timeout = timeout
         self._places = threading.BoundedSemaphore(CALLS)
 
-    def register(self, host: str, machine_id: str,
-                 version: str) -> int | None:
+    def register(self, host: str, machine_id: str, version: str) -> int | None:
         """Announce a start of the service.
 
         :returns: its incarnation, or None if it must not serve: another
             machine serves under this name
         """
         answer: int | None = self._call(
-            'register', host=host, machine_id=machine_id, version=version)
+            'register', host=host, machine_id=machine_id, version=version
+        )
         return answer
 
-    def report(self, service: Service, held: Mapping[str, str],
-               seen: Mapping[str, str]) -> Report:
+    def report(
+        self,
+        service: Service,
+        held: Mapping[str, str],
+        seen: Mapping[str, str],
+    ) -> Report:
         """Say that the service lives, and ask what there is to do.
 
         :param held: the attempt by the uuid of each command it has
         :param seen: what stands in the way of commands, by uuid
         """
         # However busy its guests are, a host is heard.
-        answer: Report = self._send('report', service=service,
-                                    held=dict(held), seen=dict(seen))
+        answer: Report = self._send(
+            'report', service=service, held=dict(held), seen=dict(seen)
+        )
         return answer
 
-    def claim(self, service: Service, uuid: str, attempt: str, boot_id: str,
-              ticket: int, window: float) -> Claim | None:
+    def claim(
+        self,
+        service: Service,
+        uuid: str,
+        attempt: str,
+        boot_id: str,
+        ticket: int,
+        window: float,
+    ) -> Claim | None:
         """Take a PENDING command.
 
         :param boot_id: of the guest
@@ -186,8 +200,14 @@ class ConductorAPI:
         :returns: None if it is not to be had: ended, cancelled, another's
         """
         answer: Claim | None = self._call(
-            'claim', service=service, uuid=uuid, attempt=attempt,
-            boot_id=boot_id, ticket=ticket, window=window)
+            'claim',
+            service=service,
+            uuid=uuid,
+            attempt=attempt,
+            boot_id=boot_id,
+            ticket=ticket,
+            window=window,
+        )
         return answer
 
     def refuse(self, service: Service, uuid: str, error: str) -> None:
@@ -197,38 +217,64 @@ class ConductorAPI:
         """
         self._call('refuse', service=service, uuid=uuid, error=error)
 
-    def adopt(self, service: Service, uuid: str, attempt: str,
-              previous: str) -> Claim | None:
+    def adopt(
+        self, service: Service, uuid: str, attempt: str, previous: str
+    ) -> Claim | None:
         """Take over a command that was handed to ``previous``."""
         answer: Claim | None = self._call(
-            'adopt', service=service, uuid=uuid, attempt=attempt,
-            previous=previous)
+            'adopt',
+            service=service,
+            uuid=uuid,
+            attempt=attempt,
+            previous=previous,
+        )
         return answer
 
-    def started(self, service: Service, uuid: str, attempt: str,
-                pid: int | None, started_uptime: int | None, age: float,
-                opened: Mapping[str, Any] | None = None) -> str:
+    def started(
+        self,
+        service: Service,
+        uuid: str,
+        attempt: str,
+        pid: int | None,
+        started_uptime: int | None,
+        age: float,
+        opened: Mapping[str, Any] | None = None,
+    ) -> str:
         """Say that the guest is known to have started a command.
 
         :param opened: what the guest has open for a transfer, for a host that
             has to go on with it
         :returns: command.OK, SUPERSEDED, GONE or MOVED
         """
-        return str(self._call(
-            'started', service=service, uuid=uuid, attempt=attempt, pid=pid,
-            started_uptime=started_uptime, age=age, opened=opened))
+        return str(
+            self._call(
+                'started',
+                service=service,
+                uuid=uuid,
+                attempt=attempt,
+                pid=pid,
+                started_uptime=started_uptime,
+                age=age,
+                opened=opened,
+            )
+        )
 
-    def finish(self, service: Service, uuid: str, attempt: str,
-               end: End) -> str:
+    def finish(
+        self, service: Service, uuid: str, attempt: str, end: End
+    ) -> str:
         """Say how a command ended.
 
         :returns: command.OK, SUPERSEDED, GONE or MOVED
         """
-        return str(self._call('finish', service=service, uuid=uuid,
-                              attempt=attempt, end=end))
+        return str(
+            self._call(
+                'finish', service=service, uuid=uuid, attempt=attempt, end=end
+            )
+        )
 
-    def not_here(self, service: Service, uuid: str, attempt: str,
-                 state: str) -> str:
+    def not_here(
+        self, service: Service, uuid: str, attempt: str, state: str
+    ) -> str:
         """Say that a command's domain is gone or does not run.
 
         That is no verdict: the conductor knows whether the server moved, is
@@ -237,8 +283,15 @@ class ConductorAPI:
         :param state: of the domain, in libvirt's words, or ``absent``
         :returns: command.OK (wait), SUPERSEDED, GONE or MOVED
         """
-        return str(self._call('not_here', service=service, uuid=uuid,
-                              attempt=attempt, state=state))
+        return str(
+            self._call(
+                'not_here',
+                service=service,
+                uuid=uuid,
+                attempt=attempt,
+                state=state,
+            )
+        )
 
     def ended(self, service: Service, uuids: Collection[str]) -> list[str]:
         """Return which of these commands have ended or do not exist."""
@@ -247,7 +300,8 @@ class ConductorAPI:
     def _call(self, method: str, **arguments: Any) -> Any:
         if not self._places.acquire(timeout=self._timeout):
             raise oslo_messaging.MessagingTimeout(
-                f'{CALLS} calls of this host are under way')
+                f'{CALLS} calls of this host are under way'
+            )
         try:
             return self._send(method, **arguments)
         finally:

@@ -33,9 +33,15 @@ _I = models.Instance
 #: States in which a server has kept its memory though no domain runs.
 KEEPS_MEMORY = frozenset({vm_states.SUSPENDED, vm_states.PAUSED})
 #: States in which a server has no memory, and no process in it lives.
-HAS_NO_MEMORY = frozenset({
-    vm_states.STOPPED, vm_states.SHELVED, vm_states.SHELVED_OFFLOADED,
-    vm_states.DELETED, vm_states.SOFT_DELETED})
+HAS_NO_MEMORY = frozenset(
+    {
+        vm_states.STOPPED,
+        vm_states.SHELVED,
+        vm_states.SHELVED_OFFLOADED,
+        vm_states.DELETED,
+        vm_states.SOFT_DELETED,
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +62,8 @@ class Server:
 def cells() -> Sequence[Any]:
     """Return the mappings of all cells that can have servers."""
     mappings = objects.CellMappingList.get_all(
-        nova_context.get_admin_context())
+        nova_context.get_admin_context()
+    )
     return [cell for cell in mappings if not cell.is_cell0()]
 
 
@@ -68,21 +75,29 @@ def create_transport(cell: Any) -> Any:
 def read(cell: Any, uuids: Collection[str]) -> dict[str, Server]:
     """Return those of these servers that the cell has, also deleted ones."""
     # Of their eighty columns a few: each step of each command asks.
-    query = sa.select(_I.uuid, _I.host, _I.vm_state, _I.task_state,
-                      _I.deleted, _I.hidden).where(_I.uuid.in_(uuids))
+    query = sa.select(
+        _I.uuid, _I.host, _I.vm_state, _I.task_state, _I.deleted, _I.hidden
+    ).where(_I.uuid.in_(uuids))
     context = nova_context.get_admin_context()
-    with (nova_context.target_cell(context, cell) as cell_context,
-          db_api.get_context_manager(cell_context).reader.using(cell_context)):
+    with (
+        nova_context.target_cell(context, cell) as cell_context,
+        db_api.get_context_manager(cell_context).reader.using(cell_context),
+    ):
         rows = cell_context.session.execute(query).all()
-    return {row.uuid: Server(row.host, row.vm_state, row.task_state,
-                             bool(row.deleted))
-            for row in rows if not row.hidden}
+    return {
+        row.uuid: Server(
+            row.host, row.vm_state, row.task_state, bool(row.deleted)
+        )
+        for row in rows
+        if not row.hidden
+    }
 
 
 def cell_of(uuid: str) -> str | None:
     """Return the uuid of the cell that a server is mapped to."""
     mappings = objects.InstanceMappingList.get_by_instance_uuids(
-        nova_context.get_admin_context(), [uuid])
+        nova_context.get_admin_context(), [uuid]
+    )
     for mapping in mappings:
         if mapping.cell_mapping is not None:
             return str(mapping.cell_mapping.uuid)
@@ -92,5 +107,6 @@ def cell_of(uuid: str) -> str | None:
 def forgotten(uuids: Collection[str]) -> set[str]:
     """Return those of these servers that Nova knows no more."""
     mappings = objects.InstanceMappingList.get_by_instance_uuids(
-        nova_context.get_admin_context(), list(uuids))
+        nova_context.get_admin_context(), list(uuids)
+    )
     return set(uuids) - {mapping.instance_uuid for mapping in mappings}

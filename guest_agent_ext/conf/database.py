@@ -24,7 +24,8 @@ Where the tables of the guest agent extension live.
 While ``connection`` is not set they live in Nova's API database
 (``[api_database]``), whose options then hold. Set it to move them to a
 database of their own, and run ``guest-agent-manage db sync`` there.
-""")
+""",
+)
 
 # oslo.db's own declarations, so that help and defaults are theirs.
 OPTS = list(options.database_opts)

@@ -30,8 +30,12 @@ _T = models.Command
 
 def due(cell_uuid: str, limit: int) -> Sequence[models.Command]:
     """Return commands of a cell that are to be told of, oldest first."""
-    query = (sa.select(_T).where(_T.cell_uuid == cell_uuid, _is_due())
-             .order_by(_T.audit_at).limit(limit))
+    query = (
+        sa.select(_T)
+        .where(_T.cell_uuid == cell_uuid, _is_due())
+        .order_by(_T.audit_at)
+        .limit(limit)
+    )
     with session.reader() as db:
         return db.scalars(query).all()
 
@@ -42,8 +46,11 @@ def take(uuid: str, seconds: float) -> bool:
 
     :param seconds: after which it is due again, unless note_told() was called
     """
-    change = sa.update(_T).where(_T.uuid == uuid, _is_due()).values(
-        audit_at=sqltypes.utc_in(seconds))
+    change = (
+        sa.update(_T)
+        .where(_T.uuid == uuid, _is_due())
+        .values(audit_at=sqltypes.utc_in(seconds))
+    )
     with session.writer() as db:
         return session.changed(db, change) > 0
 
@@ -55,10 +62,16 @@ def note_told(uuid: str, status: str) -> None:
     It stays due if it has changed meanwhile. If its user has deleted it and
     there is no more to tell, it goes.
     """
-    change = sa.update(_T).where(_T.uuid == uuid).values(
-        audited=status,
-        audit_at=sa.case((_T.status == status, sa.null()),
-                         else_=sqltypes.utc_in()))
+    change = (
+        sa.update(_T)
+        .where(_T.uuid == uuid)
+        .values(
+            audited=status,
+            audit_at=sa.case(
+                (_T.status == status, sa.null()), else_=sqltypes.utc_in()
+            ),
+        )
+    )
     told = (_T.uuid == uuid, _T.deleted, _T.audit_at.is_(None))
     with session.writer() as db:
         db.execute(change)

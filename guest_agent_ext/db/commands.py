@@ -54,8 +54,11 @@ class Work:
 
 
 @session.retried
-def create(values: Mapping[str, Any], start_timeout: int,
-           key: Mapping[str, str] | None = None) -> models.Command:
+def create(
+    values: Mapping[str, Any],
+    start_timeout: int,
+    key: Mapping[str, str] | None = None,
+) -> models.Command:
     """Record a command as PENDING, and return it with its output.
 
     :param values: columns of models.Command; times and state are set here
@@ -63,21 +66,32 @@ def create(values: Mapping[str, Any], start_timeout: int,
     :param key: columns of models.IdempotencyKey
     :raises oslo_db.exception.DBDuplicateEntry: the key or the uuid is taken
     """
-    row = dict(values, status=command.PENDING, cancel_requested=False,
-               deleted=False,
-               created_at=sqltypes.utc_in(),
-               start_by=sqltypes.utc_in(start_timeout))
+    row = dict(
+        values,
+        status=command.PENDING,
+        cancel_requested=False,
+        deleted=False,
+        created_at=sqltypes.utc_in(),
+        start_by=sqltypes.utc_in(start_timeout),
+    )
     with session.writer() as db:
         if key is not None:
-            db.execute(sa.insert(models.IdempotencyKey).values(
-                dict(key, command_uuid=row['uuid'])))
+            db.execute(
+                sa.insert(models.IdempotencyKey).values(
+                    dict(key, command_uuid=row['uuid'])
+                )
+            )
         db.execute(sa.insert(_T).values(row))
         return db.scalars(_select(row['uuid'], with_output=True)).one()
 
 
-def get(uuid: str, *, instance_uuid: str | None = None,
-        with_output: bool = False,
-        with_inputs: bool = False) -> models.Command | None:
+def get(
+    uuid: str,
+    *,
+    instance_uuid: str | None = None,
+    with_output: bool = False,
+    with_inputs: bool = False,
+) -> models.Command | None:
     """Return a command, or None if there is no such.
 
     :param instance_uuid: only if it is a command of this server
@@ -91,28 +105,37 @@ def get(uuid: str, *, instance_uuid: str | None = None,
         return db.scalars(query).one_or_none()
 
 
-def _select(uuid: str, *, with_output: bool = False, with_inputs: bool = False
-            ) -> sa.Select[models.Command]:
+def _select(
+    uuid: str, *, with_output: bool = False, with_inputs: bool = False
+) -> sa.Select[models.Command]:
     query = sa.select(_T).where(_T.uuid == uuid, ~_T.deleted)
     if with_output:
-        query = query.options(orm.undefer(_T.out_data),
-                              orm.undefer(_T.err_data))
+        query = query.options(
+            orm.undefer(_T.out_data), orm.undefer(_T.err_data)
+        )
     if with_inputs:
         query = query.options(orm.undefer(_T.inputs))
     return query
 
 
-def instance_for(uuid: str, *, cell_uuid: str, host: str,
-                 incarnation: int) -> str | None:
+def instance_for(
+    uuid: str, *, cell_uuid: str, host: str, incarnation: int
+) -> str | None:
     """Return the server of a command, for the compute service of a host.
 
     :returns: None if a newer incarnation has fenced that service, or there is
         no such command
     """
-    is_current = sa.and_(_H.cell_uuid == cell_uuid, _H.host == host,
-                         _H.incarnation == incarnation)
-    query = sa.select(_T.instance_uuid).join(_H, is_current).where(
-        _T.uuid == uuid, ~_T.deleted)
+    is_current = sa.and_(
+        _H.cell_uuid == cell_uuid,
+        _H.host == host,
+        _H.incarnation == incarnation,
+    )
+    query = (
+        sa.select(_T.instance_uuid)
+        .join(_H, is_current)
+        .where(_T.uuid == uuid, ~_T.deleted)
+    )
     with session.reader() as db:
         return db.scalars(query).one_or_none()
 
@@ -125,8 +148,12 @@ def statuses(ids: Collection[int]) -> dict[int, str]:
 
 
 def list_of_instance(
-    instance_uuid: str, *, limit: int, before: int | None = None,
-    statuses: Collection[str] = (), types: Collection[str] = (),
+    instance_uuid: str,
+    *,
+    limit: int,
+    before: int | None = None,
+    statuses: Collection[str] = (),
+    types: Collection[str] = (),
 ) -> Sequence[models.Command]:
     """Return commands of a server, newest first, without their output.
 
@@ -142,8 +169,12 @@ def list_of_instance(
 
 
 def list_all(
-    *, limit: int, before: int | None = None, statuses: Collection[str] = (),
-    project_id: str | None = None, host: str | None = None,
+    *,
+    limit: int,
+    before: int | None = None,
+    statuses: Collection[str] = (),
+    project_id: str | None = None,
+    host: str | None = None,
     since: datetime.datetime | None = None,
 ) -> Sequence[models.Command]:
     """Return commands of all servers, newest first, without their output.
@@ -165,16 +196,22 @@ def list_all(
     return _newest(found, limit)
 
 
-def _newest(found: Collection[sa.ColumnElement[bool]],
-            limit: int) -> Sequence[models.Command]:
-    query = (sa.select(_T).where(*found, ~_T.deleted)
-             .order_by(_T.id.desc()).limit(limit))
+def _newest(
+    found: Collection[sa.ColumnElement[bool]], limit: int
+) -> Sequence[models.Command]:
+    query = (
+        sa.select(_T)
+        .where(*found, ~_T.deleted)
+        .order_by(_T.id.desc())
+        .limit(limit)
+    )
     with session.reader() as db:
         return db.scalars(query).all()
 
 
-def _filters(before: int | None,
-             statuses: Collection[str]) -> list[sa.ColumnElement[bool]]:
+def _filters(
+    before: int | None, statuses: Collection[str]
+) -> list[sa.ColumnElement[bool]]:
     found = [] if before is None else [_T.id < before]
     if statuses:
         found.append(_is_shown_as(statuses))
@@ -187,8 +224,9 @@ def output_sizes(ids: Collection[int]) -> dict[int, tuple[int, int]]:
     For lists, which do without the bytes.
     """
     query = sa.select(
-        _T.id, sa.func.coalesce(sa.func.length(_T.out_data), 0).label('out'),
-        sa.func.coalesce(sa.func.length(_T.err_data), 0).label('err')
+        _T.id,
+        sa.func.coalesce(sa.func.length(_T.out_data), 0).label('out'),
+        sa.func.coalesce(sa.func.length(_T.err_data), 0).label('err'),
     ).where(_T.id.in_(ids))
     with session.reader() as db:
         return {row.id: (row.out, row.err) for row in db.execute(query)}
@@ -197,12 +235,18 @@ def output_sizes(ids: Collection[int]) -> dict[int, tuple[int, int]]:
 def _is_shown_as(statuses: Collection[str]) -> sa.ColumnElement[bool]:
     """The SQL of command.shown_status."""
     started = _T.started_at.is_not(None)
-    shown = [_T.status == status for status in statuses
-             if status not in command.UNFINISHED]
+    shown = [
+        _T.status == status
+        for status in statuses
+        if status not in command.UNFINISHED
+    ]
     if command.PENDING in statuses:
-        shown.append(sa.or_(
-            _T.status == command.PENDING,
-            sa.and_(_T.status == command.RUNNING, ~started)))
+        shown.append(
+            sa.or_(
+                _T.status == command.PENDING,
+                sa.and_(_T.status == command.RUNNING, ~started),
+            )
+        )
     if command.RUNNING in statuses:
         shown.append(sa.and_(_T.status == command.RUNNING, started))
     return sa.or_(*shown)
@@ -211,60 +255,99 @@ def _is_shown_as(statuses: Collection[str]) -> sa.ColumnElement[bool]:
 def count_unfinished(project_id: str, instance_uuid: str) -> tuple[int, int]:
     """Return how many unfinished commands a server and its project have."""
     of_project = sa.select(sa.func.count()).where(
-        _T.instance_project_id == project_id,
-        _T.status.in_(command.UNFINISHED))
+        _T.instance_project_id == project_id, _T.status.in_(command.UNFINISHED)
+    )
     of_server = of_project.where(_T.instance_uuid == instance_uuid)
-    query = sa.select(of_server.scalar_subquery(),
-                      of_project.scalar_subquery())
+    query = sa.select(
+        of_server.scalar_subquery(), of_project.scalar_subquery()
+    )
     with session.reader() as db:
         server, project = db.execute(query).one()
     return server, project
 
 
-def unfinished_of_host(db: orm.Session, cell_uuid: str, host: str,
-                       limit: int) -> Sequence[Work]:
+def unfinished_of_host(
+    db: orm.Session, cell_uuid: str, host: str, limit: int
+) -> Sequence[Work]:
     """Return the oldest unfinished commands of a host.
 
     :param db: the transaction that asks
     """
-    rows = db.execute(sa.select(
-        _T.uuid, _T.type, _T.instance_uuid, _T.status, _T.attempt,
-        _T.cancel_requested, _T.start_by, sqltypes.utc_in().label('now'))
-        .where(_T.cell_uuid == cell_uuid, _T.host == host,
-               _T.status.in_(command.UNFINISHED))
-        .order_by(_T.id).limit(limit))
-    return [Work(row.uuid, row.type, row.instance_uuid, row.status,
-                 row.attempt, row.cancel_requested,
-                 (row.start_by - row.now).total_seconds()) for row in rows]
+    rows = db.execute(
+        sa.select(
+            _T.uuid,
+            _T.type,
+            _T.instance_uuid,
+            _T.status,
+            _T.attempt,
+            _T.cancel_requested,
+            _T.start_by,
+            sqltypes.utc_in().label('now'),
+        )
+        .where(
+            _T.cell_uuid == cell_uuid,
+            _T.host == host,
+            _T.status.in_(command.UNFINISHED),
+        )
+        .order_by(_T.id)
+        .limit(limit)
+    )
+    return [
+        Work(
+            row.uuid,
+            row.type,
+            row.instance_uuid,
+            row.status,
+            row.attempt,
+            row.cancel_requested,
+            (row.start_by - row.now).total_seconds(),
+        )
+        for row in rows
+    ]
 
 
-def unfinished_of_cell(cell_uuid: str, after: int,
-                       limit: int) -> Sequence[models.Command]:
+def unfinished_of_cell(
+    cell_uuid: str, after: int, limit: int
+) -> Sequence[models.Command]:
     """Return unfinished commands of a cell, by id, a page at a time.
 
     :param after: the ``id`` that the last page ended with
     """
-    query = (sa.select(_T).where(
-        _T.cell_uuid == cell_uuid,
-        _T.status.in_(command.UNFINISHED), _T.id > after)
-        .order_by(_T.id).limit(limit))
+    query = (
+        sa.select(_T)
+        .where(
+            _T.cell_uuid == cell_uuid,
+            _T.status.in_(command.UNFINISHED),
+            _T.id > after,
+        )
+        .order_by(_T.id)
+        .limit(limit)
+    )
     with session.reader() as db:
         return db.scalars(query).all()
 
 
 def states(uuids: Collection[str]) -> dict[str, tuple[str, str | None]]:
     """Return state and attempt of each of these commands that exists."""
-    query = sa.select(_T.uuid, _T.status, _T.attempt).where(
-        _T.uuid.in_(uuids))
+    query = sa.select(_T.uuid, _T.status, _T.attempt).where(_T.uuid.in_(uuids))
     with session.reader() as db:
-        return {row.uuid: (row.status, row.attempt)
-                for row in db.execute(query)}
+        return {
+            row.uuid: (row.status, row.attempt) for row in db.execute(query)
+        }
 
 
 @session.retried
-def claim(uuid: str, *, attempt: str, cell_uuid: str, host: str,
-          boot_id: str, ticket: int, window: float,
-          grace: int) -> models.Command | None:
+def claim(
+    uuid: str,
+    *,
+    attempt: str,
+    cell_uuid: str,
+    host: str,
+    boot_id: str,
+    ticket: int,
+    window: float,
+    grace: int,
+) -> models.Command | None:
     """Hand a PENDING command to a host.
 
     :param ticket: guest uptime (centiseconds) after which it will not start
@@ -273,38 +356,64 @@ def claim(uuid: str, *, attempt: str, cell_uuid: str, host: str,
     :returns: the command with its inputs if this attempt has it, now or from
         an earlier call
     """
-    change = (sa.update(_T).where(
-        _T.uuid == uuid, _T.status == command.PENDING,
-        _T.cancel_requested == sa.false(),
-        _T.start_by >= sqltypes.utc_in(window))
-        .values(status=command.RUNNING, attempt=attempt,
-                cell_uuid=cell_uuid, host=host,
-                boot_id=boot_id, ticket=ticket,
-                updated_at=sqltypes.utc_in(),
-                end_by=sqltypes.utc_in(_T.timeout + (window + grace))))
+    change = (
+        sa.update(_T)
+        .where(
+            _T.uuid == uuid,
+            _T.status == command.PENDING,
+            _T.cancel_requested == sa.false(),
+            _T.start_by >= sqltypes.utc_in(window),
+        )
+        .values(
+            status=command.RUNNING,
+            attempt=attempt,
+            cell_uuid=cell_uuid,
+            host=host,
+            boot_id=boot_id,
+            ticket=ticket,
+            updated_at=sqltypes.utc_in(),
+            end_by=sqltypes.utc_in(_T.timeout + (window + grace)),
+        )
+    )
     return _take(change, uuid, attempt)
 
 
 @session.retried
-def adopt(uuid: str, *, previous: str, attempt: str, cell_uuid: str,
-          host: str) -> models.Command | None:
+def adopt(
+    uuid: str, *, previous: str, attempt: str, cell_uuid: str, host: str
+) -> models.Command | None:
     """Pass a command that was handed out to another attempt.
 
     :param previous: the attempt that had it
     :returns: as of claim
     """
-    change = (sa.update(_T).where(
-        _T.uuid == uuid, _T.status == command.RUNNING,
-        _T.attempt == previous)
-        .values(attempt=attempt, cell_uuid=cell_uuid, host=host,
-                updated_at=sqltypes.utc_in()))
+    change = (
+        sa.update(_T)
+        .where(
+            _T.uuid == uuid,
+            _T.status == command.RUNNING,
+            _T.attempt == previous,
+        )
+        .values(
+            attempt=attempt,
+            cell_uuid=cell_uuid,
+            host=host,
+            updated_at=sqltypes.utc_in(),
+        )
+    )
     return _take(change, uuid, attempt)
 
 
 @session.retried
-def note_started(uuid: str, *, attempt: str, pid: int | None,
-                 started_uptime: int | None, age: float,
-                 opened: Mapping[str, Any] | None = None) -> str:
+def note_started(
+    uuid: str,
+    *,
+    attempt: str,
+    pid: int | None,
+    started_uptime: int | None,
+    age: float,
+    opened: Mapping[str, Any] | None = None,
+) -> str:
     """Note that the guest is known to have started the command.
 
     :param started_uptime: the guest's uptime then, in centiseconds
@@ -312,20 +421,34 @@ def note_started(uuid: str, *, attempt: str, pid: int | None,
     :param opened: what the guest has open for a transfer
     :returns: command.OK, SUPERSEDED, GONE or MOVED
     """
-    change = (sa.update(_T).where(
-        _T.uuid == uuid, _T.status == command.RUNNING,
-        _T.attempt == attempt)
-        .values(pid=pid, started_uptime=started_uptime, opened=opened,
-                started_at=sa.func.coalesce(_T.started_at,
-                                            sqltypes.utc_in(-age)),
-                audit_at=_audit_due(),
-                updated_at=sqltypes.utc_in()))
+    change = (
+        sa.update(_T)
+        .where(
+            _T.uuid == uuid,
+            _T.status == command.RUNNING,
+            _T.attempt == attempt,
+        )
+        .values(
+            pid=pid,
+            started_uptime=started_uptime,
+            opened=opened,
+            started_at=sa.func.coalesce(_T.started_at, sqltypes.utc_in(-age)),
+            audit_at=_audit_due(),
+            updated_at=sqltypes.utc_in(),
+        )
+    )
     return command.OK if _change(change) else _outcome(uuid, attempt, None)
 
 
 @session.retried
-def finish(uuid: str, *, attempt: str, status: str,
-           values: Mapping[str, Any], age: float | None) -> str:
+def finish(
+    uuid: str,
+    *,
+    attempt: str,
+    status: str,
+    values: Mapping[str, Any],
+    age: float | None,
+) -> str:
     """End a command that an attempt has.
 
     :param status: the state it ends in
@@ -335,25 +458,41 @@ def finish(uuid: str, *, attempt: str, status: str,
     """
     row = dict(values, **_end_of(status))
     if age is not None:
-        row['started_at'] = sa.func.coalesce(_T.started_at,
-                                             sqltypes.utc_in(-age))
-    change = (sa.update(_T).where(
-        _T.uuid == uuid, _T.attempt == attempt,
-        _T.status.in_(command.sources_of(status))).values(row))
+        row['started_at'] = sa.func.coalesce(
+            _T.started_at, sqltypes.utc_in(-age)
+        )
+    change = (
+        sa.update(_T)
+        .where(
+            _T.uuid == uuid,
+            _T.attempt == attempt,
+            _T.status.in_(command.sources_of(status)),
+        )
+        .values(row)
+    )
     return command.OK if _change(change) else _outcome(uuid, attempt, status)
 
 
 @session.retried
-def end(uuid: str, *, source: str, status: str, error: str,
-        attempt: str | None = None) -> bool:
+def end(
+    uuid: str,
+    *,
+    source: str,
+    status: str,
+    error: str,
+    attempt: str | None = None,
+) -> bool:
     """End a command without its host.
 
     :param source: the state that it must be in
     :param attempt: the attempt that must have it; any if None
     """
     assert source in command.sources_of(status)
-    change = sa.update(_T).where(_T.uuid == uuid, _T.status == source).values(
-        error=error, **_end_of(status))
+    change = (
+        sa.update(_T)
+        .where(_T.uuid == uuid, _T.status == source)
+        .values(error=error, **_end_of(status))
+    )
     if attempt is not None:
         change = change.where(_T.attempt == attempt)
     return _change(change)
@@ -366,14 +505,20 @@ def cancel(uuid: str) -> bool:
     :returns: False if there is no such command, or it has ended
     """
     # In this order: a claim that comes between them is seen by the second.
-    return end(uuid, source=command.PENDING, status=command.CANCELLED,
-               error=command.NEVER_STARTED) or _request_cancel(uuid)
+    return end(
+        uuid,
+        source=command.PENDING,
+        status=command.CANCELLED,
+        error=command.NEVER_STARTED,
+    ) or _request_cancel(uuid)
 
 
 def _request_cancel(uuid: str) -> bool:
-    return _change(sa.update(_T).where(
-        _T.uuid == uuid, _T.status == command.RUNNING)
-        .values(cancel_requested=True, updated_at=sqltypes.utc_in()))
+    return _change(
+        sa.update(_T)
+        .where(_T.uuid == uuid, _T.status == command.RUNNING)
+        .values(cancel_requested=True, updated_at=sqltypes.utc_in())
+    )
 
 
 @session.retried
@@ -385,12 +530,23 @@ def delete(uuid: str) -> bool:
     ended = (_T.uuid == uuid, _T.status.in_(command.ENDED), ~_T.deleted)
     # Deleted at once, it would run unseen: the audit removes it when it has
     # told of it.
-    hide = sa.update(_T).where(*ended, _T.audit_at.is_not(None)).values(
-        deleted=True, arguments={}, error=None, out_data=None, err_data=None)
+    hide = (
+        sa.update(_T)
+        .where(*ended, _T.audit_at.is_not(None))
+        .values(
+            deleted=True,
+            arguments={},
+            error=None,
+            out_data=None,
+            err_data=None,
+        )
+    )
     with session.writer() as db:
         keys.note_end(db, [uuid])
-        return (session.changed(db, hide) > 0
-                or session.changed(db, sa.delete(_T).where(*ended)) > 0)
+        return (
+            session.changed(db, hide) > 0
+            or session.changed(db, sa.delete(_T).where(*ended)) > 0
+        )
 
 
 @session.retried
@@ -400,11 +556,16 @@ def withdraw(uuid: str) -> bool:
     :returns: False if there is no such command, or a host has taken it
     """
     with session.writer() as db:
-        removed = session.changed(db, sa.delete(_T).where(
-            _T.uuid == uuid, _T.status == command.PENDING))
+        removed = session.changed(
+            db,
+            sa.delete(_T).where(_T.uuid == uuid, _T.status == command.PENDING),
+        )
         if removed:
-            db.execute(sa.delete(models.IdempotencyKey).where(
-                models.IdempotencyKey.command_uuid == uuid))
+            db.execute(
+                sa.delete(models.IdempotencyKey).where(
+                    models.IdempotencyKey.command_uuid == uuid
+                )
+            )
     return removed > 0
 
 
@@ -415,24 +576,31 @@ def end_overdue(limit: int) -> int:
     :param limit: how many of each at most
     :returns: how many were ended
     """
-    return (_end_overdue(command.PENDING, command.FAILED, _T.start_by,
-                         NOT_STARTED, limit)
-            + _end_overdue(command.RUNNING, command.LOST, _T.end_by,
-                           NOT_REPORTED, limit))
+    return _end_overdue(
+        command.PENDING, command.FAILED, _T.start_by, NOT_STARTED, limit
+    ) + _end_overdue(
+        command.RUNNING, command.LOST, _T.end_by, NOT_REPORTED, limit
+    )
 
 
-def _end_overdue(source: str, status: str, due: Any, error: str,
-                 limit: int) -> int:
+def _end_overdue(
+    source: str, status: str, due: Any, error: str, limit: int
+) -> int:
     overdue = (_T.status == source, due < sqltypes.utc_in())
     with session.reader() as db:
-        ids = db.scalars(sa.select(_T.id).where(*overdue)
-                         .order_by(due).limit(limit)).all()
+        ids = db.scalars(
+            sa.select(_T.id).where(*overdue).order_by(due).limit(limit)
+        ).all()
     if not ids:
         return 0
     message = sa.literal(error) + sa.func.coalesce(
-        sa.literal('. Last seen: ') + _T.last_seen, '')
-    change = sa.update(_T).where(_T.id.in_(ids), *overdue).values(
-        error=message, **_end_of(status))
+        sa.literal('. Last seen: ') + _T.last_seen, ''
+    )
+    change = (
+        sa.update(_T)
+        .where(_T.id.in_(ids), *overdue)
+        .values(error=message, **_end_of(status))
+    )
     with session.writer() as db:
         return session.changed(db, change)
 
@@ -452,8 +620,12 @@ def purge_old(age: int, limit: int) -> int:
     :param limit: how many at most
     :returns: how many were removed
     """
-    return _purge(sa.select(_T.uuid).where(_is_old(age))
-                  .order_by(_T.finished_at).limit(limit))
+    return _purge(
+        sa.select(_T.uuid)
+        .where(_is_old(age))
+        .order_by(_T.finished_at)
+        .limit(limit)
+    )
 
 
 @session.retried
@@ -463,9 +635,13 @@ def purge_of_servers(instance_uuids: Collection[str], limit: int) -> int:
     :param limit: how many at most
     :returns: how many were removed
     """
-    return _purge(sa.select(_T.uuid).where(
-        _T.instance_uuid.in_(instance_uuids),
-        _T.status.in_(command.ENDED)).limit(limit))
+    return _purge(
+        sa.select(_T.uuid)
+        .where(
+            _T.instance_uuid.in_(instance_uuids), _T.status.in_(command.ENDED)
+        )
+        .limit(limit)
+    )
 
 
 def servers(after: str, limit: int) -> Sequence[str]:
@@ -473,8 +649,13 @@ def servers(after: str, limit: int) -> Sequence[str]:
 
     :param after: the uuid that the last page ended with
     """
-    query = (sa.select(_T.instance_uuid).where(_T.instance_uuid > after)
-             .distinct().order_by(_T.instance_uuid).limit(limit))
+    query = (
+        sa.select(_T.instance_uuid)
+        .where(_T.instance_uuid > after)
+        .distinct()
+        .order_by(_T.instance_uuid)
+        .limit(limit)
+    )
     with session.reader() as db:
         return db.scalars(query).all()
 
@@ -498,26 +679,34 @@ def _purge(query: sa.Select[Any]) -> int:
 def relocate(uuids: Collection[str], *, cell_uuid: str, host: str) -> None:
     """Note where the server of these commands is now."""
     with session.writer() as db:
-        db.execute(sa.update(_T).where(
-            _T.uuid.in_(uuids), _T.status.in_(command.UNFINISHED))
-            .values(cell_uuid=cell_uuid, host=host))
+        db.execute(
+            sa.update(_T)
+            .where(_T.uuid.in_(uuids), _T.status.in_(command.UNFINISHED))
+            .values(cell_uuid=cell_uuid, host=host)
+        )
 
 
 @session.retried
 def note_seen(uuid: str, seen: str) -> None:
     """Note what stands in a command's way, for the error it may end with."""
     with session.writer() as db:
-        db.execute(sa.update(_T).where(
-            _T.uuid == uuid, _T.status.in_(command.UNFINISHED))
-            .values(last_seen=seen))
+        db.execute(
+            sa.update(_T)
+            .where(_T.uuid == uuid, _T.status.in_(command.UNFINISHED))
+            .values(last_seen=seen)
+        )
 
 
 def _end_of(status: str) -> dict[str, Any]:
     """The columns that every end sets; what was secret is erased by it."""
-    return {'status': status, 'inputs': None, 'opened': None,
-            'audit_at': _audit_due(),
-            'finished_at': sqltypes.utc_in(),
-            'updated_at': sqltypes.utc_in()}
+    return {
+        'status': status,
+        'inputs': None,
+        'opened': None,
+        'audit_at': _audit_due(),
+        'finished_at': sqltypes.utc_in(),
+        'updated_at': sqltypes.utc_in(),
+    }
 
 
 def _audit_due() -> sa.ColumnElement[Any]:
@@ -530,11 +719,11 @@ def _change(change: sa.Update) -> bool:
         return session.changed(db, change) > 0
 
 
-def _take(change: sa.Update, uuid: str,
-          attempt: str) -> models.Command | None:
+def _take(change: sa.Update, uuid: str, attempt: str) -> models.Command | None:
     """Give a command to an attempt, and return it if that has it then."""
     query = _select(uuid, with_inputs=True).where(
-        _T.status == command.RUNNING, _T.attempt == attempt)
+        _T.status == command.RUNNING, _T.attempt == attempt
+    )
     with session.writer() as db:
         db.execute(change)
         return db.scalars(query).one_or_none()
@@ -547,5 +736,6 @@ def _outcome(uuid: str, attempt: str, status: str | None) -> str:
         return command.GONE
     if found == (status, attempt):
         return command.OK
-    return (command.MOVED if found[0] in command.UNFINISHED
-            else command.SUPERSEDED)
+    return (
+        command.MOVED if found[0] in command.UNFINISHED else command.SUPERSEDED
+    )

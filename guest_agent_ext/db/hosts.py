@@ -44,8 +44,9 @@ class HostState:
 
 
 @session.retried
-def register(cell_uuid: str, host: str, *, machine_id: str, version: str,
-             down_time: int) -> int | None:
+def register(
+    cell_uuid: str, host: str, *, machine_id: str, version: str, down_time: int
+) -> int | None:
     """Note the start of a service; it fences those started before it.
 
     :param machine_id: of the machine it runs on
@@ -53,29 +54,47 @@ def register(cell_uuid: str, host: str, *, machine_id: str, version: str,
     :returns: its incarnation, or None while another machine serves under
         this name
     """
-    values = {'machine_id': machine_id, 'version': version,
-              'last_seen_at': sqltypes.utc_in()}
-    takeover = sa.update(_T).where(*_is(cell_uuid, host), sa.or_(
-        _T.machine_id == machine_id,
-        _T.last_seen_at < sqltypes.utc_in(-down_time))).values(
-            incarnation=_T.incarnation + 1, **values)
+    values = {
+        'machine_id': machine_id,
+        'version': version,
+        'last_seen_at': sqltypes.utc_in(),
+    }
+    takeover = (
+        sa.update(_T)
+        .where(
+            *_is(cell_uuid, host),
+            sa.or_(
+                _T.machine_id == machine_id,
+                _T.last_seen_at < sqltypes.utc_in(-down_time),
+            ),
+        )
+        .values(incarnation=_T.incarnation + 1, **values)
+    )
     with session.writer() as db:
         if session.changed(db, takeover):
-            return db.scalars(sa.select(_T.incarnation).where(
-                *_is(cell_uuid, host))).one()
+            return db.scalars(
+                sa.select(_T.incarnation).where(*_is(cell_uuid, host))
+            ).one()
     try:
         with session.writer() as db:
-            db.execute(sa.insert(_T).values(
-                cell_uuid=cell_uuid, host=host, incarnation=1,
-                created_at=sqltypes.utc_in(), **values))
+            db.execute(
+                sa.insert(_T).values(
+                    cell_uuid=cell_uuid,
+                    host=host,
+                    incarnation=1,
+                    created_at=sqltypes.utc_in(),
+                    **values,
+                )
+            )
     except db_exc.DBDuplicateEntry:
         return None
     return 1
 
 
 @session.retried
-def heartbeat(cell_uuid: str, host: str, incarnation: int,
-              limit: int) -> Sequence[commands.Work] | None:
+def heartbeat(
+    cell_uuid: str, host: str, incarnation: int, limit: int
+) -> Sequence[commands.Work] | None:
     """Note that a service was heard of, and tell what its host has to do.
 
     In one transaction: with many hosts this is most of a conductor's work.
@@ -84,9 +103,12 @@ def heartbeat(cell_uuid: str, host: str, incarnation: int,
     :returns: None if a newer incarnation has fenced it
     """
     with session.writer() as db:
-        if not session.changed(db, sa.update(_T).where(
-                *_is(cell_uuid, host), _T.incarnation == incarnation)
-                .values(last_seen_at=sqltypes.utc_in())):
+        if not session.changed(
+            db,
+            sa.update(_T)
+            .where(*_is(cell_uuid, host), _T.incarnation == incarnation)
+            .values(last_seen_at=sqltypes.utc_in()),
+        ):
             return None
         return commands.unfinished_of_host(db, cell_uuid, host, limit)
 
@@ -94,8 +116,8 @@ def heartbeat(cell_uuid: str, host: str, incarnation: int,
 def is_up(cell_uuid: str, host: str, down_time: int) -> bool:
     """Tell whether a service was heard of within ``down_time`` seconds."""
     query = sa.select(_T.id).where(
-        *_is(cell_uuid, host),
-        _T.last_seen_at >= sqltypes.utc_in(-down_time))
+        *_is(cell_uuid, host), _T.last_seen_at >= sqltypes.utc_in(-down_time)
+    )
     with session.reader() as db:
         return db.scalars(query).one_or_none() is not None
 
@@ -103,24 +125,41 @@ def is_up(cell_uuid: str, host: str, down_time: int) -> bool:
 def list_all() -> Sequence[HostState]:
     """Return all services with the number of their unfinished commands."""
     hosts = sa.select(
-        _T.cell_uuid, _T.host, _T.version, _T.last_seen_at,
-        sqltypes.utc_in().label('now')).order_by(_T.cell_uuid, _T.host)
-    counts = sa.select(
-        _C.cell_uuid, _C.host, _C.status, _C.started_at.is_not(None),
-        sa.func.count()).where(_C.status.in_(command.UNFINISHED)).group_by(
-            _C.cell_uuid, _C.host, _C.status, _C.started_at.is_not(None))
+        _T.cell_uuid,
+        _T.host,
+        _T.version,
+        _T.last_seen_at,
+        sqltypes.utc_in().label('now'),
+    ).order_by(_T.cell_uuid, _T.host)
+    counts = (
+        sa.select(
+            _C.cell_uuid,
+            _C.host,
+            _C.status,
+            _C.started_at.is_not(None),
+            sa.func.count(),
+        )
+        .where(_C.status.in_(command.UNFINISHED))
+        .group_by(_C.cell_uuid, _C.host, _C.status, _C.started_at.is_not(None))
+    )
     with session.reader() as db:
         rows = db.execute(hosts).all()
         count: dict[tuple[str, str, str], int] = {}
         for cell_uuid, host, status, started, number in db.execute(counts):
             key = (cell_uuid, host, command.shown_status(status, started))
             count[key] = count.get(key, 0) + number
-    return [HostState(
-        row.host, row.cell_uuid, row.version, row.last_seen_at,
-        (row.now - row.last_seen_at).total_seconds(),
-        count.get((row.cell_uuid, row.host, command.RUNNING), 0),
-        count.get((row.cell_uuid, row.host, command.PENDING), 0))
-        for row in rows]
+    return [
+        HostState(
+            row.host,
+            row.cell_uuid,
+            row.version,
+            row.last_seen_at,
+            (row.now - row.last_seen_at).total_seconds(),
+            count.get((row.cell_uuid, row.host, command.RUNNING), 0),
+            count.get((row.cell_uuid, row.host, command.PENDING), 0),
+        )
+        for row in rows
+    ]
 
 
 def _is(cell_uuid: str, host: str) -> tuple[sa.ColumnElement[bool], ...]:

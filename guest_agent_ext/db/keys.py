@@ -36,8 +36,11 @@ KEPT_FOR = 86400
 def find(scope: str) -> models.IdempotencyKey | None:
     """Return a key that is still known; one that has expired is removed."""
     with session.reader() as db:
-        found = db.execute(_select(_T, _is_expired().label('is_expired'))
-                           .where(_T.scope == scope)).one_or_none()
+        found = db.execute(
+            _select(_T, _is_expired().label('is_expired')).where(
+                _T.scope == scope
+            )
+        ).one_or_none()
     if found is None:
         return None
     key: models.IdempotencyKey = found[0]
@@ -56,18 +59,25 @@ def remove_expired(limit: int) -> int:
     :returns: how many were removed
     """
     with session.reader() as db:
-        ids = db.scalars(_select(_T.id).where(_is_expired())
-                         .limit(limit)).all()
+        ids = db.scalars(
+            _select(_T.id).where(_is_expired()).limit(limit)
+        ).all()
     return _remove(ids) if ids else 0
 
 
 def note_end(db: orm.Session, command_uuids: Collection[str]) -> None:
     """Note when commands ended that are about to be deleted."""
-    finished_at = sa.select(_C.finished_at).where(
-        _C.uuid == _T.command_uuid).scalar_subquery()
-    db.execute(sa.update(_T).where(_T.command_uuid.in_(command_uuids))
-               .values(finished_at=finished_at)
-               .execution_options(synchronize_session=False))
+    finished_at = (
+        sa.select(_C.finished_at)
+        .where(_C.uuid == _T.command_uuid)
+        .scalar_subquery()
+    )
+    db.execute(
+        sa.update(_T)
+        .where(_T.command_uuid.in_(command_uuids))
+        .values(finished_at=finished_at)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _select(*columns: Any) -> sa.Select[Any]:
@@ -78,7 +88,8 @@ def _is_expired() -> sa.ColumnElement[bool]:
     # Of a command that has not ended this is null.
     finished_at = sa.func.coalesce(_T.finished_at, _C.finished_at)
     return sa.func.coalesce(
-        finished_at < sqltypes.utc_in(-KEPT_FOR), sa.false())
+        finished_at < sqltypes.utc_in(-KEPT_FOR), sa.false()
+    )
 
 
 @session.retried

@@ -33,8 +33,9 @@ def take(name: str, holder: str, seconds: float) -> bool:
     values = {'holder': holder, 'expires_at': sqltypes.utc_in(seconds)}
     free = sa.or_(_T.holder == holder, _T.expires_at < sqltypes.utc_in())
     with session.writer() as db:
-        if session.changed(db, sa.update(_T).where(_T.name == name, free)
-                           .values(values)):
+        if session.changed(
+            db, sa.update(_T).where(_T.name == name, free).values(values)
+        ):
             return True
     try:
         with session.writer() as db:

@@ -54,7 +54,8 @@ def version() -> str | None:
 
 def version_of(connection: sa.Connection) -> str | None:
     context = alembic_migration.MigrationContext.configure(
-        connection, opts={'version_table': VERSION_TABLE})
+        connection, opts={'version_table': VERSION_TABLE}
+    )
     return context.get_current_revision()
 
 

@@ -43,8 +43,8 @@ class Command(Base):
 
     # SQLite counts up only an INTEGER primary key.
     id: orm.Mapped[int] = orm.mapped_column(
-        sa.BigInteger().with_variant(sa.Integer(), 'sqlite'),
-        primary_key=True)
+        sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), primary_key=True
+    )
     uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
     type: orm.Mapped[str] = orm.mapped_column(sa.String(16))
     status: orm.Mapped[str] = orm.mapped_column(sa.String(16))
@@ -71,7 +71,8 @@ class Command(Base):
     arguments: orm.Mapped[dict[str, Any]]
     #: The environment's values and stdin (base64); erased at the end.
     inputs: orm.Mapped[dict[str, Any] | None] = orm.mapped_column(
-        deferred=True)
+        deferred=True
+    )
     #: Seconds from start.
     timeout: orm.Mapped[int]
     #: Not started by then: FAILED.
@@ -119,19 +120,25 @@ class Command(Base):
         # The list of a server, newest first.
         sa.Index('guest_agent_commands_instance_idx', 'instance_uuid', 'id'),
         # The list of a project, newest first, and of a host.
-        sa.Index('guest_agent_commands_project_idx',
-                 'instance_project_id', 'id'),
+        sa.Index(
+            'guest_agent_commands_project_idx', 'instance_project_id', 'id'
+        ),
         sa.Index('guest_agent_commands_list_idx', 'host', 'id'),
         # What was accepted since.
         sa.Index('guest_agent_commands_created_idx', 'created_at'),
         # What is kept no longer.
         sa.Index('guest_agent_commands_finished_idx', 'finished_at'),
         # The work of a host.
-        sa.Index('guest_agent_commands_host_idx',
-                 'cell_uuid', 'host', 'status'),
+        sa.Index(
+            'guest_agent_commands_host_idx', 'cell_uuid', 'host', 'status'
+        ),
         # What is unfinished, by project and by server.
-        sa.Index('guest_agent_commands_quota_idx',
-                 'instance_project_id', 'status', 'instance_uuid'),
+        sa.Index(
+            'guest_agent_commands_quota_idx',
+            'instance_project_id',
+            'status',
+            'instance_uuid',
+        ),
         # What is overdue.
         sa.Index('guest_agent_commands_start_by_idx', 'status', 'start_by'),
         sa.Index('guest_agent_commands_end_by_idx', 'status', 'end_by'),
@@ -149,8 +156,8 @@ class IdempotencyKey(Base):
     __tablename__ = 'guest_agent_idempotency_keys'
 
     id: orm.Mapped[int] = orm.mapped_column(
-        sa.BigInteger().with_variant(sa.Integer(), 'sqlite'),
-        primary_key=True)
+        sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), primary_key=True
+    )
     #: A hash of project, user, server and key: together they are longer than
     #: what MySQL indexes, and compared without regard to case there.
     scope: orm.Mapped[str] = orm.mapped_column(sa.String(64))
@@ -162,8 +169,9 @@ class IdempotencyKey(Base):
     finished_at: orm.Mapped[datetime.datetime | None]
 
     __table_args__ = (
-        sa.Index('guest_agent_idempotency_keys_scope_idx', 'scope',
-                 unique=True),
+        sa.Index(
+            'guest_agent_idempotency_keys_scope_idx', 'scope', unique=True
+        ),
         sa.Index('guest_agent_idempotency_keys_command_idx', 'command_uuid'),
         # What has expired.
         sa.Index('guest_agent_idempotency_keys_finished_idx', 'finished_at'),
@@ -176,8 +184,8 @@ class Host(Base):
     __tablename__ = 'guest_agent_hosts'
 
     id: orm.Mapped[int] = orm.mapped_column(
-        sa.BigInteger().with_variant(sa.Integer(), 'sqlite'),
-        primary_key=True)
+        sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), primary_key=True
+    )
     cell_uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
     host: orm.Mapped[str] = orm.mapped_column(sa.String(255))
     #: Counts the starts of the service; an older one is fenced.
@@ -188,8 +196,9 @@ class Host(Base):
     last_seen_at: orm.Mapped[datetime.datetime]
 
     __table_args__ = (
-        sa.Index('guest_agent_hosts_host_idx', 'cell_uuid', 'host',
-                 unique=True),
+        sa.Index(
+            'guest_agent_hosts_host_idx', 'cell_uuid', 'host', unique=True
+        ),
     )
 
 

@@ -108,7 +108,10 @@ def retried(function: _Function) -> _Function:
     """Decorate a function whose transaction is repeated after a deadlock."""
     # It keeps name and docstring, and by its types nothing.
     retrying: Any = oslo_db_api.wrap_db_retry(
-        max_retries=5, retry_interval=0.1, max_retry_interval=1,
-        retry_on_deadlock=True)
+        max_retries=5,
+        retry_interval=0.1,
+        max_retry_interval=1,
+        retry_on_deadlock=True,
+    )
     decorated: _Function = retrying(function)
     return decorated

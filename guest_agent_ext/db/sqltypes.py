@@ -24,8 +24,9 @@ from sqlalchemy.ext import compiler
 from sqlalchemy.sql import expression
 
 # MySQL's plain types would cut times to the second and text to 64 KiB.
-DateTime = sa.DateTime().with_variant(mysql.DATETIME(fsp=6),
-                                      'mysql', 'mariadb')
+DateTime = sa.DateTime().with_variant(
+    mysql.DATETIME(fsp=6), 'mysql', 'mariadb'
+)
 Blob = sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), 'mysql', 'mariadb')
 
 
@@ -37,8 +38,11 @@ class utc_in(expression.FunctionElement[Any]):
     inherit_cache = True
 
     def __init__(self, seconds: Any = 0.0) -> None:
-        super().__init__(expression.literal(seconds, sa.Float)
-                         if isinstance(seconds, int | float) else seconds)
+        super().__init__(
+            expression.literal(seconds, sa.Float)
+            if isinstance(seconds, int | float)
+            else seconds
+        )
 
 
 def _seconds(element: utc_in, processor: Any, **kw: Any) -> str:
@@ -48,20 +52,23 @@ def _seconds(element: utc_in, processor: Any, **kw: Any) -> str:
 @compiler.compiles(utc_in, 'sqlite')
 def _sqlite(element: utc_in, processor: Any, **kw: Any) -> str:
     # SQLAlchemy keeps times as text with six digits; SQLite gives three.
-    return ("(strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', "
-            "(%s) || ' seconds') || '000')" % _seconds(
-                element, processor, **kw))
+    return (
+        "(strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', "
+        "(%s) || ' seconds') || '000')" % _seconds(element, processor, **kw)
+    )
 
 
 @compiler.compiles(utc_in, 'mysql')
 @compiler.compiles(utc_in, 'mariadb')
 def _mysql(element: utc_in, processor: Any, **kw: Any) -> str:
-    return ('(UTC_TIMESTAMP(6) + INTERVAL (%s) SECOND)'
-            % _seconds(element, processor, **kw))
+    return '(UTC_TIMESTAMP(6) + INTERVAL (%s) SECOND)' % _seconds(
+        element, processor, **kw
+    )
 
 
 @compiler.compiles(utc_in, 'postgresql')
 def _postgresql(element: utc_in, processor: Any, **kw: Any) -> str:
-    return ("(timezone('utc', clock_timestamp()) "
-            "+ (%s) * interval '1 second')"
-            % _seconds(element, processor, **kw))
+    return (
+        "(timezone('utc', clock_timestamp()) "
+        "+ (%s) * interval '1 second')" % _seconds(element, processor, **kw)
+    )

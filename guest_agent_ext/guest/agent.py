@@ -33,8 +33,9 @@ _Answer = TypeVar('_Answer')
 class Caller(Protocol):
     """What takes requests to agents."""
 
-    def agent_command(self, uuid: str, request: Mapping[str, Any],
-                      timeout: int) -> Any:
+    def agent_command(
+        self, uuid: str, request: Mapping[str, Any], timeout: int
+    ) -> Any:
         """Send a request and wait for its answer.
 
         :param uuid: of the server
@@ -83,8 +84,9 @@ class Agent:
 
     def version(self) -> str:
         """Return the agent's version, for example ``7.2.22``."""
-        return self._call('guest-info', {},
-                          lambda answer: answers.text(answer['version']))
+        return self._call(
+            'guest-info', {}, lambda answer: answers.text(answer['version'])
+        )
 
     def info(self) -> dict[str, bool]:
         """Return for each call that the agent knows whether it is enabled."""
@@ -101,9 +103,15 @@ class Agent:
         """Return ``frozen`` or ``thawed``."""
         return self._call('guest-fsfreeze-status', {}, str)
 
-    def exec(self, path: str, args: Sequence[str], *,
-             env: Sequence[str] = (), stdin: bytes = b'',
-             capture: bool = True) -> int:
+    def exec(
+        self,
+        path: str,
+        args: Sequence[str],
+        *,
+        env: Sequence[str] = (),
+        stdin: bytes = b'',
+        capture: bool = True,
+    ) -> int:
         """Start a process.
 
         :param env: its whole environment, as ``NAME=value``; empty for that
@@ -112,14 +120,20 @@ class Agent:
         :returns: its pid
         """
         arguments: dict[str, Any] = {
-            'path': path, 'arg': list(args), 'capture-output': capture}
+            'path': path,
+            'arg': list(args),
+            'capture-output': capture,
+        }
         if env:
             arguments['env'] = list(env)
         if stdin:
             # Without it stdin is at EOF.
             arguments['input-data'] = base64.b64encode(stdin).decode()
-        return self._call('guest-exec', arguments,
-                          lambda answer: answers.natural(answer['pid']))
+        return self._call(
+            'guest-exec',
+            arguments,
+            lambda answer: answers.natural(answer['pid']),
+        )
 
     def exec_status(self, pid: int) -> ExecStatus:
         """Ask after a process; the agent forgets it once it told its end.
@@ -134,8 +148,9 @@ class Agent:
         :param mode: as of fopen(3)
         :returns: its handle
         """
-        return self._file_call('open', {'path': path, 'mode': mode},
-                               answers.integer)
+        return self._file_call(
+            'open', {'path': path, 'mode': mode}, answers.integer
+        )
 
     def file_close(self, handle: int) -> None:
         """Close a file."""
@@ -152,19 +167,23 @@ class Agent:
         :returns: the place, from the beginning
         """
         return self._file_call(
-            'seek', {'handle': handle, 'offset': offset, 'whence': whence},
-            lambda answer: answers.natural(answer['position']))
+            'seek',
+            {'handle': handle, 'offset': offset, 'whence': whence},
+            lambda answer: answers.natural(answer['position']),
+        )
 
     def file_read(self, handle: int, count: int) -> bytes:
         """Return the bytes that come next, nothing at the end of a file."""
+
         def read(answer: Mapping[str, str]) -> bytes:
             data = base64.b64decode(answer['buf-b64'])
             if len(data) > count:
                 raise ValueError
             return data
 
-        return self._file_call('read', {'handle': handle, 'count': count},
-                               read)
+        return self._file_call(
+            'read', {'handle': handle, 'count': count}, read
+        )
 
     def file_write(self, handle: int, data: bytes) -> int:
         """Write bytes where the file is.
@@ -172,12 +191,17 @@ class Agent:
         :returns: how many were written
         """
         return self._file_call(
-            'write', {'handle': handle,
-                      'buf-b64': base64.b64encode(data).decode()},
-            lambda answer: answers.integer(answer['count']))
+            'write',
+            {'handle': handle, 'buf-b64': base64.b64encode(data).decode()},
+            lambda answer: answers.integer(answer['count']),
+        )
 
-    def _file_call(self, name: str, arguments: Mapping[str, Any],
-                   read: Callable[[Any], _Answer]) -> _Answer:
+    def _file_call(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        read: Callable[[Any], _Answer],
+    ) -> _Answer:
         try:
             return self._call(f'guest-file-{name}', arguments, read)
         except exception.AgentCommandDisabled:
@@ -185,28 +209,38 @@ class Agent:
                 'The guest does not allow its agent to access files: all '
                 'guest-file commands must be enabled in the configuration of '
                 'qemu-guest-agent (allow-rpcs, block-rpcs or BLACKLIST_RPC) '
-                'in the server') from None
+                'in the server'
+            ) from None
 
-    def _call(self, command: str, arguments: Mapping[str, Any],
-              read: Callable[[Any], _Answer]) -> _Answer:
+    def _call(
+        self,
+        command: str,
+        arguments: Mapping[str, Any],
+        read: Callable[[Any], _Answer],
+    ) -> _Answer:
         """Send a request.
 
         :param read: makes of the answer what the caller wants
         """
         answer = self._caller.agent_command(
-            self._uuid, {'execute': command, 'arguments': arguments},
-            self._timeout)
+            self._uuid,
+            {'execute': command, 'arguments': arguments},
+            self._timeout,
+        )
         try:
             return read(answer)
         except answers.IMPROPER:
             raise exception.AgentError(
                 f'The guest agent gave no proper answer to {command}',
-                may_have_run=True) from None
+                may_have_run=True,
+            ) from None
 
 
 def _enabled(answer: Mapping[str, Any]) -> dict[str, bool]:
-    return {str(command['name']): bool(command['enabled'])
-            for command in answer['supported_commands']}
+    return {
+        str(command['name']): bool(command['enabled'])
+        for command in answer['supported_commands']
+    }
 
 
 def _names(answer: Mapping[str, Any]) -> dict[str, str]:
@@ -215,9 +249,12 @@ def _names(answer: Mapping[str, Any]) -> dict[str, str]:
 
 def _exec_status(answer: Mapping[str, Any]) -> ExecStatus:
     return ExecStatus(
-        exited=bool(answer['exited']), exitcode=_number(answer, 'exitcode'),
-        signal=_number(answer, 'signal'), out=_bytes(answer, 'out-data'),
-        err=_bytes(answer, 'err-data'))
+        exited=bool(answer['exited']),
+        exitcode=_number(answer, 'exitcode'),
+        signal=_number(answer, 'signal'),
+        out=_bytes(answer, 'out-data'),
+        err=_bytes(answer, 'err-data'),
+    )
 
 
 def _number(answer: Mapping[str, Any], name: str) -> int | None:

@@ -24,15 +24,21 @@ from guest_agent_ext import command
 
 #: What the reading of an answer raises that is not as it should be: of the
 #: wrong type, nested too deeply, infinite.
-IMPROPER = (ArithmeticError, AttributeError, LookupError, RecursionError,
-            TypeError, ValueError)
+IMPROPER = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 #: Ids of commands that a guest may claim to have left.
 MAX_IDS = 500
 #: Characters of a word, and of a sentence, that are passed on.
 MAX_WORD, MAX_SENTENCE = 100, 500
 
-_LARGEST = 2 ** 63 - 1
+_LARGEST = 2**63 - 1
 _UUID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 _BOOT_ID = re.compile('[0-9A-Za-z-]{1,36}')
 
@@ -68,8 +74,11 @@ def boot_id(text: Any) -> str:
 
 def ids(words: Any) -> tuple[str, ...]:
     """Read the uuids among some words."""
-    return tuple(word for word in words if isinstance(word, str)
-                 and _UUID.fullmatch(word))[:MAX_IDS]
+    return tuple(
+        word
+        for word in words
+        if isinstance(word, str) and _UUID.fullmatch(word)
+    )[:MAX_IDS]
 
 
 def output(data: bytes) -> bytes:
@@ -85,5 +94,6 @@ def output(data: bytes) -> bytes:
 def text(value: Any, length: int = MAX_SENTENCE) -> str:
     """Return words that can be shown: on one line, and not too many."""
     shown = str(value)[:length]
-    return ''.join(character if character.isprintable() else ' '
-                   for character in shown)
+    return ''.join(
+        character if character.isprintable() else ' ' for character in shown
+    )

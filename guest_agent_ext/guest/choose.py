@@ -22,8 +22,9 @@ from guest_agent_ext.guest import windows
 _NEEDED = ('guest-exec', 'guest-exec-status')
 
 
-def launcher_for(agent: guest_agent.Agent, *,
-                 allow_direct: bool = False) -> launcher.Launcher:
+def launcher_for(
+    agent: guest_agent.Agent, *, allow_direct: bool = False
+) -> launcher.Launcher:
     """Choose by what the agent allows and by what the guest says it is.
 
     :param allow_direct: do without a launcher in the guest where none works;
@@ -35,7 +36,8 @@ def launcher_for(agent: guest_agent.Agent, *,
     if not enabled.get('guest-exec', False) and _is_frozen(agent):
         # For the time of a snapshot nothing but a ping is enabled.
         raise exception.AgentBusy(
-            "The server's file systems are frozen for a snapshot")
+            "The server's file systems are frozen for a snapshot"
+        )
     for name in _NEEDED:
         if not enabled.get(name, False):
             raise exception.AgentCommandDisabled()

@@ -72,32 +72,72 @@ _AGENT_COMMAND_TIMEOUT = 112
 #: the agent is told by its words alone, in libvirts old and new.
 _ERRORS: Sequence[tuple[int, str, type[exception.GuestError], bool]] = (
     (libvirt.VIR_ERR_NO_DOMAIN, '', exception.DomainNotFound, False),
-    (libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, '',
-     exception.AgentNotConfigured, False),
-    (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, 'not connected',
-     exception.AgentNotConnected, False),
-    (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, 'disappeared',
-     exception.AgentNotConnected, True),
+    (
+        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+        '',
+        exception.AgentNotConfigured,
+        False,
+    ),
+    (
+        libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
+        'not connected',
+        exception.AgentNotConnected,
+        False,
+    ),
+    (
+        libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
+        'disappeared',
+        exception.AgentNotConnected,
+        True,
+    ),
     # An answer too large for libvirt leaves it like that until the guest's
     # reset.
-    (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, 'due to an error',
-     exception.AgentUnresponsive, False),
+    (
+        libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
+        'due to an error',
+        exception.AgentUnresponsive,
+        False,
+    ),
     # Before a request the agent is asked to show that it listens.
-    (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, 'synchronization',
-     exception.AgentUnresponsive, False),
-    (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, '',
-     exception.AgentUnresponsive, True),
+    (
+        libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
+        'synchronization',
+        exception.AgentUnresponsive,
+        False,
+    ),
+    (
+        libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
+        '',
+        exception.AgentUnresponsive,
+        True,
+    ),
     (libvirt.VIR_ERR_AGENT_UNSYNCED, '', exception.AgentUnresponsive, False),
     (_AGENT_COMMAND_TIMEOUT, '', exception.AgentUnresponsive, True),
     (libvirt.VIR_ERR_OPERATION_TIMEOUT, '', exception.AgentBusy, False),
-    (libvirt.VIR_ERR_SYSTEM_ERROR, 'encode message payload',
-     exception.AgentReplyTooLarge, True),
-    (libvirt.VIR_ERR_RPC, 'encode message payload',
-     exception.AgentReplyTooLarge, True),
-    (libvirt.VIR_ERR_SYSTEM_ERROR, 'No complete agent response',
-     exception.AgentReplyTooLarge, True),
-    (libvirt.VIR_ERR_SYSTEM_ERROR, ' agent: ',
-     exception.AgentNotConnected, True),
+    (
+        libvirt.VIR_ERR_SYSTEM_ERROR,
+        'encode message payload',
+        exception.AgentReplyTooLarge,
+        True,
+    ),
+    (
+        libvirt.VIR_ERR_RPC,
+        'encode message payload',
+        exception.AgentReplyTooLarge,
+        True,
+    ),
+    (
+        libvirt.VIR_ERR_SYSTEM_ERROR,
+        'No complete agent response',
+        exception.AgentReplyTooLarge,
+        True,
+    ),
+    (
+        libvirt.VIR_ERR_SYSTEM_ERROR,
+        ' agent: ',
+        exception.AgentNotConnected,
+        True,
+    ),
 )
 
 #: What libvirt puts before the agent's own words.
@@ -119,8 +159,9 @@ class Connection:
         # For what no guest can delay.
         self._inspect = _Channel(uri)
 
-    def agent_command(self, uuid: str, request: Mapping[str, Any],
-                      timeout: int) -> Any:
+    def agent_command(
+        self, uuid: str, request: Mapping[str, Any], timeout: int
+    ) -> Any:
         """Send a request to a domain's agent and return its answer.
 
         :param timeout: seconds to wait for the answer
@@ -128,13 +169,15 @@ class Connection:
         """
         return self._call(self._work, uuid, request, timeout)
 
-    def probe_command(self, uuid: str, request: Mapping[str, Any],
-                      timeout: int) -> Any:
+    def probe_command(
+        self, uuid: str, request: Mapping[str, Any], timeout: int
+    ) -> Any:
         """Do as agent_command, beside the work: for questions."""
         return self._call(self._probe, uuid, request, timeout)
 
-    def ping(self, uuid: str, timeout: int = 1, *,
-             is_suspect: bool = False) -> None:
+    def ping(
+        self, uuid: str, timeout: int = 1, *, is_suspect: bool = False
+    ) -> None:
         """Have a domain's agent show that it answers.
 
         :param timeout: seconds; libvirt takes up to 5 all the same where the
@@ -156,8 +199,10 @@ class Connection:
                 job = connection.lookupByUUIDString(uuid).jobStats()
         except exception.DomainNotRunning:
             raise self._not_running(uuid) from None
-        return bool(job.get('operation')
-                    == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
+        return bool(
+            job.get('operation')
+            == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
+        )
 
     def domain_state(self, uuid: str) -> str:
         """Return a domain's state in libvirt's words, or ``absent``.
@@ -173,17 +218,22 @@ class Connection:
 
     def close(self) -> None:
         """Let go of libvirt; a later call would connect again."""
-        for opened in (self._work, self._probe, self._suspect,
-                       self._inspect):
+        for opened in (self._work, self._probe, self._suspect, self._inspect):
             opened.close()
 
-    def _call(self, pool: '_Pool', uuid: str,
-              request: Mapping[str, Any], timeout: int) -> Any:
+    def _call(
+        self,
+        pool: '_Pool',
+        uuid: str,
+        request: Mapping[str, Any],
+        timeout: int,
+    ) -> Any:
         text = json.dumps(request)
         try:
             with pool.connection() as connection, _translated_errors():
                 answer = libvirt_qemu.qemuAgentCommand(
-                    connection.lookupByUUIDString(uuid), text, timeout, 0)
+                    connection.lookupByUUIDString(uuid), text, timeout, 0
+                )
         except exception.DomainNotRunning:
             # libvirt does not say in which state it is.
             raise self._not_running(uuid) from None
@@ -224,8 +274,8 @@ class _Pool:
             channel = self._free.get(timeout=FREE_TIMEOUT)
         except queue.Empty:
             raise exception.AgentBusy(
-                'The host of the server is busy with calls to other '
-                'guests') from None
+                'The host of the server is busy with calls to other guests'
+            ) from None
         try:
             yield channel.connection()
         finally:
@@ -321,8 +371,10 @@ def _translated(error: libvirt.libvirtError) -> exception.GuestError:
     refusal = _REFUSAL.search(text)
     if refusal is not None:
         return _refused(refusal[1])
-    LOG.warning('libvirt error %(code)s from %(domain)s',
-                {'code': code, 'domain': error.get_error_domain()})
+    LOG.warning(
+        'libvirt error %(code)s from %(domain)s',
+        {'code': code, 'domain': error.get_error_domain()},
+    )
     return exception.AgentError(may_have_run=True)
 
 
@@ -330,11 +382,13 @@ def _refused(words: str) -> exception.GuestError:
     """Tell the agent's refusals apart by its own words."""
     if 'frozen' in words:
         return exception.AgentBusy(
-            "The server's file systems are frozen for a snapshot")
+            "The server's file systems are frozen for a snapshot"
+        )
     if 'has been disabled' in words:
         return exception.AgentCommandDisabled()
     return exception.AgentRefused(
-        f'The guest agent refused: {answers.text(words)}')
+        f'The guest agent refused: {answers.text(words)}'
+    )
 
 
 @functools.cache
@@ -343,8 +397,9 @@ def _prepare_libvirt() -> None:
     # It would print each error, and with it what guests said.
     libvirt.registerErrorHandler(_ignore, None)
     libvirt.virEventRegisterDefaultImpl()
-    threading.Thread(name='libvirt-events', target=_run_event_loop,
-                     daemon=True).start()
+    threading.Thread(
+        name='libvirt-events', target=_run_event_loop, daemon=True
+    ).start()
 
 
 def _run_event_loop() -> None:

@@ -28,10 +28,14 @@ from guest_agent_ext.guest import launcher
 #: The guest tells no boot of its own.
 BOOT_ID = 'direct'
 
-UNKNOWN = ('Its end is unknown: this guest has no launcher, which alone could '
-           'tell it, or kill the command')
-TOO_LARGE = ('Its output was too large for the guest agent, and was lost with '
-             'its exit code')
+UNKNOWN = (
+    'Its end is unknown: this guest has no launcher, which alone could '
+    'tell it, or kill the command'
+)
+TOO_LARGE = (
+    'Its output was too large for the guest agent, and was lost with '
+    'its exit code'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +73,13 @@ class DirectLauncher:
         if launch.cwd is not None or launch.env:
             # guest-exec has no directory, and env would replace the whole.
             raise exception.AgentRefused(
-                'This guest is without a launcher: cwd and env cannot be set')
+                'This guest is without a launcher: cwd and env cannot be set'
+            )
         self._sent[launch.id] = _Sent(launch, _uptime())
         try:
-            pid = self._agent.exec(launch.argv[0], launch.argv[1:],
-                                   stdin=launch.stdin)
+            pid = self._agent.exec(
+                launch.argv[0], launch.argv[1:], stdin=launch.stdin
+            )
         except exception.GuestError as error:
             if not error.may_have_run:
                 del self._sent[launch.id]
@@ -119,8 +125,9 @@ class DirectLauncher:
             self._sent.pop(id, None)
 
     def _by_pid(self, pid: int) -> _Sent | None:
-        return next((sent for sent in self._sent.values()
-                     if sent.pid == pid), None)
+        return next(
+            (sent for sent in self._sent.values() if sent.pid == pid), None
+        )
 
     def _lost(self, sent: _Sent, reason: str) -> launcher.Died:
         del self._sent[sent.launch.id]
@@ -136,13 +143,20 @@ def _ended(sent: _Sent, status: guest_agent.ExecStatus) -> launcher.Ended:
     # An answer that arrives is whole: libvirt carries none that was cut.
     assert sent.pid is not None
     return launcher.Ended(
-        pid=sent.pid, start_ticks=sent.started, exitcode=status.exitcode,
-        signal=status.signal, never_ran=False, error=None,
-        out=_kept(sent.launch, status.out), err=_kept(sent.launch, status.err),
-        out_bytes=len(status.out), err_bytes=len(status.err))
+        pid=sent.pid,
+        start_ticks=sent.started,
+        exitcode=status.exitcode,
+        signal=status.signal,
+        never_ran=False,
+        error=None,
+        out=_kept(sent.launch, status.out),
+        err=_kept(sent.launch, status.err),
+        out_bytes=len(status.out),
+        err_bytes=len(status.err),
+    )
 
 
 def _kept(launch: launcher.Launch, output: bytes) -> bytes:
     if launch.keep_end == 'head':
-        return output[:launch.keep]
-    return output[-launch.keep:]
+        return output[: launch.keep]
+    return output[-launch.keep :]

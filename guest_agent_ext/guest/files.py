@@ -76,7 +76,8 @@ class Files:
         if not isinstance(guest, scripts.ScriptLauncher):
             raise exception.LauncherUnavailable(
                 'Files cannot be read or written in this guest: it has '
-                'neither /bin/sh and /proc nor Windows PowerShell')
+                'neither /bin/sh and /proc nor Windows PowerShell'
+            )
         self._guest = guest
 
     def look(self, path: str) -> None:
@@ -86,24 +87,35 @@ class Files:
         """
         self._ask('file', path, 'look', path)
 
-    def create(self, path: str, id: str, *, mode: str | None,
-               append: bool) -> Target:
+    def create(
+        self, path: str, id: str, *, mode: str | None, append: bool
+    ) -> Target:
         """Make what is to be written, and find out where.
 
         :param id: uuid of the command
         :param mode: octal digits
         :param append: write to the file itself
         """
-        answer = self._ask('created', path, 'create', path, id, mode or '',
-                           'yes' if append else 'no')
+        answer = self._ask(
+            'created',
+            path,
+            'create',
+            path,
+            id,
+            mode or '',
+            'yes' if append else 'no',
+        )
         inode, *strays = answer.details or ['']
         if len(answer.path) > MAX_PATH or len(inode) > MAX_INODE:
             raise exception.AgentError(scripts.IMPROPER)
         directory = _directory_of(answer.path)
-        return Target(answer.path,
-                      None if append else f'{directory}.ga-{id}',
-                      inode, mode,
-                      answers.ids(strays)[:STRAYS])
+        return Target(
+            answer.path,
+            None if append else f'{directory}.ga-{id}',
+            inode,
+            mode,
+            answers.ids(strays)[:STRAYS],
+        )
 
     def remove_strays(self, target: Target, ids: Collection[str]) -> None:
         """Remove what ended transfers have left beside a file."""
@@ -121,8 +133,14 @@ class Files:
         :returns: pid to poll for
         """
         return self._guest.start_file(
-            'commit', target.path, target.temporary or '', target.inode,
-            str(size), sha256, target.mode or '')
+            'commit',
+            target.path,
+            target.temporary or '',
+            target.inode,
+            str(size),
+            sha256,
+            target.mode or '',
+        )
 
     def poll_commit(self, target: Target, pid: int) -> bool:
         """Tell whether the file is in its place.
@@ -143,15 +161,17 @@ class Files:
         """
         if target.temporary is None:
             return False
-        answer = self._guest.ask_file('discard', target.path,
-                                      target.temporary, target.inode)
+        answer = self._guest.ask_file(
+            'discard', target.path, target.temporary, target.inode
+        )
         if answer.word == 'committed':
             return True
         _check(answer, 'discarded', target.path)
         return False
 
-    def _ask(self, expected: str, path: str, verb: str,
-             *args: str) -> scripts.FileAnswer:
+    def _ask(
+        self, expected: str, path: str, verb: str, *args: str
+    ) -> scripts.FileAnswer:
         answer = self._guest.ask_file(verb, *args)
         _check(answer, expected, path)
         return answer
@@ -163,7 +183,7 @@ def _directory_of(path: str) -> str:
     if not path.startswith('/'):
         # On Windows both separate.
         end = max(end, path.rfind('\\'))
-    return path[:end + 1]
+    return path[: end + 1]
 
 
 def _check(answer: scripts.FileAnswer, expected: str, path: str) -> None:
@@ -180,9 +200,11 @@ def _refuse(answer: scripts.FileAnswer, path: str) -> NoReturn:
             raise exception.FileUnsuitable(f'{shown} is a directory')
         case ['unsuitable', *_]:
             raise exception.FileUnsuitable(
-                f'{shown} is not a regular file but a special one')
+                f'{shown} is not a regular file but a special one'
+            )
         case ['refused', *_]:
             raise exception.FileRefused(
                 'The system of the server refuses: '
-                + (answer.error[:MAX_SHOWN * 2] or 'it did not say why'))
+                + (answer.error[: MAX_SHOWN * 2] or 'it did not say why')
+            )
     raise exception.AgentError(scripts.IMPROPER)

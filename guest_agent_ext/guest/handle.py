@@ -54,7 +54,8 @@ class Handle:
         while len(data) < size:
             self._position = None
             piece = self._agent.file_read(
-                self.number, min(size - len(data), READ_CHUNK))
+                self.number, min(size - len(data), READ_CHUNK)
+            )
             if not piece:
                 return bytes(data)
             data += piece
@@ -68,10 +69,12 @@ class Handle:
         while written < len(data):
             self._position = None
             count = self._agent.file_write(
-                self.number, data[written:written + WRITE_CHUNK])
+                self.number, data[written : written + WRITE_CHUNK]
+            )
             if count <= 0:
                 raise exception.AgentError(
-                    'The guest agent wrote nothing and did not say why')
+                    'The guest agent wrote nothing and did not say why'
+                )
             written += count
             self._position = offset + written
 

@@ -44,7 +44,8 @@ _NEVER_EXECUTED = 64
 #: Who complains and in which of its lines, which only we know; what builtin it
 #: was stays.
 _SHELL_PREFIX = re.compile(
-    r'^(?:guest-agent: |/?[\w/]*setsid: )?([a-z]+: )?(?:(?:line )?\d+: )?')
+    r'^(?:guest-agent: |/?[\w/]*setsid: )?([a-z]+: )?(?:(?:line )?\d+: )?'
+)
 
 
 class PosixLauncher(scripts.ScriptLauncher):
@@ -54,8 +55,9 @@ class PosixLauncher(scripts.ScriptLauncher):
     :param directory: where the guest keeps what belongs to commands
     """
 
-    def __init__(self, agent: guest_agent.Agent,
-                 directory: str = DIRECTORY) -> None:
+    def __init__(
+        self, agent: guest_agent.Agent, directory: str = DIRECTORY
+    ) -> None:
         super().__init__(agent)
         self._directory = directory
 
@@ -70,7 +72,8 @@ class PosixLauncher(scripts.ScriptLauncher):
         except ValueError:
             raise exception.LauncherUnavailable(
                 'Commands cannot be run in this guest: it has no usable '
-                '/bin/sh or no /proc') from None
+                '/bin/sh or no /proc'
+            ) from None
 
     def launch(self, launch: launcher.Launch) -> int:
         """Send a command, and do not wait for it.
@@ -79,44 +82,74 @@ class PosixLauncher(scripts.ScriptLauncher):
         """
         variables = list(launch.env.items())
         return self._exec(
-            'launch', [launch.id, launch.boot_id, str(launch.ticket),
-                       str(launch.keep), launch.keep_end, launch.cwd or '/',
-                       str(len(variables)), *launch.argv],
-            env=[f'GA_{number}={name}={value}' for number, (name, value)
-                 in enumerate(variables, 1)],
-            stdin=launch.stdin)
+            'launch',
+            [
+                launch.id,
+                launch.boot_id,
+                str(launch.ticket),
+                str(launch.keep),
+                launch.keep_end,
+                launch.cwd or '/',
+                str(len(variables)),
+                *launch.argv,
+            ],
+            env=[
+                f'GA_{number}={name}={value}'
+                for number, (name, value) in enumerate(variables, 1)
+            ],
+            stdin=launch.stdin,
+        )
 
-    def output(self, id: str, stream: str,
-               offset: int) -> bytes:
+    def output(self, id: str, stream: str, offset: int) -> bytes:
         """Return what is kept so far of a running command's stream.
 
         :param stream: ``stdout`` or ``stderr``
         :param offset: bytes to leave out
         """
-        return self._wait(self._exec(
-            'output', [id, stream, str(offset)])
-        ).out[:command.MAX_OUTPUT_BYTES]
+        return self._wait(self._exec('output', [id, stream, str(offset)])).out[
+            : command.MAX_OUTPUT_BYTES
+        ]
 
-    def _exec(self, script: str, args: Iterable[str], *,
-              env: Iterable[str] = (), stdin: bytes = b'') -> int:
-        environment = [f'{name}={value}'
-                       for name, value in ENVIRONMENT.items()]
+    def _exec(
+        self,
+        script: str,
+        args: Iterable[str],
+        *,
+        env: Iterable[str] = (),
+        stdin: bytes = b'',
+    ) -> int:
+        environment = [
+            f'{name}={value}' for name, value in ENVIRONMENT.items()
+        ]
         return self._agent.exec(
-            SHELL, ['-c', scripts.text(f'posix/{script}.sh'), 'guest-agent',
-                    self._directory, *args],
-            env=[*environment, *env], stdin=stdin)
+            SHELL,
+            [
+                '-c',
+                scripts.text(f'posix/{script}.sh'),
+                'guest-agent',
+                self._directory,
+                *args,
+            ],
+            env=[*environment, *env],
+            stdin=stdin,
+        )
 
-    def _file_answer(self, status: guest_agent.ExecStatus
-                     ) -> scripts.FileAnswer:
+    def _file_answer(
+        self, status: guest_agent.ExecStatus
+    ) -> scripts.FileAnswer:
         line, _, path = status.out.partition(b'\n')
         word, *details = line.decode(errors='replace').split() or ['']
         try:
-            return scripts.FileAnswer(word, details, path.decode(),
-                                      _complaint(status.err))
+            return scripts.FileAnswer(
+                word, details, path.decode(), _complaint(status.err)
+            )
         except UnicodeDecodeError:
             return scripts.FileAnswer(
-                'refused', (), '', 'the path that a symbolic link leads to '
-                'is not UTF-8')
+                'refused',
+                (),
+                '',
+                'the path that a symbolic link leads to is not UTF-8',
+            )
 
     def _outcome(self, status: guest_agent.ExecStatus) -> launcher.Outcome:
         """Read what launch.sh or recover.sh printed."""
@@ -129,8 +162,7 @@ class PosixLauncher(scripts.ScriptLauncher):
         line, _, out = status.out.partition(b'\n')
         match line.decode(errors='replace').split():
             case ['refused', reason]:
-                return launcher.Refused(
-                    answers.text(reason, answers.MAX_WORD))
+                return launcher.Refused(answers.text(reason, answers.MAX_WORD))
             case ['taken']:
                 return launcher.Taken()
             case ['none']:
@@ -150,8 +182,9 @@ def _probe(words: Sequence[str]) -> launcher.Probe:
     greeting, boot_id, uptime, *ids = words
     if greeting != 'guest':
         raise ValueError
-    return launcher.Probe(answers.boot_id(boot_id), answers.natural(uptime),
-                          answers.ids(ids))
+    return launcher.Probe(
+        answers.boot_id(boot_id), answers.natural(uptime), answers.ids(ids)
+    )
 
 
 def _running(words: Sequence[str]) -> launcher.Running:
@@ -159,26 +192,36 @@ def _running(words: Sequence[str]) -> launcher.Running:
     now = answers.natural(uptime)
     if pid == '-':
         return launcher.Running(None, now, now)
-    return launcher.Running(answers.natural(pid), answers.natural(start), now,
-                            has_exited=state == 'Z')
+    return launcher.Running(
+        answers.natural(pid),
+        answers.natural(start),
+        now,
+        has_exited=state == 'Z',
+    )
 
 
 def _ended(words: Sequence[str], out: bytes, err: bytes) -> launcher.Ended:
     """Read ID.result: see the end of launch.sh's witness."""
-    (pid, start, wait_status, never, end, out_written, err_written,
-     killed) = words
+    (pid, start, wait_status, never, end, out_written, err_written, killed) = (
+        words
+    )
     exitcode, signal = _decoded(wait_status)
     never_ran = int(never) == _NEVER_EXECUTED
     # A keeper of the head writes what it keeps twice.
     twice = end == 'head'
     return launcher.Ended(
-        pid=answers.natural(pid), start_ticks=answers.natural(start),
-        exitcode=exitcode, signal=signal, never_ran=never_ran,
+        pid=answers.natural(pid),
+        start_ticks=answers.natural(start),
+        exitcode=exitcode,
+        signal=signal,
+        never_ran=never_ran,
         error=NOT_EXECUTED % _complaint(err) if never_ran else None,
-        out=answers.output(out), err=answers.output(err),
+        out=answers.output(out),
+        err=answers.output(err),
         out_bytes=_written(out_written, out, twice),
         err_bytes=_written(err_written, err, twice),
-        killed=None if killed == '-' else killed)
+        killed=None if killed == '-' else killed,
+    )
 
 
 def _written(word: str, kept: bytes, twice: bool) -> int:
@@ -194,8 +237,8 @@ def _decoded(wait_status: str) -> tuple[int | None, int | None]:
     if wait_status == '-':
         return None, None
     value = answers.natural(wait_status)
-    signal = value & 0x7f
-    return (None, signal) if signal else (value >> 8 & 0xff, None)
+    signal = value & 0x7F
+    return (None, signal) if signal else (value >> 8 & 0xFF, None)
 
 
 def _complaint(err: bytes) -> str:

@@ -36,10 +36,16 @@ IMPROPER = 'What was run in the guest gave no proper answer'
 @functools.cache
 def text(name: str) -> str:
     """Return a script without its comments: guests get no prose."""
-    lines = (line.strip() for line in resources.files(__package__).joinpath(
-        name).read_text().splitlines())
-    return '\n'.join(line for line in lines
-                     if line and not line.startswith('#'))
+    lines = (
+        line.strip()
+        for line in resources.files(__package__)
+        .joinpath(name)
+        .read_text()
+        .splitlines()
+    )
+    return '\n'.join(
+        line for line in lines if line and not line.startswith('#')
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +138,8 @@ class ScriptLauncher(abc.ABC):
     def _run(self, script: str, *args: str) -> str:
         """Run a short script and return what it printed."""
         return self._wait(self._exec(script, args)).out.decode(
-            errors='replace')
+            errors='replace'
+        )
 
     def _wait(self, pid: int) -> guest_agent.ExecStatus:
         deadline = time.monotonic() + TIMEOUT

@@ -31,8 +31,9 @@ class ServerCommand(ComputeCommand):
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
-        parser.add_argument('server', metavar='<server>',
-                            help='Server (name or ID)')
+        parser.add_argument(
+            'server', metavar='<server>', help='Server (name or ID)'
+        )
         return parser
 
     def server_id(self, parsed_args: Any) -> str:
@@ -40,8 +41,9 @@ class ServerCommand(ComputeCommand):
 
         :raises openstack.exceptions.NotFoundException: there is none
         """
-        found = self.compute().find_server(parsed_args.server,
-                                           ignore_missing=False)
+        found = self.compute().find_server(
+            parsed_args.server, ignore_missing=False
+        )
         return str(found.id)
 
 

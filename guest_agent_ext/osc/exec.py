@@ -53,28 +53,49 @@ class Exec(base.ServerCommand):
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            '--stdin', metavar='<file>',
+            '--stdin',
+            metavar='<file>',
             help='What the program reads from its stdin; - for that of this '
-                 'command')
+            'command',
+        )
         parser.add_argument(
-            '--env', metavar='<name=value>', action='append', default=[],
-            help='Variable added to its environment (repeat for more)')
-        parser.add_argument('--cwd', metavar='<directory>',
-                            help='Directory in which it starts')
+            '--env',
+            metavar='<name=value>',
+            action='append',
+            default=[],
+            help='Variable added to its environment (repeat for more)',
+        )
         parser.add_argument(
-            '--timeout', metavar='<seconds>', type=int,
-            help='Seconds after which it is killed')
+            '--cwd', metavar='<directory>', help='Directory in which it starts'
+        )
         parser.add_argument(
-            '--start-timeout', metavar='<seconds>', type=int,
-            help='Seconds within which it must have started')
+            '--timeout',
+            metavar='<seconds>',
+            type=int,
+            help='Seconds after which it is killed',
+        )
         parser.add_argument(
-            '--keep', choices=['head', 'tail'],
-            help='Which end of a long output is kept (default: head)')
+            '--start-timeout',
+            metavar='<seconds>',
+            type=int,
+            help='Seconds within which it must have started',
+        )
         parser.add_argument(
-            '--no-wait', action='store_true',
-            help='Print the command instead of waiting for it')
-        parser.add_argument('command', metavar='<command>', nargs='+',
-                            help='Program and arguments, after --')
+            '--keep',
+            choices=['head', 'tail'],
+            help='Which end of a long output is kept (default: head)',
+        )
+        parser.add_argument(
+            '--no-wait',
+            action='store_true',
+            help='Print the command instead of waiting for it',
+        )
+        parser.add_argument(
+            'command',
+            metavar='<command>',
+            nargs='+',
+            help='Program and arguments, after --',
+        )
         return parser
 
     def take_action(self, parsed_args: Any) -> int:
@@ -113,8 +134,9 @@ class Follower:
         :returns: whether there was anything
         """
         try:
-            data, self._offset, _ = found.output(compute, self._name,
-                                                 self._offset)
+            data, self._offset, _ = found.output(
+                compute, self._name, self._offset
+            )
         except sdk_exceptions.ConflictException:
             # The guest does not tell just now. Its end is told without it.
             return False
@@ -140,7 +162,8 @@ def _arguments_of(parsed_args: Any) -> dict[str, Any]:
         arguments['env'] = dict(map(_variable, parsed_args.env))
     if parsed_args.stdin is not None:
         arguments['input_data'] = base64.b64encode(
-            _read(parsed_args.stdin)).decode()
+            _read(parsed_args.stdin)
+        ).decode()
         arguments['input_encoding'] = 'base64'
     return arguments
 
@@ -149,7 +172,8 @@ def _variable(text: str) -> tuple[str, str]:
     name, separator, value = text.partition('=')
     if not separator:
         raise exceptions.CommandError(
-            f'--env must be given as NAME=VALUE, not {name}')
+            f'--env must be given as NAME=VALUE, not {name}'
+        )
     return name, value
 
 
@@ -160,20 +184,25 @@ def _read(name: str) -> bytes:
         return file.read()
 
 
-def _create(compute: Any, server_id: str,
-            arguments: dict[str, Any]) -> resources.Command:
+def _create(
+    compute: Any, server_id: str, arguments: dict[str, Any]
+) -> resources.Command:
     """Have a command run, once, also where the answer is lost."""
     key = {'Idempotency-Key': str(uuid.uuid4())}
     body = {'command': {'type': 'exec', 'arguments': arguments}}
     for left in reversed(range(TRIES)):
         try:
             response = compute.post(
-                base.path_of(server_id, 'commands'), json=body, headers=key,
+                base.path_of(server_id, 'commands'),
+                json=body,
+                headers=key,
                 # It would log stdin and the environment.
-                log=False)
+                log=False,
+            )
             sdk_exceptions.raise_from_response(response)
             found: resources.Command = resources.Command.existing(
-                server_id=server_id, **response.json()['command'])
+                server_id=server_id, **response.json()['command']
+            )
             return found
         except (sdk_exceptions.HttpException, OSError) as error:
             if not left or getattr(error, 'status_code', 503) != 503:
@@ -184,13 +213,20 @@ def _create(compute: Any, server_id: str,
 
 def _follow(compute: Any, found: resources.Command) -> None:
     """Show what a command writes until it has ended."""
-    followers = [Follower(name, stream) for name, stream in zip(
-        _STREAMS, (sys.stdout.buffer, sys.stderr.buffer), strict=True)]
+    followers = [
+        Follower(name, stream)
+        for name, stream in zip(
+            _STREAMS, (sys.stdout.buffer, sys.stderr.buffer), strict=True
+        )
+    ]
     found.wait(compute, WAIT)
     gap = MIN_GAP
     while not found.has_ended:
-        grown = [item.show(compute, found) for item in followers
-                 if found.started_at is not None]
+        grown = [
+            item.show(compute, found)
+            for item in followers
+            if found.started_at is not None
+        ]
         gap = MIN_GAP if any(grown) else min(gap * GROWTH, MAX_GAP)
         time.sleep(gap)
         found.fetch(compute)

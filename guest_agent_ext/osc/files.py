@@ -44,13 +44,20 @@ class Get(base.ServerCommand):
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
-        parser.add_argument('path', metavar='<path>',
-                            help='Absolute path in the server')
         parser.add_argument(
-            'file', metavar='<file>', nargs='?',
-            help='Where to (default: its name, here); - for stdout')
-        parser.add_argument('--resume', action='store_true',
-                            help='Go on where an earlier copy broke off')
+            'path', metavar='<path>', help='Absolute path in the server'
+        )
+        parser.add_argument(
+            'file',
+            metavar='<file>',
+            nargs='?',
+            help='Where to (default: its name, here); - for stdout',
+        )
+        parser.add_argument(
+            '--resume',
+            action='store_true',
+            help='Go on where an earlier copy broke off',
+        )
         return parser
 
     def take_action(self, parsed_args: Any) -> None:
@@ -66,15 +73,19 @@ class Get(base.ServerCommand):
     def _get(self, parsed_args: Any, to: BinaryIO, offset: int) -> None:
         response = self.compute().get(
             base.path_of(self.server_id(parsed_args), 'file-read'),
-            params={'path': parsed_args.path}, stream=True, log=False,
-            headers={'Range': f'bytes={offset}-'} if offset else {})
+            params={'path': parsed_args.path},
+            stream=True,
+            log=False,
+            headers={'Range': f'bytes={offset}-'} if offset else {},
+        )
         if offset and response.status_code == 416:
             # There was nothing left to get, if it still has that size.
             if response.headers['Content-Range'] == f'bytes */{offset}':
                 return
             raise exceptions.CommandError(
                 f'{parsed_args.path} is not the file of which {offset} bytes '
-                'are here; get it again without --resume')
+                'are here; get it again without --resume'
+            )
         sdk_exceptions.raise_from_response(response)
         if offset and response.status_code == 200:
             # All of it, whatever was asked for.
@@ -84,7 +95,8 @@ class Get(base.ServerCommand):
         if left:
             raise exceptions.CommandError(
                 f'{left} bytes of {parsed_args.path} are missing: use '
-                '--resume to get them')
+                '--resume to get them'
+            )
 
 
 def _copy(response: Any, to: BinaryIO, offset: int) -> int:
@@ -94,8 +106,10 @@ def _copy(response: Any, to: BinaryIO, offset: int) -> int:
     :returns: how many bytes did not come
     """
     left = int(response.headers['Content-Length'])
-    with (progress(offset + left, offset) as advance,
-          contextlib.suppress(requests.RequestException)):
+    with (
+        progress(offset + left, offset) as advance,
+        contextlib.suppress(requests.RequestException),
+    ):
         for data in response.iter_content(PIECE):
             to.write(data)
             left -= len(data)
@@ -113,14 +127,20 @@ class Put(base.ServerCommand):
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
-        parser.add_argument('file', metavar='<file>',
-                            help='What to copy; - for stdin')
-        parser.add_argument('path', metavar='<path>',
-                            help='Absolute path in the server')
-        parser.add_argument('--mode', metavar='<mode>',
-                            help='Permissions, as octal digits')
-        parser.add_argument('--append', action='store_true',
-                            help='Write behind what the file has')
+        parser.add_argument(
+            'file', metavar='<file>', help='What to copy; - for stdin'
+        )
+        parser.add_argument(
+            'path', metavar='<path>', help='Absolute path in the server'
+        )
+        parser.add_argument(
+            '--mode', metavar='<mode>', help='Permissions, as octal digits'
+        )
+        parser.add_argument(
+            '--append',
+            action='store_true',
+            help='Write behind what the file has',
+        )
         return parser
 
     def take_action(self, parsed_args: Any) -> None:
@@ -134,10 +154,14 @@ class Put(base.ServerCommand):
             with progress(size) as advance:
                 response = self.compute().post(
                     base.path_of(self.server_id(parsed_args), 'file-write'),
-                    params=query, data=_Body(source, size, advance),
-                    log=False, headers={
+                    params=query,
+                    data=_Body(source, size, advance),
+                    log=False,
+                    headers={
                         'Content-Type': 'application/octet-stream',
-                        'Content-Digest': f'sha-256=:{digest}:'})
+                        'Content-Digest': f'sha-256=:{digest}:',
+                    },
+                )
         sdk_exceptions.raise_from_response(response)
 
 
@@ -180,8 +204,11 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 
 def _measured(source: BinaryIO) -> tuple[int, str]:
     """Return the size of a file and its SHA-256 in base64."""
-    digest = hashlib.file_digest(source, 'sha256') if hasattr(
-        hashlib, 'file_digest') else _digest(source)
+    digest = (
+        hashlib.file_digest(source, 'sha256')
+        if hasattr(hashlib, 'file_digest')
+        else _digest(source)
+    )
     size = source.tell()
     source.seek(0)
     return size, base64.b64encode(digest.digest()).decode()

@@ -82,17 +82,20 @@ class Command(resource.Resource):
         :param seconds: to wait at most
         """
         response = session.get(
-            self._url(), headers={'Prefer': 'wait=%d' % seconds})
+            self._url(), headers={'Prefer': 'wait=%d' % seconds}
+        )
         exceptions.raise_from_response(response)
         self._translate_response(response)
 
     def cancel(self, session: Any) -> None:
         """Have it never start, or be killed."""
-        exceptions.raise_from_response(session.post(
-            self._url('/action'), json={'cancel': None}))
+        exceptions.raise_from_response(
+            session.post(self._url('/action'), json={'cancel': None})
+        )
 
-    def output(self, session: Any, stream: str,
-               offset: int) -> tuple[bytes, int, bool]:
+    def output(
+        self, session: Any, stream: str, offset: int
+    ) -> tuple[bytes, int, bool]:
         """Read what it has written.
 
         :param stream: ``out`` or ``err``
@@ -101,12 +104,15 @@ class Command(resource.Resource):
             follows
         """
         response = session.get(
-            self._url('/output'), params={'stream': stream, 'offset': offset})
+            self._url('/output'), params={'stream': stream, 'offset': offset}
+        )
         exceptions.raise_from_response(response)
         prefix = 'OpenStack-Guest-Agent-'
-        return (response.content,
-                int(response.headers[prefix + 'Next-Offset']),
-                response.headers[prefix + 'Complete'] == 'true')
+        return (
+            response.content,
+            int(response.headers[prefix + 'Next-Offset']),
+            response.headers[prefix + 'Complete'] == 'true',
+        )
 
     def _url(self, below: str = '') -> str:
         base = self.base_path % {'server_id': self.server_id}
@@ -120,7 +126,8 @@ class ProjectCommand(Command):
     allow_create = allow_fetch = allow_delete = False
 
     _query_mapping = resource.QueryParameters(
-        'status', 'all_projects', 'project_id', 'host', 'since')
+        'status', 'all_projects', 'project_id', 'host', 'since'
+    )
 
 
 class GuestAgent(resource.Resource):

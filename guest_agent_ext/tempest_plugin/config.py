@@ -15,11 +15,14 @@
 from oslo_config import cfg
 
 service_option = cfg.BoolOpt(
-    'guest_agent', default=True,
-    help='Whether Nova has the guest agent extension.')
+    'guest_agent',
+    default=True,
+    help='Whether Nova has the guest agent extension.',
+)
 
 guest_agent_group = cfg.OptGroup(
-    name='guest_agent', title='Options of the guest agent extension')
+    name='guest_agent', title='Options of the guest agent extension'
+)
 
 GuestAgentGroup = [
     cfg.StrOpt(
@@ -27,14 +30,21 @@ GuestAgentGroup = [
         help="""
 The image that servers are booted from: a Linux with a guest agent, and with
 the property ``hw_qemu_guest_agent=yes``. By default ``[compute] image_ref``.
-"""),
+""",
+    ),
     cfg.IntOpt(
-        'boot_timeout', default=300,
-        help='Seconds after which a guest agent answers in a new server.'),
+        'boot_timeout',
+        default=300,
+        help='Seconds after which a guest agent answers in a new server.',
+    ),
     cfg.IntOpt(
-        'command_timeout', default=60,
-        help='Seconds within which a short command ends.'),
+        'command_timeout',
+        default=60,
+        help='Seconds within which a short command ends.',
+    ),
     cfg.BoolOpt(
-        'files', default=True,
-        help='Whether the image lets its agent access files.'),
+        'files',
+        default=True,
+        help='Whether the image lets its agent access files.',
+    ),
 ]

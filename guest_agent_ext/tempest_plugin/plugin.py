@@ -31,22 +31,26 @@ class GuestAgentPlugin(plugins.TempestPlugin):
         return os.path.join(here, 'tests'), here.removesuffix(_PACKAGE)
 
     def register_opts(self, conf: Any) -> None:
-        conf.register_opt(our_config.service_option,
-                          group='service_available')
+        conf.register_opt(our_config.service_option, group='service_available')
         conf.register_group(our_config.guest_agent_group)
-        conf.register_opts(our_config.GuestAgentGroup,
-                           group=our_config.guest_agent_group)
+        conf.register_opts(
+            our_config.GuestAgentGroup, group=our_config.guest_agent_group
+        )
 
     def get_opt_lists(self) -> list[tuple[str, list[Any]]]:
         return [
             (our_config.guest_agent_group.name, our_config.GuestAgentGroup),
-            ('service_available', [our_config.service_option])]
+            ('service_available', [our_config.service_option]),
+        ]
 
     def get_service_clients(self) -> list[dict[str, Any]]:
         # Its routes are Nova's: where compute is in the catalog, they are.
-        return [{
-            'name': 'guest_agent',
-            'service_version': 'guest_agent.v2',
-            'module_path': 'guest_agent_ext.tempest_plugin.services',
-            'client_names': ['GuestAgentClient'],
-            **config.service_client_config('compute')}]
+        return [
+            {
+                'name': 'guest_agent',
+                'service_version': 'guest_agent.v2',
+                'module_path': 'guest_agent_ext.tempest_plugin.services',
+                'client_names': ['GuestAgentClient'],
+                **config.service_client_config('compute'),
+            }
+        ]

@@ -33,8 +33,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog='make faults')
     parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--runs', type=int, default=1)
-    parser.add_argument('--first', type=int, default=0,
-                        help='the number of the first run')
+    parser.add_argument(
+        '--first', type=int, default=0, help='the number of the first run'
+    )
     arguments = parser.parse_args()
     processes.take_ignored_signals()
     # Ended like this too it leaves nothing running.
@@ -44,8 +45,7 @@ def main() -> int:
     print(f'Logs are in {directory}', flush=True)
     total = runner.Total()
     with fault_world.running(directory, _ROOT / '.cache') as world:
-        for run in range(arguments.first,
-                         arguments.first + arguments.runs):
+        for run in range(arguments.first, arguments.first + arguments.runs):
             total.add(runner.run(world, arguments.seed, run))
         total.broken += runner.check_rest(world)
     print(total.report())

@@ -39,45 +39,52 @@ OUTAGE = 40
 GRACE = fault_world.OUTAGE_GRACE + fault_world.SWEEP_INTERVAL + OUTAGE
 #: Seconds within which a file has: its lease is what ends it when nova-api is
 #: gone.
-FILE_BOUND = (files.START_TIMEOUT + fault_world.TRANSFER_GRACE
-              + fault_world.TRANSFER_TIMEOUT + GRACE)
+FILE_BOUND = (
+    files.START_TIMEOUT
+    + fault_world.TRANSFER_GRACE
+    + fault_world.TRANSFER_TIMEOUT
+    + GRACE
+)
 
 #: Seconds after the end of all commands until nothing is left in guests: a
 #: launch that was sent twice keeps its lock until its ticket has expired.
 CLEAN_AFTER = 120
 
-_QUERY = ('SELECT uuid, status, arguments, started_at, exitcode, `signal`, '
-          'error, out_data, out_bytes, err_bytes, finished_at, '
-          'TIMESTAMPDIFF(SECOND, created_at, COALESCE(finished_at, '
-          'UTC_TIMESTAMP())) AS age FROM guest_agent_commands '
-          'WHERE id > %d ORDER BY id')
+_QUERY = (
+    'SELECT uuid, status, arguments, started_at, exitcode, `signal`, '
+    'error, out_data, out_bytes, err_bytes, finished_at, '
+    'TIMESTAMPDIFF(SECOND, created_at, COALESCE(finished_at, '
+    'UTC_TIMESTAMP())) AS age FROM guest_agent_commands '
+    'WHERE id > %d ORDER BY id'
+)
 
 #: Threads and open files that a program has at most when all is quiet, however
 #: much has failed before: 64 threads answer RPC, and some stay.
 MOST = 200
 
 #: Marked processes, and what is kept of commands.
-_LEFT = ('for p in /proc/[0-9]*; do '
-         'tr "\\0" "\\n" <$p/environ 2>/dev/null | '
-         'grep -q ^GUEST_AGENT_COMMAND= && cat $p/cmdline | tr "\\0" " "; '
-         'done; ls /run/guest-agent 2>/dev/null; ls /root/.ga-* 2>/dev/null; '
-         'ls -l /proc/$(pidof qemu-ga)/fd | grep /root; exit 0')
+_LEFT = (
+    'for p in /proc/[0-9]*; do '
+    'tr "\\0" "\\n" <$p/environ 2>/dev/null | '
+    'grep -q ^GUEST_AGENT_COMMAND= && cat $p/cmdline | tr "\\0" " "; '
+    'done; ls /run/guest-agent 2>/dev/null; ls /root/.ga-* 2>/dev/null; '
+    'ls -l /proc/$(pidof qemu-ga)/fd | grep /root; exit 0'
+)
 
 #: The files that were written, each with its hash, and no longer there after.
-_FILES = ('cd /root; for f in file-*; do [ -f "$f" ] || continue; '
-          'set -- $(sha256sum "$f"); echo "${f#file-} $1"; rm "$f"; done')
+_FILES = (
+    'cd /root; for f in file-*; do [ -f "$f" ] || continue; '
+    'set -- $(sha256sum "$f"); echo "${f#file-} $1"; rm "$f"; done'
+)
 
 #: Rows, or what is in them, that are kept for nobody.
 _LEFT_ROWS = {
-    'inputs of commands that have ended':
-        'SELECT uuid FROM guest_agent_commands WHERE finished_at IS NOT NULL '
-        'AND (inputs IS NOT NULL OR opened IS NOT NULL)',
-    'ends that were not told to the audit':
-        'SELECT uuid FROM guest_agent_commands WHERE audit_at IS NOT NULL',
-    'keys of commands that there are not':
-        'SELECT command_uuid AS uuid FROM guest_agent_idempotency_keys '
-        'WHERE finished_at IS NULL AND command_uuid NOT IN '
-        '(SELECT uuid FROM guest_agent_commands)',
+    'inputs of commands that have ended': 'SELECT uuid FROM guest_agent_commands WHERE finished_at IS NOT NULL '
+    'AND (inputs IS NOT NULL OR opened IS NOT NULL)',
+    'ends that were not told to the audit': 'SELECT uuid FROM guest_agent_commands WHERE audit_at IS NOT NULL',
+    'keys of commands that there are not': 'SELECT command_uuid AS uuid FROM guest_agent_idempotency_keys '
+    'WHERE finished_at IS NULL AND command_uuid NOT IN '
+    '(SELECT uuid FROM guest_agent_commands)',
 }
 
 
@@ -99,26 +106,33 @@ class Outcome:
 
 
 def last_id(world: fault_world.World) -> int:
-    (row,) = world.rows('SELECT COALESCE(MAX(id), 0) AS id '
-                        'FROM guest_agent_commands')
+    (row,) = world.rows(
+        'SELECT COALESCE(MAX(id), 0) AS id FROM guest_agent_commands'
+    )
     return int(row['id'])
 
 
-def wait_for_ends(world: fault_world.World, after: int,
-                  timeout: float) -> None:
+def wait_for_ends(
+    world: fault_world.World, after: int, timeout: float
+) -> None:
     """Wait until all commands have ended, or the time is over."""
     unfinished = ', '.join(f"'{status}'" for status in command.UNFINISHED)
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if not world.rows('SELECT id FROM guest_agent_commands WHERE id > '
-                          f'{after} AND status IN ({unfinished}) LIMIT 1'):
+        if not world.rows(
+            'SELECT id FROM guest_agent_commands WHERE id > '
+            f'{after} AND status IN ({unfinished}) LIMIT 1'
+        ):
             return
         time.sleep(0.5)
 
 
-def check(world: fault_world.World, after: int,
-          orders: Sequence[load.Order],
-          faults: Sequence[schedule.Fault]) -> Outcome:
+def check(
+    world: fault_world.World,
+    after: int,
+    orders: Sequence[load.Order],
+    faults: Sequence[schedule.Fault],
+) -> Outcome:
     """Compare what was asked, what guests' consoles say, and the table.
 
     :param after: the last id before the run
@@ -130,10 +144,15 @@ def check(world: fault_world.World, after: int,
     for order in orders:
         if order.is_file:
             problems = _problems_of_file(
-                order, rows.get(order.tag),
-                hashes[order.guest].get(order.tag), faults)
-            outcome.broken += [f'{order.kind} {order.tag} in {order.guest}: '
-                               f'{problem}' for problem in problems]
+                order,
+                rows.get(order.tag),
+                hashes[order.guest].get(order.tag),
+                faults,
+            )
+            outcome.broken += [
+                f'{order.kind} {order.tag} in {order.guest}: {problem}'
+                for problem in problems
+            ]
             if order.tag in rows:
                 outcome.count(f'{order.kind} {rows[order.tag]["status"]}')
             continue
@@ -146,8 +165,8 @@ def check(world: fault_world.World, after: int,
         outcome.broken += [
             f'{status} {order.kind} {row["uuid"]} in {order.guest}: {problem} '
             f'({row["error"]})'
-            for problem in _problems(order, row, ran.get(order.tag, 0),
-                                     faults)]
+            for problem in _problems(order, row, ran.get(order.tag, 0), faults)
+        ]
         if status == command.LOST:
             outcome.lost.append(f'{order.guest}: {row["error"]}')
     return outcome
@@ -167,22 +186,29 @@ def _hashes(world: fault_world.World, name: str) -> dict[str, str]:
     return dict(line.split() for line in lines)
 
 
-def _check_unrecorded(order: load.Order,
-                      ran: Mapping[str, int]) -> Iterator[str]:
+def _check_unrecorded(
+    order: load.Order, ran: Mapping[str, int]
+) -> Iterator[str]:
     if order.tag in ran:
         yield f'{order.tag} ran in {order.guest} and is nowhere recorded'
     if order.uuid is not None:
         yield f'{order.uuid} was accepted and is nowhere recorded'
 
 
-def _problems(order: load.Order, row: Mapping[str, Any], times: int,
-              faults: Sequence[schedule.Fault]) -> Iterator[str]:
+def _problems(
+    order: load.Order,
+    row: Mapping[str, Any],
+    times: int,
+    faults: Sequence[schedule.Fault],
+) -> Iterator[str]:
     script = order.script
     status = row['status']
     if times > 1:
         yield f'it ran {times} times'
-    yield from _problems_of_time(row, load.START_TIMEOUT + script.timeout
-                                 + fault_world.KILL_GRACE + GRACE)
+    yield from _problems_of_time(
+        row,
+        load.START_TIMEOUT + script.timeout + fault_world.KILL_GRACE + GRACE,
+    )
     if status == command.FAILED and times:
         yield 'it ran'
     if status == command.CANCELLED and not row['started_at'] and times:
@@ -192,18 +218,24 @@ def _problems(order: load.Order, row: Mapping[str, Any], times: int,
     if status == command.CANCELLED != script.status:
         yield f'it should be {script.status}'
     if status == command.TIMED_OUT != script.status and (
-            not _may_be_uncancelled(order, faults)):
+        not _may_be_uncancelled(order, faults)
+    ):
         yield f'it should be {script.status}'
     if status == command.LOST and not _may_be_lost(order, faults):
         yield 'no fault explains that'
 
 
-def _problems_of_file(order: load.Order, row: Mapping[str, Any] | None,
-                      found: str | None, faults: Sequence[schedule.Fault]
-                      ) -> Iterator[str]:
+def _problems_of_file(
+    order: load.Order,
+    row: Mapping[str, Any] | None,
+    found: str | None,
+    faults: Sequence[schedule.Fault],
+) -> Iterator[str]:
     status = None if row is None else row['status']
-    if found is not None and found != hashlib.sha256(
-            order.content).hexdigest():
+    if (
+        found is not None
+        and found != hashlib.sha256(order.content).hexdigest()
+    ):
         yield f'{status}, and it is there in part'
     if 204 in order.answers and status != command.COMPLETED:
         yield f'it was written, and is said to be {status}'
@@ -212,8 +244,11 @@ def _problems_of_file(order: load.Order, row: Mapping[str, Any] | None,
             yield 'it is there, and nowhere recorded'
         return
     yield from _problems_of_time(row, FILE_BOUND)
-    if status == command.COMPLETED and found is None and not _reboots(
-            order, faults):
+    if (
+        status == command.COMPLETED
+        and found is None
+        and not _reboots(order, faults)
+    ):
         yield 'it is not there'
     if status not in (command.COMPLETED, command.LOST) and found is not None:
         yield f'it is there, and is said to be {status} ({row["error"]})'
@@ -229,56 +264,77 @@ def _problems_of_time(row: Mapping[str, Any], bound: float) -> Iterator[str]:
 
 
 def _reboots(order: load.Order, faults: Sequence[schedule.Fault]) -> bool:
-    return any(kinds.KINDS[fault.kind].reboots and fault.target == order.guest
-               for fault in faults if fault.kind in kinds.KINDS)
+    return any(
+        kinds.KINDS[fault.kind].reboots and fault.target == order.guest
+        for fault in faults
+        if fault.kind in kinds.KINDS
+    )
 
 
-def _may_be_uncancelled(order: load.Order,
-                        faults: Sequence[schedule.Fault]) -> bool:
+def _may_be_uncancelled(
+    order: load.Order, faults: Sequence[schedule.Fault]
+) -> bool:
     """Tell whether a cancel may have come too late, or not at all.
 
     An accepted one is no promise: its host may not hear of it in time.
     """
     host = order.guest.partition('/')[0]
-    return order.script.is_cancelled and (not order.was_cancelled or any(
-        fault.target in ('broker', 'database', host, order.guest)
-        for fault in faults))
+    return order.script.is_cancelled and (
+        not order.was_cancelled
+        or any(
+            fault.target in ('broker', 'database', host, order.guest)
+            for fault in faults
+        )
+    )
 
 
-def _problems_of_result(order: load.Order, row: Mapping[str, Any],
-                        times: int, faults: Sequence[schedule.Fault]
-                        ) -> Iterator[str]:
+def _problems_of_result(
+    order: load.Order,
+    row: Mapping[str, Any],
+    times: int,
+    faults: Sequence[schedule.Fault],
+) -> Iterator[str]:
     script = order.script
     if script.status != command.COMPLETED:
         yield f'it should be {script.status}'
     if not times:
         yield 'it never ran'
     if (row['exitcode'], row['signal']) != (order.exitcode, None):
-        yield (f'exit code {row["exitcode"]}, signal {row["signal"]} in the '
-               f'place of {order.exitcode}')
+        yield (
+            f'exit code {row["exitcode"]}, signal {row["signal"]} in the '
+            f'place of {order.exitcode}'
+        )
     # In a guest whose /run is full not all of the output can be kept; that it
     # is missing is told.
     output = f'out {order.tag}\n'.encode()
-    is_full = any(fault.kind == 'fill-run' and fault.target == order.guest
-                  for fault in faults)
+    is_full = any(
+        fault.kind == 'fill-run' and fault.target == order.guest
+        for fault in faults
+    )
     if row['out_data'] != output and not (
-            is_full and output.startswith(row['out_data'] or b'')
-            and row['out_bytes'] == len(output)):
+        is_full
+        and output.startswith(row['out_data'] or b'')
+        and row['out_bytes'] == len(output)
+    ):
         yield f'{len(row["out_data"] or b"")} bytes of output are not its own'
     if order.kind == 'burst' and row['err_bytes'] != load.BURST:
         yield f'{row["err_bytes"]} bytes counted of {load.BURST}'
 
 
-def _may_be_lost(order: load.Order,
-                 faults: Sequence[schedule.Fault]) -> bool:
+def _may_be_lost(order: load.Order, faults: Sequence[schedule.Fault]) -> bool:
     # Longer than the grace no end is waited for: faults of one guest follow
     # each other.
     host = order.guest.partition('/')[0]
-    silence = sum(fault.seconds for fault in faults
-                  if fault.target in (order.guest, host))
+    silence = sum(
+        fault.seconds
+        for fault in faults
+        if fault.target in (order.guest, host)
+    )
     return silence > fault_world.OUTAGE_GRACE or any(
         kinds.KINDS[fault.kind].may_lose and fault.target == order.guest
-        for fault in faults if fault.kind in kinds.KINDS)
+        for fault in faults
+        if fault.kind in kinds.KINDS
+    )
 
 
 def left_in(world: fault_world.World, name: str) -> str:
@@ -293,17 +349,33 @@ def check_left(world: fault_world.World) -> list[str]:
 
     def is_clean() -> bool:
         left.clear()
-        left.update({name: text for name in world.guests
-                     if (text := left_in(world, name))})
-        left.update({name: f'{len(rows)} rows' for name, query in
-                     _LEFT_ROWS.items() if (rows := world.rows(query))})
-        left.update({name: str(count) for name, count in
-                     world.usage().items() if count > MOST})
+        left.update(
+            {
+                name: text
+                for name in world.guests
+                if (text := left_in(world, name))
+            }
+        )
+        left.update(
+            {
+                name: f'{len(rows)} rows'
+                for name, query in _LEFT_ROWS.items()
+                if (rows := world.rows(query))
+            }
+        )
+        left.update(
+            {
+                name: str(count)
+                for name, count in world.usage().items()
+                if count > MOST
+            }
+        )
         return not left
 
     try:
         processes.wait_for(is_clean, CLEAN_AFTER, 'clean guests')
     except processes.StartError:
-        return [f'{name}: there is left {text!r}'
-                for name, text in left.items()]
+        return [
+            f'{name}: there is left {text!r}' for name, text in left.items()
+        ]
     return []

@@ -28,15 +28,18 @@ from tools.testbed import processes
 CLOCK_STEP = 7200
 
 #: What runs in a guest that is to be harmed, by its own agent.
-_STOP_AGENT = ('a=$(pidof qemu-ga); sleep 0.2; kill -STOP $a; sleep %d; '
-               'kill -CONT $a')
+_STOP_AGENT = (
+    'a=$(pidof qemu-ga); sleep 0.2; kill -STOP $a; sleep %d; kill -CONT $a'
+)
 _KILL_AGENT = 'sleep 0.2; kill -9 $(pidof qemu-ga)'
-_KILL_LAUNCHERS = ('cd /run/guest-agent; for f in *; do case $f in *.*) ;; '
-                   '*) kill -9 $(cat $f) ;; esac; done')
-_STEP_CLOCK = ('date -s @$(($(date +%%s) %+d)); sleep %d; '
-               'date -s @$(($(date +%%s) %+d))')
-_FILL_RUN = ('dd if=/dev/zero of=/run/full bs=64k; sleep %d; '
-             'rm /run/full')
+_KILL_LAUNCHERS = (
+    'cd /run/guest-agent; for f in *; do case $f in *.*) ;; '
+    '*) kill -9 $(cat $f) ;; esac; done'
+)
+_STEP_CLOCK = (
+    'date -s @$(($(date +%%s) %+d)); sleep %d; date -s @$(($(date +%%s) %+d))'
+)
+_FILL_RUN = 'dd if=/dev/zero of=/run/full bs=64k; sleep %d; rm /run/full'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +70,9 @@ def _end_program(world: fault_world.World, name: str, _: float) -> None:
     world.programs[name].process.signal(signal.SIGTERM)
 
 
-def _pause_program(world: fault_world.World, name: str,
-                   seconds: float) -> None:
+def _pause_program(
+    world: fault_world.World, name: str, seconds: float
+) -> None:
     process = world.programs[name].process
     process.pause()
     time.sleep(seconds)
@@ -79,8 +83,9 @@ def _start_host_twice(world: fault_world.World, name: str, _: float) -> None:
     world.programs[name].start_beside()
 
 
-def _step_clock(world: fault_world.World, machine: str,
-                seconds: float) -> None:
+def _step_clock(
+    world: fault_world.World, machine: str, seconds: float
+) -> None:
     world.set_clock(machine, CLOCK_STEP)
     time.sleep(seconds)
     world.set_clock(machine, 0)
@@ -108,8 +113,9 @@ def _cut_broker(world: fault_world.World, _: str, __: float) -> None:
     world.broker.close_connections()
 
 
-def _restart_database(world: fault_world.World, _: str,
-                      seconds: float) -> None:
+def _restart_database(
+    world: fault_world.World, _: str, seconds: float
+) -> None:
     world.database.stop()
     time.sleep(seconds)
     world.database.start()
@@ -133,32 +139,37 @@ def _cut_database(world: fault_world.World, _: str, seconds: float) -> None:
     while time.monotonic() < until:
         with contextlib.closing(world.database.connect('mysql')) as opened:
             cursor = opened.cursor()
-            cursor.execute('SELECT id FROM information_schema.processlist '
-                           "WHERE user = 'testbed' AND id <> connection_id()")
+            cursor.execute(
+                'SELECT id FROM information_schema.processlist '
+                "WHERE user = 'testbed' AND id <> connection_id()"
+            )
             for (number,) in cursor.fetchall():
                 with contextlib.suppress(Exception):
                     cursor.execute(f'KILL {int(number)}')
         time.sleep(0.3)
 
 
-def _restart_libvirtd(world: fault_world.World, host: str,
-                      seconds: float) -> None:
+def _restart_libvirtd(
+    world: fault_world.World, host: str, seconds: float
+) -> None:
     hypervisor = world.hosts[host].hypervisor
     hypervisor.process.stop()
     time.sleep(seconds)
     hypervisor.start()
 
 
-def _kill_libvirtd(world: fault_world.World, host: str,
-                   seconds: float) -> None:
+def _kill_libvirtd(
+    world: fault_world.World, host: str, seconds: float
+) -> None:
     hypervisor = world.hosts[host].hypervisor
     hypervisor.process.kill()
     time.sleep(seconds)
     hypervisor.start()
 
 
-def _pause_libvirtd(world: fault_world.World, host: str,
-                    seconds: float) -> None:
+def _pause_libvirtd(
+    world: fault_world.World, host: str, seconds: float
+) -> None:
     process = world.hosts[host].hypervisor.process
     process.pause()
     time.sleep(seconds)
@@ -184,8 +195,9 @@ def _kill_launchers(world: fault_world.World, guest: str, _: float) -> None:
     _in_guest(world, guest, _KILL_LAUNCHERS)
 
 
-def _step_clock_of_guest(world: fault_world.World, guest: str,
-                         seconds: float) -> None:
+def _step_clock_of_guest(
+    world: fault_world.World, guest: str, seconds: float
+) -> None:
     _in_guest(world, guest, _STEP_CLOCK % (CLOCK_STEP, seconds, -CLOCK_STEP))
     time.sleep(seconds)
 
@@ -215,8 +227,9 @@ def _reset_guest(world: fault_world.World, name: str, _: float) -> None:
     host.hypervisor.domain(guest).reset()
 
 
-def _destroy_guest(world: fault_world.World, name: str,
-                   seconds: float) -> None:
+def _destroy_guest(
+    world: fault_world.World, name: str, seconds: float
+) -> None:
     host, guest = world.guests[name]
     host.hypervisor.domain(guest).destroy()
     time.sleep(seconds)
@@ -270,13 +283,15 @@ KINDS: Mapping[str, Kind] = {
     'pause-guest': Kind('guest', _pause_guest, _LONG),
     'pause-guest-past-ticket': Kind('guest', _pause_guest, _PAST_TICKET),
     'reset-guest': Kind('guest', _reset_guest, may_lose=True, reboots=True),
-    'destroy-guest': Kind('guest', _destroy_guest, _SHORT, may_lose=True,
-                          reboots=True),
+    'destroy-guest': Kind(
+        'guest', _destroy_guest, _SHORT, may_lose=True, reboots=True
+    ),
 }
 
 
-def do(world: fault_world.World, kind: str, target: str,
-       seconds: float) -> str | None:
+def do(
+    world: fault_world.World, kind: str, target: str, seconds: float
+) -> str | None:
     """Do a fault.
 
     :returns: why it could not be done, for instance because of another fault
@@ -291,6 +306,11 @@ def do(world: fault_world.World, kind: str, target: str,
 
 def targets(world: fault_world.World) -> dict[str, Any]:
     """Return what each kind of target there is."""
-    return {'program': list(world.programs), 'machine': world.machines,
-            'host': list(world.hosts), 'guest': list(world.guests),
-            'broker': ['broker'], 'database': ['database']}
+    return {
+        'program': list(world.programs),
+        'machine': world.machines,
+        'host': list(world.hosts),
+        'guest': list(world.guests),
+        'broker': ['broker'],
+        'database': ['database'],
+    }

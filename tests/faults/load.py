@@ -61,16 +61,25 @@ class Script:
 SCRIPTS: Mapping[str, Script] = {
     'quick': Script('echo "out $0"; exit $1', 'COMPLETED'),
     'slow': Script('sleep 3; echo "out $0"; exit $1', 'COMPLETED'),
-    'burst': Script(f'head -c {BURST} /dev/zero | tr "\\0" x >&2; '
-                    'echo "out $0"; exit $1', 'COMPLETED'),
+    'burst': Script(
+        f'head -c {BURST} /dev/zero | tr "\\0" x >&2; echo "out $0"; exit $1',
+        'COMPLETED',
+    ),
     'child': Script('(setsid sleep 2) & echo "out $0"; exit $1', 'COMPLETED'),
     # Whoever is in the group of the command is told to end.
-    'kill-group': Script('echo "out $0"; trap "" TERM; kill 0; exit $1',
-                         'COMPLETED'),
-    'endless': Script('echo "out $0"; setsid sleep 98765 & sleep 98765',
-                      'TIMED_OUT', timeout=SHORT_TIMEOUT),
-    'cancelled': Script('echo "out $0"; setsid sleep 98765 & sleep 98765',
-                        'CANCELLED', is_cancelled=True),
+    'kill-group': Script(
+        'echo "out $0"; trap "" TERM; kill 0; exit $1', 'COMPLETED'
+    ),
+    'endless': Script(
+        'echo "out $0"; setsid sleep 98765 & sleep 98765',
+        'TIMED_OUT',
+        timeout=SHORT_TIMEOUT,
+    ),
+    'cancelled': Script(
+        'echo "out $0"; setsid sleep 98765 & sleep 98765',
+        'CANCELLED',
+        is_cancelled=True,
+    ),
 }
 
 #: What is not a script: a file that is written, of more than one chunk.
@@ -115,25 +124,38 @@ class Order:
         return f'{self.tag}\n'.encode() * FILE_LINES
 
     def body(self) -> dict[str, Any]:
-        return {'command': {'type': 'exec', 'arguments': {
-            'command': ['/bin/sh', '-c', _RAN + self.script.text, self.tag,
-                        str(self.exitcode)],
-            'timeout': self.script.timeout,
-            'start_timeout': START_TIMEOUT}}}
+        return {
+            'command': {
+                'type': 'exec',
+                'arguments': {
+                    'command': [
+                        '/bin/sh',
+                        '-c',
+                        _RAN + self.script.text,
+                        self.tag,
+                        str(self.exitcode),
+                    ],
+                    'timeout': self.script.timeout,
+                    'start_timeout': START_TIMEOUT,
+                },
+            }
+        }
 
 
 class Tenant:
     """Who sends commands to one guest, until told to stop."""
 
-    def __init__(self, world: fault_world.World, guest: str,
-                 seed: str) -> None:
+    def __init__(
+        self, world: fault_world.World, guest: str, seed: str
+    ) -> None:
         self.orders: list[Order] = []
         self._guest = guest
         self._clients = itertools.cycle(world.clients(guest))
         self._chosen = random.Random(seed)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(name=f'tenant-{guest}',
-                                        target=self._run, daemon=True)
+        self._thread = threading.Thread(
+            name=f'tenant-{guest}', target=self._run, daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()
@@ -144,9 +166,12 @@ class Tenant:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            order = Order(str(uuid.uuid4()),
-                          self._chosen.choice(KINDS),
-                          self._chosen.randrange(128), self._guest)
+            order = Order(
+                str(uuid.uuid4()),
+                self._chosen.choice(KINDS),
+                self._chosen.randrange(128),
+                self._guest,
+            )
             self.orders.append(order)
             if order.is_file:
                 self._write(order)
@@ -160,28 +185,42 @@ class Tenant:
     def _write(self, order: Order) -> None:
         # Nobody repeats a write that was not answered.
         try:
-            status = next(self._clients).put_file(
-                order.path, order.content).status
+            status = (
+                next(self._clients).put_file(order.path, order.content).status
+            )
         except (OSError, http.client.HTTPException):
             status = 0
         order.answers[status] = 1
 
     def _send(self, order: Order) -> None:
-        answer = self._insist(order, lambda client: client.send(
-            'POST', client.commands, order.body(),
-            {'Idempotency-Key': order.tag}))
+        answer = self._insist(
+            order,
+            lambda client: client.send(
+                'POST',
+                client.commands,
+                order.body(),
+                {'Idempotency-Key': order.tag},
+            ),
+        )
         if answer is not None and answer.status == 200:
             order.uuid = json.loads(answer.body)['command']['uuid']
 
     def _cancel(self, order: Order) -> None:
-        answer = self._insist(order, lambda client: client.send(
-            'POST', f'{client.commands}/{order.uuid}/action',
-            {'cancel': None}))
+        answer = self._insist(
+            order,
+            lambda client: client.send(
+                'POST',
+                f'{client.commands}/{order.uuid}/action',
+                {'cancel': None},
+            ),
+        )
         order.was_cancelled = answer is not None and answer.status == 202
 
-    def _insist(self, order: Order,
-                send: Callable[[http_client.Client], http_client.Answer]
-                ) -> http_client.Answer | None:
+    def _insist(
+        self,
+        order: Order,
+        send: Callable[[http_client.Client], http_client.Answer],
+    ) -> http_client.Answer | None:
         """Send a request until it is answered, to each API in turn."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:

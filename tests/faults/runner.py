@@ -36,7 +36,8 @@ class Total:
     runs: int = 0
     broken: list[str] = dataclasses.field(default_factory=list)
     counts: collections.Counter[str] = dataclasses.field(
-        default_factory=collections.Counter)
+        default_factory=collections.Counter
+    )
     lost: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, other: 'Total') -> None:
@@ -47,10 +48,14 @@ class Total:
 
     def report(self) -> str:
         lines = [f'{self.runs} runs']
-        lines += [f'{count:6} {name}'
-                  for name, count in sorted(self.counts.items())]
-        lines += [f'not met by a kill: {place}' for place in traps.KILLS
-                  if not self.counts[f'trap {place}']]
+        lines += [
+            f'{count:6} {name}' for name, count in sorted(self.counts.items())
+        ]
+        lines += [
+            f'not met by a kill: {place}'
+            for place in traps.KILLS
+            if not self.counts[f'trap {place}']
+        ]
         lines += [f'LOST {why}' for why in self.lost]
         lines += [f'BROKEN {problem}' for problem in self.broken]
         return '\n'.join(lines)
@@ -61,8 +66,10 @@ def run(world: fault_world.World, seed: int, number: int) -> Total:
     began = time.monotonic()
     faults = schedule.make(seed, number, kinds.targets(world))
     after = invariants.last_id(world)
-    tenants = [load.Tenant(world, guest, f'{seed}/{number}/{guest}')
-               for guest in world.guests]
+    tenants = [
+        load.Tenant(world, guest, f'{seed}/{number}/{guest}')
+        for guest in world.guests
+    ]
     total = Total(runs=1)
     for tenant in tenants:
         tenant.start()
@@ -80,9 +87,11 @@ def run(world: fault_world.World, seed: int, number: int) -> Total:
     total.broken += [f'run {number}: {problem}' for problem in outcome.broken]
     total.lost += [f'run {number}: {why}' for why in outcome.lost]
     _count(total, orders, outcome)
-    print(f'seed {seed} run {number}: {len(orders)} commands, '
-          f'{dict(total.counts)} in {time.monotonic() - began:.0f} s',
-          flush=True)
+    print(
+        f'seed {seed} run {number}: {len(orders)} commands, '
+        f'{dict(total.counts)} in {time.monotonic() - began:.0f} s',
+        flush=True,
+    )
     for problem in total.broken:
         print(f'  BROKEN {problem}', flush=True)
     for fault in faults if total.broken else ():
@@ -97,8 +106,9 @@ def check_rest(world: fault_world.World) -> list[str]:
     return invariants.check_left(world)
 
 
-def _do_all(world: fault_world.World, faults: Sequence[schedule.Fault],
-            total: Total) -> None:
+def _do_all(
+    world: fault_world.World, faults: Sequence[schedule.Fault], total: Total
+) -> None:
     """Do faults in time, side by side; those of one target one by one."""
     began = time.monotonic()
     locks: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
@@ -110,15 +120,21 @@ def _do_all(world: fault_world.World, faults: Sequence[schedule.Fault],
             failure = None
         else:
             with locks[fault.target]:
-                failure = kinds.do(world, fault.kind, fault.target,
-                                   fault.seconds)
-        name = f'{fault.kind} {fault.target}' if (
-            fault.kind == 'trap') else fault.kind
+                failure = kinds.do(
+                    world, fault.kind, fault.target, fault.seconds
+                )
+        name = (
+            f'{fault.kind} {fault.target}'
+            if (fault.kind == 'trap')
+            else fault.kind
+        )
         with lock:
             total.counts[name if failure is None else f'{name} failed'] += 1
 
-    doing = [threading.Thread(target=do, args=[fault], daemon=True)
-             for fault in faults]
+    doing = [
+        threading.Thread(target=do, args=[fault], daemon=True)
+        for fault in faults
+    ]
     for fault, thread in zip(faults, doing, strict=True):
         locks[fault.target]  # made here, used there
         time.sleep(max(0.0, began + fault.at - time.monotonic()))
@@ -127,8 +143,9 @@ def _do_all(world: fault_world.World, faults: Sequence[schedule.Fault],
         thread.join()
 
 
-def _count(total: Total, orders: Sequence[load.Order],
-           outcome: invariants.Outcome) -> None:
+def _count(
+    total: Total, orders: Sequence[load.Order], outcome: invariants.Outcome
+) -> None:
     for status, count in outcome.ends.items():
         total.counts[f'ended {status}'] += count
     for order in orders:

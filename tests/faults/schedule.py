@@ -43,8 +43,9 @@ class Fault:
     seconds: float = 0.0
 
 
-def make(seed: int, run: int,
-         targets: dict[str, Sequence[str]]) -> list[Fault]:
+def make(
+    seed: int, run: int, targets: dict[str, Sequence[str]]
+) -> list[Fault]:
     """Return a schedule; the same seed and run give the same one.
 
     :param targets: names of programs, hosts and guests by what kinds call
@@ -55,12 +56,18 @@ def make(seed: int, run: int,
     for _ in range(FAULTS):
         name = chosen.choice(sorted(kinds.KINDS))
         kind = kinds.KINDS[name]
-        faults.append(Fault(
-            chosen.uniform(1, LENGTH), name,
-            chosen.choice(sorted(targets[kind.target])),
-            chosen.uniform(*kind.seconds)))
-    faults += [Fault(chosen.uniform(0, LENGTH / 2), 'trap', trap)
-               for trap in _traps_of(seed, run)]
+        faults.append(
+            Fault(
+                chosen.uniform(1, LENGTH),
+                name,
+                chosen.choice(sorted(targets[kind.target])),
+                chosen.uniform(*kind.seconds),
+            )
+        )
+    faults += [
+        Fault(chosen.uniform(0, LENGTH / 2), 'trap', trap)
+        for trap in _traps_of(seed, run)
+    ]
     return sorted(faults, key=lambda fault: fault.at)
 
 
@@ -68,5 +75,6 @@ def _traps_of(seed: int, run: int) -> list[str]:
     names = traps.names()
     random.Random(seed).shuffle(names)
     first = run * TRAPS
-    return [names[number % len(names)]
-            for number in range(first, first + TRAPS)]
+    return [
+        names[number % len(names)] for number in range(first, first + TRAPS)
+    ]

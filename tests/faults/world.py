@@ -57,12 +57,19 @@ TRANSFER_GRACE = 30
 OPTIONS: ini.Sections = {
     'DEFAULT': {'default_log_levels': 'guest_agent_ext=DEBUG,nova=WARN'},
     'guest_agent': {
-        'report_interval': 1, 'service_down_time': 10,
-        'sweep_interval': SWEEP_INTERVAL, 'cells_interval': 5,
-        'conductor_timeout': 3, 'kill_grace': KILL_GRACE,
-        'outage_grace': OUTAGE_GRACE, 'drain_timeout': 5,
-        'background_grace': 1.0, 'transfer_timeout': TRANSFER_TIMEOUT,
-        'transfer_grace': TRANSFER_GRACE}}
+        'report_interval': 1,
+        'service_down_time': 10,
+        'sweep_interval': SWEEP_INTERVAL,
+        'cells_interval': 5,
+        'conductor_timeout': 3,
+        'kill_grace': KILL_GRACE,
+        'outage_grace': OUTAGE_GRACE,
+        'drain_timeout': 5,
+        'background_grace': 1.0,
+        'transfer_timeout': TRANSFER_TIMEOUT,
+        'transfer_grace': TRANSFER_GRACE,
+    },
+}
 
 CONTROLLERS = ('controller-1', 'controller-2')
 HOSTS = ('compute-1', 'compute-2')
@@ -83,16 +90,18 @@ class Program:
     :param start: starts it
     """
 
-    def __init__(self, name: str,
-                 start: Callable[[], processes.Process]) -> None:
+    def __init__(
+        self, name: str, start: Callable[[], processes.Process]
+    ) -> None:
         self.name = name
         self.process = start()
         self.deaths = 0
         self._start = start
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._nurse = threading.Thread(name=f'nurse-{name}',
-                                       target=self._keep_alive)
+        self._nurse = threading.Thread(
+            name=f'nurse-{name}', target=self._keep_alive
+        )
         self._nurse.start()
 
     def is_alive(self) -> bool:
@@ -134,23 +143,34 @@ class Host:
         :returns: its stdout
         :raises LIBVIRT_ERROR: the agent does not answer
         """
-        started = self._ask(guest, 'guest-exec', {
-            'path': '/bin/sh', 'arg': ['-c', *script],
-            'capture-output': True})
+        started = self._ask(
+            guest,
+            'guest-exec',
+            {
+                'path': '/bin/sh',
+                'arg': ['-c', *script],
+                'capture-output': True,
+            },
+        )
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            status = self._ask(guest, 'guest-exec-status',
-                               {'pid': started['pid']})
+            status = self._ask(
+                guest, 'guest-exec-status', {'pid': started['pid']}
+            )
             if status['exited']:
                 return base64.b64decode(status.get('out-data', '')).decode()
             time.sleep(0.05)
         raise processes.StartError(f'A script in {guest.name} does not end')
 
-    def _ask(self, guest: libvirtd.Guest, name: str,
-             arguments: dict[str, Any]) -> dict[str, Any]:
+    def _ask(
+        self, guest: libvirtd.Guest, name: str, arguments: dict[str, Any]
+    ) -> dict[str, Any]:
         answer = libvirt_qemu.qemuAgentCommand(
             self.hypervisor.domain(guest),
-            json.dumps({'execute': name, 'arguments': arguments}), 5, 0)
+            json.dumps({'execute': name, 'arguments': arguments}),
+            5,
+            0,
+        )
         return dict(json.loads(answer)['return'])
 
 
@@ -161,37 +181,49 @@ class World:
     :ivar hosts: by name
     """
 
-    def __init__(self, directory: pathlib.Path, broker: rabbitmq.RabbitMQ,
-                 database: mariadb.MariaDB, hosts: Mapping[str, Host]
-                 ) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        broker: rabbitmq.RabbitMQ,
+        database: mariadb.MariaDB,
+        hosts: Mapping[str, Host],
+    ) -> None:
         self.broker = broker
         self.database = database
         self.hosts = hosts
         self._traps = directory / 'traps'
         self._traps.mkdir()
         self._machines = self._configure(directory)
-        self.programs = {name: Program(name, start)
-                         for name, start in self._starts().items()}
+        self.programs = {
+            name: Program(name, start)
+            for name, start in self._starts().items()
+        }
 
     @property
     def guests(self) -> dict[str, tuple[Host, libvirtd.Guest]]:
         """Each guest and its host, by the guest's name."""
-        return {name: (host, guest) for host in self.hosts.values()
-                for name, guest in host.guests.items()}
+        return {
+            name: (host, guest)
+            for host in self.hosts.values()
+            for name, guest in host.guests.items()
+        }
 
     def clients(self, name: str) -> list[http.Client]:
         """Return a client of each API for the server of a guest."""
         _, guest = self.guests[name]
-        return [self._machines[controller].client('member', guest.uuid)
-                for controller in CONTROLLERS]
+        return [
+            self._machines[controller].client('member', guest.uuid)
+            for controller in CONTROLLERS
+        ]
 
     def wait_until_well(self, timeout: float = 90) -> None:
         """Wait until every part works again."""
         for program in self.programs.values():
             processes.wait_for(program.is_alive, timeout, program.name)
         for name in self.hosts:
-            processes.wait_for(functools.partial(self._is_up, name), timeout,
-                               f'host {name}')
+            processes.wait_for(
+                functools.partial(self._is_up, name), timeout, f'host {name}'
+            )
         for host in self.hosts.values():
             host.hypervisor.wait(*host.guests.values(), timeout=timeout)
 
@@ -215,10 +247,16 @@ class World:
     def usage(self) -> dict[str, int]:
         """Return how many threads, files and sockets each program has."""
         return {
-            f'{what} of {name}': len(list(
-                pathlib.Path(f'/proc/{program.process.pid}', path).iterdir()))
+            f'{what} of {name}': len(
+                list(
+                    pathlib.Path(
+                        f'/proc/{program.process.pid}', path
+                    ).iterdir()
+                )
+            )
             for name, program in self.programs.items()
-            for what, path in (('threads', 'task'), ('files', 'fd'))}
+            for what, path in (('threads', 'task'), ('files', 'fd'))
+        }
 
     def set_clock(self, machine: str, offset: int) -> None:
         """Set the clock of a machine's programs, see clock.c.
@@ -268,39 +306,53 @@ class World:
         databases = nova.Databases.on_mariadb(self.database)
         identities = identity.make()
         clocks = directory / 'clock.so'
-        subprocess.run(['gcc', '-shared', '-fPIC', '-o', clocks, _CLOCK],
-                       check=True)
+        subprocess.run(
+            ['gcc', '-shared', '-fPIC', '-o', clocks, _CLOCK], check=True
+        )
         machines = {}
         for name in (*CONTROLLERS, *self.hosts):
             clock = directory / 'machines' / name / 'clock'
             machines[name] = nova.Nova(
-                clock.parent, databases, self.broker.transport_url(),
-                processes.free_port(), identities,
+                clock.parent,
+                databases,
+                self.broker.transport_url(),
+                processes.free_port(),
+                identities,
                 ini.merge(OPTIONS, {'DEFAULT': {'host': name}}),
-                {'PYTHONPATH': f'{_TRAPS}:{_ROOT}',
-                 'FAULT_TRAPS': str(self._traps),
-                 'LD_PRELOAD': str(clocks), 'FAULT_CLOCK': str(clock)})
+                {
+                    'PYTHONPATH': f'{_TRAPS}:{_ROOT}',
+                    'FAULT_TRAPS': str(self._traps),
+                    'LD_PRELOAD': str(clocks),
+                    'FAULT_CLOCK': str(clock),
+                },
+            )
             clock.parent.mkdir(parents=True)
             clock.write_bytes(_seconds(0))
         for name in CONTROLLERS:
             machines[name].configure()
         for host in self.hosts.values():
-            machines[host.name].configure_compute(host.name,
-                                                  host.hypervisor.uri)
-        machines[CONTROLLERS[0]].prepare([
-            nova.Server(guest.uuid, host.name)
-            for host, guest in self.guests.values()])
+            machines[host.name].configure_compute(
+                host.name, host.hypervisor.uri
+            )
+        machines[CONTROLLERS[0]].prepare(
+            [
+                nova.Server(guest.uuid, host.name)
+                for host, guest in self.guests.values()
+            ]
+        )
         return machines
 
     def _starts(self) -> dict[str, Callable[[], processes.Process]]:
         starts: dict[str, Callable[[], processes.Process]] = {}
         for number, name in enumerate(CONTROLLERS, 1):
             starts[f'api-{number}'] = self._machines[name].start_api
-            starts[f'conductor-{number}'] = (
-                self._machines[name].start_conductor)
+            starts[f'conductor-{number}'] = self._machines[
+                name
+            ].start_conductor
         for host in self.hosts:
             starts[host] = functools.partial(
-                self._machines[host].start_compute, host)
+                self._machines[host].start_compute, host
+            )
         return starts
 
 
@@ -327,8 +379,10 @@ def running(directory: pathlib.Path, cache: pathlib.Path) -> Iterator[World]:
             hypervisor = libvirtd.Libvirtd(directory / name, cache, name)
             hypervisor.start()
             stack.callback(hypervisor.stop)
-            guests = {f'{name}/{number}': libvirtd.Guest()
-                      for number in range(GUESTS_OF_HOST)}
+            guests = {
+                f'{name}/{number}': libvirtd.Guest()
+                for number in range(GUESTS_OF_HOST)
+            }
             hypervisor.boot(*guests.values())
             hosts[name] = Host(name, hypervisor, guests)
         world = World(directory, broker, database, hosts)

@@ -34,8 +34,9 @@ Code = upgradecheck.Code
 
 
 @pytest.fixture
-def database(monkeypatch: pytest.MonkeyPatch,
-             tmp_path: pathlib.Path) -> Iterator[None]:
+def database(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> Iterator[None]:
     yield from contract.connect(monkeypatch, f'sqlite:///{tmp_path}/db')
 
 
@@ -44,8 +45,9 @@ def _find_file(name: str) -> str | None:
 
 
 @pytest.fixture
-def paste(monkeypatch: pytest.MonkeyPatch,
-          tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+def paste(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> Iterator[pathlib.Path]:
     """Nova's paste configuration with what our sample changes."""
     path = tmp_path / 'api-paste.ini'
     base.write_paste_config(path)
@@ -57,8 +59,9 @@ def paste(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.fixture
 def unified_limits() -> Iterator[None]:
-    CONF.set_override('driver', limit_utils.UNIFIED_LIMITS_DRIVER,
-                      group='quota')
+    CONF.set_override(
+        'driver', limit_utils.UNIFIED_LIMITS_DRIVER, group='quota'
+    )
     yield
     CONF.clear_override('driver', group='quota')
     CONF.clear_override('unified_limits_resource_strategy', group='quota')
@@ -76,8 +79,9 @@ def test_no_tables(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migration, 'version', mock.Mock(
-        side_effect=db_exc.DBConnectionError()))
+    monkeypatch.setattr(
+        migration, 'version', mock.Mock(side_effect=db_exc.DBConnectionError())
+    )
     assert status.Checks().check_tables().code == Code.FAILURE
 
 
@@ -85,13 +89,20 @@ def test_paste(paste: pathlib.Path) -> None:
     assert status.Checks().check_paste().code == Code.SUCCESS
 
 
-@pytest.mark.parametrize(('there', 'instead'), [
-    (' guest_agent osapi', ' osapi'),
-    ('legacy_v2_compatible guest_agent', 'guest_agent legacy_v2_compatible'),
-    ('[filter:guest_agent]', '[filter:other]'),
-])
-def test_paste_without_the_filter(paste: pathlib.Path, there: str,
-                                  instead: str) -> None:
+@pytest.mark.parametrize(
+    ('there', 'instead'),
+    [
+        (' guest_agent osapi', ' osapi'),
+        (
+            'legacy_v2_compatible guest_agent',
+            'guest_agent legacy_v2_compatible',
+        ),
+        ('[filter:guest_agent]', '[filter:other]'),
+    ],
+)
+def test_paste_without_the_filter(
+    paste: pathlib.Path, there: str, instead: str
+) -> None:
     paste.write_text(paste.read_text().replace(there, instead))
     result = status.Checks().check_paste()
     assert result.code == Code.FAILURE
@@ -107,25 +118,38 @@ def test_limit_of_the_configuration() -> None:
     assert status.Checks().check_limit().code == Code.SUCCESS
 
 
-@pytest.mark.parametrize(('registered', 'strategy', 'code'), [
-    (quota.RESOURCE, 'require', Code.SUCCESS),
-    ('servers', 'require', Code.WARNING),
-    ('servers', 'ignore', Code.FAILURE),
-])
+@pytest.mark.parametrize(
+    ('registered', 'strategy', 'code'),
+    [
+        (quota.RESOURCE, 'require', Code.SUCCESS),
+        ('servers', 'require', Code.WARNING),
+        ('servers', 'ignore', Code.FAILURE),
+    ],
+)
 def test_registered_limit(
-        unified_limits: None, monkeypatch: pytest.MonkeyPatch,
-        registered: str, strategy: str, code: Code) -> None:
-    CONF.set_override('unified_limits_resource_strategy', strategy,
-                      group='quota')
+    unified_limits: None,
+    monkeypatch: pytest.MonkeyPatch,
+    registered: str,
+    strategy: str,
+    code: Code,
+) -> None:
+    CONF.set_override(
+        'unified_limits_resource_strategy', strategy, group='quota'
+    )
     client = mock.Mock()
     client.registered_limits.return_value = [
-        mock.Mock(resource_name=registered)]
+        mock.Mock(resource_name=registered)
+    ]
     monkeypatch.setattr(limit_utils, '_identity_client', lambda: client)
     assert status.Checks().check_limit().code == code
 
 
 def test_keystone_does_not_answer(
-        unified_limits: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limit_utils, '_identity_client', mock.Mock(
-        side_effect=ksa_exc.ConnectFailure()))
+    unified_limits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        limit_utils,
+        '_identity_client',
+        mock.Mock(side_effect=ksa_exc.ConnectFailure()),
+    )
     assert status.Checks().check_limit().code == Code.FAILURE

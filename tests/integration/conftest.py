@@ -34,8 +34,9 @@ def cache(pytestconfig: pytest.Config) -> pathlib.Path:
 
 
 @pytest.fixture(scope='session')
-def mariadb(tmp_path_factory: pytest.TempPathFactory
-            ) -> Iterator[mariadb_server.MariaDB]:
+def mariadb(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[mariadb_server.MariaDB]:
     """A MariaDB with no databases in it."""
     server = mariadb_server.MariaDB(tmp_path_factory.mktemp('mariadb'))
     server.start()
@@ -44,8 +45,9 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope='session')
-def rabbitmq(tmp_path_factory: pytest.TempPathFactory
-             ) -> Iterator[rabbitmq_server.RabbitMQ]:
+def rabbitmq(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[rabbitmq_server.RabbitMQ]:
     """A RabbitMQ."""
     broker = rabbitmq_server.RabbitMQ(tmp_path_factory.mktemp('rabbitmq'))
     broker.start()
@@ -54,8 +56,9 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope='session')
-def embedded(tmp_path_factory: pytest.TempPathFactory,
-             cache: pathlib.Path) -> Iterator[demo.Demo]:
+def embedded(
+    tmp_path_factory: pytest.TempPathFactory, cache: pathlib.Path
+) -> Iterator[demo.Demo]:
     """What ``make up`` starts, in a directory and on a port of its own."""
     cloud = demo.Demo(tmp_path_factory.mktemp('embedded'), cache)
     cloud.up()
@@ -67,18 +70,22 @@ def embedded(tmp_path_factory: pytest.TempPathFactory,
 def client(embedded: demo.Demo) -> http.Client:
     """A member of the project of the embedded cloud's server."""
     settings = embedded.settings()
-    return http.Client(settings['COMPUTE_URL'], settings['TOKEN'],
-                       settings['SERVER_ID'])
+    return http.Client(
+        settings['COMPUTE_URL'], settings['TOKEN'], settings['SERVER_ID']
+    )
 
 
 @pytest.fixture(scope='session')
-def running_cloud(tmp_path_factory: pytest.TempPathFactory,
-                  cache: pathlib.Path, rabbitmq: rabbitmq_server.RabbitMQ,
-                  mariadb: mariadb_server.MariaDB
-                  ) -> Iterator[testbed_cloud.Cloud]:
+def running_cloud(
+    tmp_path_factory: pytest.TempPathFactory,
+    cache: pathlib.Path,
+    rabbitmq: rabbitmq_server.RabbitMQ,
+    mariadb: mariadb_server.MariaDB,
+) -> Iterator[testbed_cloud.Cloud]:
     """The cloud of separate processes, as the last test left it."""
-    with testbed_cloud.running(tmp_path_factory.mktemp('cloud'), cache,
-                               rabbitmq, mariadb) as cloud:
+    with testbed_cloud.running(
+        tmp_path_factory.mktemp('cloud'), cache, rabbitmq, mariadb
+    ) as cloud:
         yield cloud
 
 

@@ -17,7 +17,8 @@ from tools.testbed import client as http
 
 def test_available(client: http.Client) -> None:
     status, body = client.request(
-        'GET', f'/servers/{client.server_id}/guest-agent')
+        'GET', f'/servers/{client.server_id}/guest-agent'
+    )
     assert status == 200, body
     agent = body['guest_agent']
     assert (agent['status'], agent['reason']) == ('available', None)

@@ -34,11 +34,19 @@ _ANSWERS = {
 
 
 def test_tour_shows_what_it_says(
-        embedded: demo.Demo, capsys: pytest.CaptureFixture[str]) -> None:
+    embedded: demo.Demo, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = embedded.settings()
-    tour.show({variable: http.Client(
-        settings['COMPUTE_URL'], settings[variable], settings['SERVER_ID'])
-        for variable in demo.TOKENS})
+    tour.show(
+        {
+            variable: http.Client(
+                settings['COMPUTE_URL'],
+                settings[variable],
+                settings['SERVER_ID'],
+            )
+            for variable in demo.TOKENS
+        }
+    )
     stops = capsys.readouterr().out.split('\n--- ')
     assert len(stops) == len(tour.STOPS) + 1
     for number, answers in _ANSWERS.items():
@@ -47,8 +55,8 @@ def test_tour_shows_what_it_says(
 
 
 def test_down_stops_what_up_started_and_nothing_else(
-        embedded: demo.Demo, tmp_path: pathlib.Path,
-        cache: pathlib.Path) -> None:
+    embedded: demo.Demo, tmp_path: pathlib.Path, cache: pathlib.Path
+) -> None:
     demo.Demo(tmp_path, cache).up()
     # Another run of the program knows it by its directory only.
     other = demo.Demo(tmp_path, cache)

@@ -31,7 +31,9 @@ def test_both_streams_exit_code_and_pid(client: http.Client) -> None:
     assert result['out_data'] == f'out {result["pid"]}\n'
     assert result['err_data'] == 'err\n'
     assert (result['out_bytes'], result['err_bytes']) == (
-        len(result['out_data']), 4)
+        len(result['out_data']),
+        4,
+    )
     assert not result['out_truncated'] and not result['err_truncated']
 
 
@@ -46,10 +48,12 @@ def test_exit_code_137_is_no_signal(client: http.Client) -> None:
     assert (result['signal'], result['exitcode']) == (None, 137)
 
 
-@pytest.mark.parametrize('argv', [
-    ('/no/such/binary', 'x'), ('no-such-binary',), ('/etc',)])
+@pytest.mark.parametrize(
+    'argv', [('/no/such/binary', 'x'), ('no-such-binary',), ('/etc',)]
+)
 def test_what_cannot_be_executed_failed(
-        client: http.Client, argv: tuple[str, ...]) -> None:
+    client: http.Client, argv: tuple[str, ...]
+) -> None:
     ended = client.run(*argv)
     assert ended['status'] == 'FAILED'
     assert argv[0] in ended['error']
@@ -58,7 +62,8 @@ def test_what_cannot_be_executed_failed(
 
 
 def test_command_that_exits_127_by_itself_completed(
-        client: http.Client) -> None:
+    client: http.Client,
+) -> None:
     ended = client.sh('no-such-binary')
     assert ended['status'] == 'COMPLETED'
     assert ended['result']['exitcode'] == 127
@@ -66,7 +71,8 @@ def test_command_that_exits_127_by_itself_completed(
 
 @pytest.mark.parametrize('size', [5_000_000, 50_000_000])
 def test_large_output_is_cut_in_the_guest(
-        client: http.Client, size: int) -> None:
+    client: http.Client, size: int
+) -> None:
     ended = client.sh(f'yes 0123456 | head -c {size}; exit 4')
     result = ended['result']
     assert ended['status'] == 'COMPLETED'
@@ -78,16 +84,18 @@ def test_large_output_is_cut_in_the_guest(
 
 
 def test_streams_share_what_a_result_holds(client: http.Client) -> None:
-    result = client.sh(
-        'yes e | head -c 200000 >&2; yes o | head -c 1000')['result']
+    result = client.sh('yes e | head -c 200000 >&2; yes o | head -c 1000')[
+        'result'
+    ]
     assert len(result['err_data']) == 101400 and result['err_truncated']
     assert len(result['out_data']) == 1000 and not result['out_truncated']
     assert (result['out_bytes'], result['err_bytes']) == (1000, 200000)
 
 
 def test_tail_keeps_the_other_end(client: http.Client) -> None:
-    result = client.sh('yes x | head -c 300000; printf end',
-                       output_keep='tail')['result']
+    result = client.sh(
+        'yes x | head -c 300000; printf end', output_keep='tail'
+    )['result']
     assert len(result['out_data']) == KEPT
     assert result['out_data'].endswith('x\nend')
     assert (result['out_bytes'], result['out_truncated']) == (300003, True)
@@ -117,12 +125,14 @@ def test_arguments_arrive_as_they_were_sent(client: http.Client) -> None:
 def test_stdin_environment_and_directory(client: http.Client) -> None:
     stdin = bytes(range(256)) * 160
     ended = client.sh(
-        'printf "%s|%s|" "$PWD" "$SECRET"; cat', cwd='/tmp',
-        env={'SECRET': "a'b $x"}, input_encoding='base64',
-        input_data=base64.b64encode(stdin).decode())
+        'printf "%s|%s|" "$PWD" "$SECRET"; cat',
+        cwd='/tmp',
+        env={'SECRET': "a'b $x"},
+        input_encoding='base64',
+        input_data=base64.b64encode(stdin).decode(),
+    )
     result = ended['result']
-    assert base64.b64decode(result['out_data']) == (
-        b"/tmp|a'b $x|" + stdin)
+    assert base64.b64decode(result['out_data']) == (b"/tmp|a'b $x|" + stdin)
     assert ended['arguments']['env'] == ['SECRET']
 
 
@@ -132,17 +142,18 @@ def test_directory_that_is_not_there_failed(client: http.Client) -> None:
     assert '/no/such/directory' in ended['error']
 
 
-def test_commands_of_one_server_run_side_by_side(
-        client: http.Client) -> None:
-    waits = client.start('/bin/sh', '-c',
-                         'until rm /tmp/beside; do sleep 0.1; done')
+def test_commands_of_one_server_run_side_by_side(client: http.Client) -> None:
+    waits = client.start(
+        '/bin/sh', '-c', 'until rm /tmp/beside; do sleep 0.1; done'
+    )
     assert client.wait(waits, 'RUNNING')['started_at']
     assert client.run('/bin/touch', '/tmp/beside')['status'] == 'COMPLETED'
     assert client.wait(waits)['result']['exitcode'] == 0
 
 
 def test_background_child_that_keeps_stdout_holds_nothing_up(
-        client: http.Client) -> None:
+    client: http.Client,
+) -> None:
     began = time.monotonic()
     ended = client.sh('sleep 4320 & echo mine; exit 7')
     waited = time.monotonic() - began
@@ -151,16 +162,21 @@ def test_background_child_that_keeps_stdout_holds_nothing_up(
     assert (result['exitcode'], result['out_data']) == (7, 'mine\n')
     # It was given background_grace, and lives on as a daemon should.
     assert waited > 5
-    left = client.sh("grep -l sleep /proc/[0-9]*/comm | wc -l; "
-                     'pkill -f "sleep 4320" || killall sleep')
+    left = client.sh(
+        'grep -l sleep /proc/[0-9]*/comm | wc -l; '
+        'pkill -f "sleep 4320" || killall sleep'
+    )
     assert left['result']['out_data'] == '1\n'
 
 
 def test_timeout_kills_the_whole_tree_and_keeps_the_output(
-        client: http.Client) -> None:
+    client: http.Client,
+) -> None:
     ended = client.sh(
         'echo before; setsid sleep 4321 & (env -i sleep 4321) & '
-        "trap '' TERM; sleep 4321", timeout=2)
+        "trap '' TERM; sleep 4321",
+        timeout=2,
+    )
     assert ended['status'] == 'TIMED_OUT'
     assert '2' in ended['error']
     assert ended['result']['out_data'] == 'before\n'
@@ -169,23 +185,29 @@ def test_timeout_kills_the_whole_tree_and_keeps_the_output(
 
 
 def test_cancel_kills_the_whole_tree_and_keeps_the_output(
-        client: http.Client) -> None:
+    client: http.Client,
+) -> None:
     uuid = client.start(
-        '/bin/sh', '-c',
+        '/bin/sh',
+        '-c',
         'echo before; setsid sleep 4322 & (env -i sleep 4322) & '
-        "trap '' TERM; sleep 4322; sleep 4322")
+        "trap '' TERM; sleep 4322; sleep 4322",
+    )
     client.wait(uuid, 'RUNNING')
     assert client.cancel(uuid) == 202
     ended = client.wait(uuid)
     assert (ended['status'], ended['result']['out_data']) == (
-        'CANCELLED', 'before\n')
+        'CANCELLED',
+        'before\n',
+    )
     left = client.sh('grep -l sleep /proc/[0-9]*/comm | wc -l')
     assert left['result']['out_data'] == '0\n'
     assert client.cancel(uuid) == 409
 
 
 def test_nothing_of_a_command_outlives_its_launcher(
-        client: http.Client) -> None:
+    client: http.Client,
+) -> None:
     """The shell that runs it is killed by the command itself."""
     ended = client.sh('setsid sleep 4324 & kill -9 $PPID; sleep 4324')
     assert ended['status'] == 'LOST'
@@ -198,7 +220,8 @@ def test_cancel_at_any_moment_ends_it_once(client: http.Client) -> None:
     for delay in range(0, 200, 20):
         path = f'/tmp/cancelled-{time.monotonic_ns()}'
         uuid = client.start(
-            '/bin/sh', '-c', f'echo >{path}; sleep 4323; echo >{path}.end')
+            '/bin/sh', '-c', f'echo >{path}; sleep 4323; echo >{path}.end'
+        )
         time.sleep(delay / 1000)
         assert client.cancel(uuid) == 202
         ended = client.wait(uuid)
@@ -227,10 +250,13 @@ def test_list_is_newest_first_without_output(client: http.Client) -> None:
 
 
 def test_output_while_it_runs_and_after_its_end(client: http.Client) -> None:
-    uuid = client.start('/bin/sh', '-c',
-                        'printf abc; '
-                        'while [ ! -e /tmp/go-on ]; do sleep 0.1; done; '
-                        'rm /tmp/go-on; printf def')
+    uuid = client.start(
+        '/bin/sh',
+        '-c',
+        'printf abc; '
+        'while [ ! -e /tmp/go-on ]; do sleep 0.1; done; '
+        'rm /tmp/go-on; printf def',
+    )
     client.wait(uuid, 'RUNNING')
     path = f'{client.commands}/{uuid}/output?stream=out&offset='
     deadline = time.monotonic() + 30

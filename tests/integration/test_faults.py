@@ -82,8 +82,9 @@ def start(client: http.Client, script: str, **arguments: object) -> str:
     return client.start('/bin/sh', '-c', script, **arguments)
 
 
-def assert_completed(client: http.Client, command: str, exitcode: int,
-                     out: str) -> None:
+def assert_completed(
+    client: http.Client, command: str, exitcode: int, out: str
+) -> None:
     ended = client.wait(command, timeout=PATIENCE)
     assert ended['status'] == 'COMPLETED', ended
     assert ended['result']['exitcode'] == exitcode
@@ -91,10 +92,14 @@ def assert_completed(client: http.Client, command: str, exitcode: int,
 
 
 def test_compute_killed_while_a_command_runs(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        witness: Witness, go: Signal) -> None:
-    command = start(client, witness.then(
-        f'echo before; {go.wait}; echo after; exit 6'))
+    cloud: testbed_cloud.Cloud,
+    client: http.Client,
+    witness: Witness,
+    go: Signal,
+) -> None:
+    command = start(
+        client, witness.then(f'echo before; {go.wait}; echo after; exit 6')
+    )
     client.wait(command, 'RUNNING')
     cloud.compute.kill()
     cloud.start_compute()
@@ -106,8 +111,11 @@ def test_compute_killed_while_a_command_runs(
 
 
 def test_compute_killed_between_the_end_and_its_record(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        witness: Witness, go: Signal) -> None:
+    cloud: testbed_cloud.Cloud,
+    client: http.Client,
+    witness: Witness,
+    go: Signal,
+) -> None:
     command = start(client, witness.then(f'{go.wait}; echo out; exit 4'))
     client.wait(command, 'RUNNING')
     # Without a conductor the end cannot be recorded.
@@ -123,8 +131,11 @@ def test_compute_killed_between_the_end_and_its_record(
 
 
 def test_conductor_killed_while_a_command_runs(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        witness: Witness, go: Signal) -> None:
+    cloud: testbed_cloud.Cloud,
+    client: http.Client,
+    witness: Witness,
+    go: Signal,
+) -> None:
     command = start(client, witness.then(f'{go.wait}; echo out'))
     client.wait(command, 'RUNNING')
     cloud.conductor.kill()
@@ -138,7 +149,8 @@ def test_conductor_killed_while_a_command_runs(
 
 
 def test_compute_stopped_is_told_once_its_heartbeat_is_stale(
-        cloud: testbed_cloud.Cloud, client: http.Client) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client
+) -> None:
     cloud.compute.stop()
     cloud.wait_for_host('down')
     status, body = client.post('/bin/true')
@@ -150,8 +162,8 @@ def test_compute_stopped_is_told_once_its_heartbeat_is_stale(
 
 
 def test_accepted_before_the_stop_runs_when_the_host_is_back_in_time(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        witness: Witness) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client, witness: Witness
+) -> None:
     cloud.compute.kill()
     command = start(client, witness.then('echo out'), start_timeout=80)
     assert client.show(command)['status'] == 'PENDING'
@@ -161,8 +173,8 @@ def test_accepted_before_the_stop_runs_when_the_host_is_back_in_time(
 
 
 def test_accepted_before_the_stop_never_runs_when_it_is_back_too_late(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        witness: Witness) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client, witness: Witness
+) -> None:
     cloud.compute.kill()
     command = start(client, witness.then('echo out'), start_timeout=2)
     ended = client.wait(command)
@@ -175,8 +187,8 @@ def test_accepted_before_the_stop_never_runs_when_it_is_back_too_late(
 
 
 def test_cancelled_while_its_host_was_down_never_runs(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        witness: Witness) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client, witness: Witness
+) -> None:
     cloud.compute.kill()
     command = start(client, witness.then('echo out'))
     assert client.cancel(command) == 202
@@ -189,12 +201,14 @@ def test_cancelled_while_its_host_was_down_never_runs(
 
 
 def test_broker_that_refuses_delays_no_post(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        witness: Witness) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client, witness: Witness
+) -> None:
     def start_some() -> tuple[list[str], float]:
         began = time.monotonic()
-        commands = [start(client, witness.then('echo out'), start_timeout=120)
-                    for _ in range(3)]
+        commands = [
+            start(client, witness.then('echo out'), start_timeout=120)
+            for _ in range(3)
+        ]
         return commands, time.monotonic() - began
 
     commands, usual = start_some()
@@ -210,8 +224,11 @@ def test_broker_that_refuses_delays_no_post(
 
 
 def test_libvirtd_killed_while_a_command_runs(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        witness: Witness, go: Signal) -> None:
+    cloud: testbed_cloud.Cloud,
+    client: http.Client,
+    witness: Witness,
+    go: Signal,
+) -> None:
     command = start(client, witness.then(f'{go.wait}; echo out; exit 2'))
     client.wait(command, 'RUNNING')
     cloud.hypervisor.process.kill()
@@ -229,8 +246,8 @@ def test_agent_killed_by_its_own_command(client: http.Client) -> None:
 
 
 def test_reboot_of_the_guest_loses_the_command_and_says_so(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        witness: Witness) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client, witness: Witness
+) -> None:
     command = start(client, witness.then('sleep 600'))
     client.wait(command, 'RUNNING')
     cloud.hypervisor.domain(cloud.guest).reset()
@@ -242,30 +259,40 @@ def test_reboot_of_the_guest_loses_the_command_and_says_so(
 
 
 def test_hung_agent_gets_the_command_once_when_it_wakes(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        witness: Witness) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client, witness: Witness
+) -> None:
     stopped = f'stopped {uuid.uuid4()}'
-    asleep = start(client, 'agent=$(pidof qemu-ga); '
-                           '(sleep 1; kill -STOP $agent; '
-                           f'echo {stopped} >/dev/ttyS0; sleep 12; '
-                           'kill -CONT $agent) >/dev/null 2>&1 &')
+    asleep = start(
+        client,
+        'agent=$(pidof qemu-ga); '
+        '(sleep 1; kill -STOP $agent; '
+        f'echo {stopped} >/dev/ttyS0; sleep 12; '
+        'kill -CONT $agent) >/dev/null 2>&1 &',
+    )
     client.wait(asleep)
     console = cloud.hypervisor.console(cloud.guest)
-    processes.wait_for(lambda: stopped in console.read_text(errors='replace'),
-                       PATIENCE, 'the agent to stop')
+    processes.wait_for(
+        lambda: stopped in console.read_text(errors='replace'),
+        PATIENCE,
+        'the agent to stop',
+    )
     command = start(client, witness.then('echo out'), start_timeout=120)
     assert_completed(client, command, 0, 'out\n')
     assert witness.count(client) == 1
 
 
 def test_sigterm_drains_and_the_next_service_resumes(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        witness: Witness, go: Signal) -> None:
+    cloud: testbed_cloud.Cloud,
+    client: http.Client,
+    witness: Witness,
+    go: Signal,
+) -> None:
     command = start(client, witness.then(f'{go.wait}; echo out'))
     client.wait(command, 'RUNNING')
     cloud.compute.signal(signal.SIGTERM)
-    processes.wait_for(lambda: not cloud.compute.alive, PATIENCE,
-                       'the end of the service')
+    processes.wait_for(
+        lambda: not cloud.compute.alive, PATIENCE, 'the end of the service'
+    )
     cloud.start_compute()
     go.give()
     assert_completed(client, command, 0, 'out\n')
@@ -273,7 +300,8 @@ def test_sigterm_drains_and_the_next_service_resumes(
 
 
 def test_newer_start_of_a_service_fences_the_older(
-        cloud: testbed_cloud.Cloud, client: http.Client) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client
+) -> None:
     older = cloud.compute
     cloud.start_compute()
     processes.wait_for(lambda: not older.alive, PATIENCE, 'the fenced end')
@@ -282,8 +310,8 @@ def test_newer_start_of_a_service_fences_the_older(
 
 
 def test_moved_server_is_no_longer_this_hosts(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        witness: Witness) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client, witness: Witness
+) -> None:
     command = start(client, witness.then('sleep 2; echo out'))
     client.wait(command, 'RUNNING')
     with cloud.server(host='elsewhere'):

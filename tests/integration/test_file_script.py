@@ -38,8 +38,9 @@ OLD, NEW = b'old content', b'new content'
 
 
 @pytest.fixture(params=test_launcher.SHELLS)
-def guest(request: pytest.FixtureRequest,
-          tmp_path: pathlib.Path) -> files.Files:
+def guest(
+    request: pytest.FixtureRequest, tmp_path: pathlib.Path
+) -> files.Files:
     agent = test_launcher.HostAgent(test_launcher.SHELLS[request.param])
     return files.Files(posix.PosixLauncher(agent, str(tmp_path / 'run')))
 
@@ -51,10 +52,13 @@ def path(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / 'a dir' / 'file'
 
 
-def create(guest: files.Files, path: pathlib.Path, mode: str | None = None,
-           append: bool = False) -> files.Target:
-    return guest.create(str(path), str(uuid.uuid4()), mode=mode,
-                        append=append)
+def create(
+    guest: files.Files,
+    path: pathlib.Path,
+    mode: str | None = None,
+    append: bool = False,
+) -> files.Target:
+    return guest.create(str(path), str(uuid.uuid4()), mode=mode, append=append)
 
 
 def fill(target: files.Target, data: bytes = NEW) -> files.Target:
@@ -62,8 +66,9 @@ def fill(target: files.Target, data: bytes = NEW) -> files.Target:
     return target
 
 
-def commit(guest: files.Files, target: files.Target,
-           data: bytes = NEW) -> None:
+def commit(
+    guest: files.Files, target: files.Target, data: bytes = NEW
+) -> None:
     # Of a file that was there before the whole is not known.
     digest = hashlib.sha256(data).hexdigest() if target.temporary else ''
     pid = guest.start_commit(target, len(data), digest)
@@ -83,26 +88,32 @@ def test_what_can_be_read(guest: files.Files, path: pathlib.Path) -> None:
     guest.look(str(link))
 
 
-@pytest.mark.parametrize(('make', 'error'), [
-    (lambda path: None, exception.FileMissing),
-    (lambda path: path.symlink_to('nowhere'), exception.FileMissing),
-    (lambda path: path.symlink_to('file'), exception.FileMissing),
-    (pathlib.Path.mkdir, exception.FileUnsuitable),
-    (os.mkfifo, exception.FileUnsuitable),
-    (lambda path: path.symlink_to('/dev/null'), exception.FileUnsuitable),
-])
+@pytest.mark.parametrize(
+    ('make', 'error'),
+    [
+        (lambda path: None, exception.FileMissing),
+        (lambda path: path.symlink_to('nowhere'), exception.FileMissing),
+        (lambda path: path.symlink_to('file'), exception.FileMissing),
+        (pathlib.Path.mkdir, exception.FileUnsuitable),
+        (os.mkfifo, exception.FileUnsuitable),
+        (lambda path: path.symlink_to('/dev/null'), exception.FileUnsuitable),
+    ],
+)
 def test_what_cannot_be_read(
-        guest: files.Files, path: pathlib.Path,
-        make: Callable[[pathlib.Path], object],
-        error: type[exception.FileError]) -> None:
+    guest: files.Files,
+    path: pathlib.Path,
+    make: Callable[[pathlib.Path], object],
+    error: type[exception.FileError],
+) -> None:
     make(path)
     with pytest.raises(error) as caught:
         guest.look(str(path))
     assert str(path) in str(caught.value)
 
 
-def test_new_file_takes_its_place(guest: files.Files,
-                                  path: pathlib.Path) -> None:
+def test_new_file_takes_its_place(
+    guest: files.Files, path: pathlib.Path
+) -> None:
     target = create(guest, path)
     assert target.temporary is not None
     made = pathlib.Path(target.temporary)
@@ -116,7 +127,8 @@ def test_new_file_takes_its_place(guest: files.Files,
 
 
 def test_mode_and_owner_of_the_old_file_are_kept(
-        guest: files.Files, path: pathlib.Path) -> None:
+    guest: files.Files, path: pathlib.Path
+) -> None:
     path.write_bytes(OLD)
     os.chown(path, 12, 34)
     path.chmod(0o4751)
@@ -127,8 +139,9 @@ def test_mode_and_owner_of_the_old_file_are_kept(
 
 
 @pytest.mark.parametrize('exists', [False, True])
-def test_mode_that_is_asked_for(guest: files.Files, path: pathlib.Path,
-                                exists: bool) -> None:
+def test_mode_that_is_asked_for(
+    guest: files.Files, path: pathlib.Path, exists: bool
+) -> None:
     if exists:
         path.write_bytes(OLD)
     commit(guest, fill(create(guest, path, mode='0600')))
@@ -136,8 +149,9 @@ def test_mode_that_is_asked_for(guest: files.Files, path: pathlib.Path,
 
 
 @pytest.mark.parametrize('link', ['real', './real', 'absolute', 'chain'])
-def test_symlinks_are_followed(guest: files.Files, path: pathlib.Path,
-                               link: str) -> None:
+def test_symlinks_are_followed(
+    guest: files.Files, path: pathlib.Path, link: str
+) -> None:
     real = path.with_name('real')
     if link == 'chain':
         path.with_name('next').symlink_to('real')
@@ -154,9 +168,24 @@ def test_links_in_a_circle(guest: files.Files, path: pathlib.Path) -> None:
         create(guest, path)
 
 
-@pytest.mark.parametrize('name', [
-    ' ', 'a\nb', 'ends in newline\n', "'", '"', '$(touch x)', '`id`', '*',
-    '-rf', '\\', '\\n', 'ü', '%s'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        ' ',
+        'a\nb',
+        'ends in newline\n',
+        "'",
+        '"',
+        '$(touch x)',
+        '`id`',
+        '*',
+        '-rf',
+        '\\',
+        '\\n',
+        'ü',
+        '%s',
+    ],
+)
 def test_names(guest: files.Files, path: pathlib.Path, name: str) -> None:
     for item in (path.with_name(name), path.with_name('link')):
         if item.name == 'link':
@@ -167,8 +196,9 @@ def test_names(guest: files.Files, path: pathlib.Path, name: str) -> None:
     assert listing(path) == sorted([name, 'link'])
 
 
-def test_link_to_what_is_no_utf_8(guest: files.Files,
-                                  path: pathlib.Path) -> None:
+def test_link_to_what_is_no_utf_8(
+    guest: files.Files, path: pathlib.Path
+) -> None:
     os.symlink(b'\xff', bytes(path))
     with pytest.raises(exception.FileRefused, match='UTF-8'):
         create(guest, path)
@@ -176,8 +206,10 @@ def test_link_to_what_is_no_utf_8(guest: files.Files,
 
 @pytest.mark.parametrize('make', [pathlib.Path.mkdir, os.mkfifo])
 def test_what_cannot_be_written(
-        guest: files.Files, path: pathlib.Path,
-        make: Callable[[pathlib.Path], object]) -> None:
+    guest: files.Files,
+    path: pathlib.Path,
+    make: Callable[[pathlib.Path], object],
+) -> None:
     make(path)
     for append in (False, True):
         with pytest.raises(exception.FileUnsuitable):
@@ -185,15 +217,17 @@ def test_what_cannot_be_written(
     assert listing(path) == ['file']
 
 
-def test_directory_that_is_not_there(guest: files.Files,
-                                     path: pathlib.Path) -> None:
+def test_directory_that_is_not_there(
+    guest: files.Files, path: pathlib.Path
+) -> None:
     with pytest.raises(exception.FileRefused) as caught:
         create(guest, path.parent / 'none' / 'file')
     assert 'irectory' in str(caught.value)
 
 
-def test_wrong_content_leaves_the_old_file(guest: files.Files,
-                                           path: pathlib.Path) -> None:
+def test_wrong_content_leaves_the_old_file(
+    guest: files.Files, path: pathlib.Path
+) -> None:
     path.write_bytes(OLD)
     target = fill(create(guest, path), b'something else')
     with pytest.raises(exception.FileRefused, match='SHA-256'):
@@ -204,27 +238,31 @@ def test_wrong_content_leaves_the_old_file(guest: files.Files,
 
 
 def test_without_a_tool_for_it_the_size_is_verified(
-        guest: files.Files, path: pathlib.Path, tmp_path: pathlib.Path,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    guest: files.Files,
+    path: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     tools = tmp_path / 'tools'
     tools.mkdir()
     for name in ('ls', 'wc', 'mv', 'rm', 'chmod', 'stat', 'readlink'):
         (tools / name).symlink_to(str(shutil.which(name)))
     text = posix.scripts.text('posix/file.sh').replace(
         'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-        f'PATH={tools}')
+        f'PATH={tools}',
+    )
     monkeypatch.setattr(posix.scripts, 'text', lambda name: text)
     target = fill(create(guest, path), b'short')
     # busybox finds its own tools, whatever PATH says.
-    with pytest.raises(exception.FileRefused,
-                       match='5 bytes, not 11|SHA-256'):
+    with pytest.raises(exception.FileRefused, match='5 bytes, not 11|SHA-256'):
         commit(guest, target)
     commit(guest, fill(target))
     assert path.read_bytes() == NEW
 
 
-def test_commit_may_be_asked_for_again(guest: files.Files,
-                                       path: pathlib.Path) -> None:
+def test_commit_may_be_asked_for_again(
+    guest: files.Files, path: pathlib.Path
+) -> None:
     path.write_bytes(OLD)
     target = fill(create(guest, path))
     commit(guest, target)
@@ -235,8 +273,9 @@ def test_commit_may_be_asked_for_again(guest: files.Files,
     assert path.read_bytes() == NEW
 
 
-def test_commit_after_the_discard_does_nothing(guest: files.Files,
-                                               path: pathlib.Path) -> None:
+def test_commit_after_the_discard_does_nothing(
+    guest: files.Files, path: pathlib.Path
+) -> None:
     path.write_bytes(OLD)
     target = fill(create(guest, path))
     assert not guest.discard(target)
@@ -246,8 +285,9 @@ def test_commit_after_the_discard_does_nothing(guest: files.Files,
     assert listing(path) == ['file']
 
 
-def test_directory_that_comes_in_the_way(guest: files.Files,
-                                         path: pathlib.Path) -> None:
+def test_directory_that_comes_in_the_way(
+    guest: files.Files, path: pathlib.Path
+) -> None:
     target = fill(create(guest, path))
     path.mkdir()
     with pytest.raises(exception.FileRefused, match='is a directory'):
@@ -283,8 +323,10 @@ def test_strays(guest: files.Files, path: pathlib.Path) -> None:
 
 
 def test_full_disk(guest: files.Files, path: pathlib.Path) -> None:
-    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'nr_inodes=1', 'none',
-                    path.parent], check=True)
+    subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', 'nr_inodes=1', 'none', path.parent],
+        check=True,
+    )
     try:
         with pytest.raises(exception.FileRefused, match='No space left'):
             create(guest, path)

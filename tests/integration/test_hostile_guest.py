@@ -74,27 +74,33 @@ def hostile(cloud: testbed_cloud.Cloud, guest: libvirtd.Guest) -> http.Client:
 
 def is_available(client: http.Client) -> bool:
     status, body = client.request(
-        'GET', f'/servers/{client.server_id}/guest-agent')
+        'GET', f'/servers/{client.server_id}/guest-agent'
+    )
     assert status == 200, body
     return bool(body['guest_agent']['status'] == 'available')
 
 
 def test_nobody_else_feels_a_hostile_guest(
-        cloud: testbed_cloud.Cloud, guest: libvirtd.Guest,
-        hostile: http.Client) -> None:
+    cloud: testbed_cloud.Cloud, guest: libvirtd.Guest, hostile: http.Client
+) -> None:
     well = cloud.client()
     well.run('/bin/true')
     cloud.compute.forget_peak()
     before = cloud.compute.memory('VmRSS')
     assert hostile.put_file('/tmp/agent', AGENT.encode()).status == 204
-    hostile.sh('setsid sh -c "until [ -e /tmp/go ]; do sleep 0.1; done; '
-               f'timeout {HOSTILE} sh /tmp/agent" >/dev/null 2>&1 &')
+    hostile.sh(
+        'setsid sh -c "until [ -e /tmp/go ]; do sleep 0.1; done; '
+        f'timeout {HOSTILE} sh /tmp/agent" >/dev/null 2>&1 &'
+    )
     # Not before the end of that was told, which needs the agent.
     cloud.hypervisor.touch(guest, '/tmp/go')
-    processes.wait_for(lambda: not is_available(hostile), HOSTILE,
-                       'the agent of the guest')
-    commands = [hostile.start('/bin/true', start_timeout=START_TIMEOUT)
-                for _ in range(3)]
+    processes.wait_for(
+        lambda: not is_available(hostile), HOSTILE, 'the agent of the guest'
+    )
+    commands = [
+        hostile.start('/bin/true', start_timeout=START_TIMEOUT)
+        for _ in range(3)
+    ]
     for _ in range(5):
         assert well.run('/bin/true')['status'] == 'COMPLETED'
     for command in commands:
@@ -103,7 +109,10 @@ def test_nobody_else_feels_a_hostile_guest(
         assert len(ended['error']) < 1000
     assert cloud.compute.memory('VmHWM') - before < 64 * MIB
     # Its own agent is back.
-    hostile.wait(hostile.start('/bin/true', start_timeout=120), 'COMPLETED',
-                 timeout=test_faults.PATIENCE)
+    hostile.wait(
+        hostile.start('/bin/true', start_timeout=120),
+        'COMPLETED',
+        timeout=test_faults.PATIENCE,
+    )
     asked = hostile.sh('cat /tmp/asked')['result']['out_data'].splitlines()
     assert len(asked) >= 4, asked

@@ -38,8 +38,10 @@ from guest_agent_ext.guest import direct
 from tools.testbed import libvirtd as testbed_libvirtd
 from tools.testbed import processes
 
-GUESTS = {shell: testbed_libvirtd.Guest(shell=f'/bin/{shell}')
-          for shell in ('busybox', 'dash', 'bash')}
+GUESTS = {
+    shell: testbed_libvirtd.Guest(shell=f'/bin/{shell}')
+    for shell in ('busybox', 'dash', 'bash')
+}
 
 
 class Lossy:
@@ -53,8 +55,9 @@ class Lossy:
         self.lose = lambda request: False
         self.launches = 0
 
-    def agent_command(self, uuid: str, request: Mapping[str, Any],
-                      timeout: int) -> Any:
+    def agent_command(
+        self, uuid: str, request: Mapping[str, Any], timeout: int
+    ) -> Any:
         answer = self._real.agent_command(uuid, request, timeout)
         self.launches += is_launch(request)
         if self.lose(request):
@@ -75,17 +78,36 @@ class Conductor:
         self.ended = mock.Mock(return_value=[])
         self.refuse = mock.Mock()
 
-    def claim(self, service: rpcapi.Service, uuid: str, attempt: str,
-              boot_id: str, ticket: int, window: float) -> rpcapi.Claim:
+    def claim(
+        self,
+        service: rpcapi.Service,
+        uuid: str,
+        attempt: str,
+        boot_id: str,
+        ticket: int,
+        window: float,
+    ) -> rpcapi.Claim:
         order: rpcapi.ExecOrder = {
-            'command': self.arguments[uuid], 'cwd': None, 'env': {},
-            'stdin': '', 'output_keep': 'head'}
-        return {'uuid': uuid, 'type': command.EXEC, 'exec': order,
-                'file': None, 'timeout': 60, 'boot_id': boot_id,
-                'ticket': ticket, 'started_uptime': None}
+            'command': self.arguments[uuid],
+            'cwd': None,
+            'env': {},
+            'stdin': '',
+            'output_keep': 'head',
+        }
+        return {
+            'uuid': uuid,
+            'type': command.EXEC,
+            'exec': order,
+            'file': None,
+            'timeout': 60,
+            'boot_id': boot_id,
+            'ticket': ticket,
+            'started_uptime': None,
+        }
 
-    def finish(self, service: rpcapi.Service, uuid: str, attempt: str,
-               end: rpcapi.End) -> str:
+    def finish(
+        self, service: rpcapi.Service, uuid: str, attempt: str, end: rpcapi.End
+    ) -> str:
         self.ends[uuid] = end
         return command.OK
 
@@ -103,19 +125,32 @@ class Host:
         self.conductor.arguments[command_id] = list(argv)
         if guest.uuid not in self.lanes:
             self.lanes[guest.uuid] = compute_lane.Lane(
-                guest.uuid, self.guests,
+                guest.uuid,
+                self.guests,
                 self.conductor,
-                {'host': 'here', 'incarnation': 1}, lambda lane: False)
+                {'host': 'here', 'incarnation': 1},
+                lambda lane: False,
+            )
             self.lanes[guest.uuid].start()
-        self.lanes[guest.uuid].offer({
-            'uuid': command_id, 'type': command.EXEC,
-            'instance_uuid': guest.uuid, 'status': command.PENDING,
-            'attempt': None, 'cancel_requested': False, 'start_in': 120.0})
+        self.lanes[guest.uuid].offer(
+            {
+                'uuid': command_id,
+                'type': command.EXEC,
+                'instance_uuid': guest.uuid,
+                'status': command.PENDING,
+                'attempt': None,
+                'cancel_requested': False,
+                'start_in': 120.0,
+            }
+        )
         return command_id
 
     def wait(self, command_id: str, timeout: float = 60) -> rpcapi.End:
-        processes.wait_for(lambda: command_id in self.conductor.ends,
-                           timeout, 'the end of the command')
+        processes.wait_for(
+            lambda: command_id in self.conductor.ends,
+            timeout,
+            'the end of the command',
+        )
         return self.conductor.ends[command_id]
 
     def run(self, guest: testbed_libvirtd.Guest, *argv: str) -> rpcapi.End:
@@ -123,10 +158,12 @@ class Host:
 
 
 @pytest.fixture(scope='module')
-def hypervisor(tmp_path_factory: pytest.TempPathFactory, cache: pathlib.Path
-               ) -> Iterator[testbed_libvirtd.Libvirtd]:
-    libvirtd = testbed_libvirtd.Libvirtd(tmp_path_factory.mktemp('lanes'),
-                                         cache)
+def hypervisor(
+    tmp_path_factory: pytest.TempPathFactory, cache: pathlib.Path
+) -> Iterator[testbed_libvirtd.Libvirtd]:
+    libvirtd = testbed_libvirtd.Libvirtd(
+        tmp_path_factory.mktemp('lanes'), cache
+    )
     libvirtd.start()
     libvirtd.boot(*GUESTS.values())
     libvirtd.wait(*GUESTS.values())
@@ -147,33 +184,53 @@ def host(hypervisor: testbed_libvirtd.Libvirtd) -> Iterator[Host]:
 
 def is_launch(request: Mapping[str, Any]) -> bool:
     # Of all scripts the launch alone gets the number of variables.
-    return (request['execute'] == 'guest-exec'
-            and 'mkfifo' in request['arguments']['arg'][1])
+    return (
+        request['execute'] == 'guest-exec'
+        and 'mkfifo' in request['arguments']['arg'][1]
+    )
 
 
 @pytest.mark.parametrize('shell', GUESTS)
 def test_launcher_in_guests_of_each_shell(host: Host, shell: str) -> None:
-    end = host.run(GUESTS[shell], '/bin/sh', '-c',
-                   'yes | head -c 300000; echo err >&2; exit 3')
+    end = host.run(
+        GUESTS[shell],
+        '/bin/sh',
+        '-c',
+        'yes | head -c 300000; echo err >&2; exit 3',
+    )
     assert end['status'] == command.COMPLETED
     assert (end['exitcode'], end['out_bytes'], end['err_bytes']) == (
-        3, 300000, 4)
+        3,
+        300000,
+        4,
+    )
 
 
 @pytest.fixture
 def direct_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no launcher work, and direct capture permitted."""
     monkeypatch.setattr(choose, '_works', lambda guarded: False)
-    monkeypatch.setattr(compute_lane.CONF.guest_agent,
-                        'allow_unbounded_capture', True, raising=False)
+    monkeypatch.setattr(
+        compute_lane.CONF.guest_agent,
+        'allow_unbounded_capture',
+        True,
+        raising=False,
+    )
 
 
 @pytest.mark.usefixtures('direct_capture')
 def test_direct_capture_of_what_the_agent_can_carry(host: Host) -> None:
-    end = host.run(GUESTS['busybox'], '/bin/sh', '-c',
-                   'yes | head -c 300000; echo err >&2; exit 3')
+    end = host.run(
+        GUESTS['busybox'],
+        '/bin/sh',
+        '-c',
+        'yes | head -c 300000; echo err >&2; exit 3',
+    )
     assert (end['status'], end['exitcode'], end['out_bytes']) == (
-        command.COMPLETED, 3, 300000)
+        command.COMPLETED,
+        3,
+        300000,
+    )
     assert len(base64.b64decode(end['out_data'])) == command.MAX_OUTPUT_BYTES
     # No script of ours was sent.
     assert host.guests.launches == 0
@@ -181,9 +238,9 @@ def test_direct_capture_of_what_the_agent_can_carry(host: Host) -> None:
 
 @pytest.mark.usefixtures('direct_capture')
 def test_direct_capture_of_too_much_is_lost_and_harms_no_other(
-        host: Host) -> None:
-    end = host.run(GUESTS['busybox'], '/bin/sh', '-c',
-                   'yes | head -c 4500000')
+    host: Host,
+) -> None:
+    end = host.run(GUESTS['busybox'], '/bin/sh', '-c', 'yes | head -c 4500000')
     assert (end['status'], end['error']) == (command.LOST, direct.TOO_LARGE)
     after = host.run(GUESTS['busybox'], '/bin/sh', '-c', 'exit 5')
     assert after['exitcode'] == 5
@@ -193,7 +250,8 @@ def test_lost_answer_of_the_launch_runs_it_once(host: Host) -> None:
     guest, marks = GUESTS['busybox'], f'/tmp/ran-{uuid.uuid4()}'
     lost: list[Any] = []
     host.guests.lose = lambda request: (
-        is_launch(request) and not lost and not lost.append(request))
+        is_launch(request) and not lost and not lost.append(request)
+    )
     end = host.run(guest, '/bin/sh', '-c', f'echo x >>{marks}; exit 4')
     assert (end['status'], end['exitcode']) == (command.COMPLETED, 4)
     assert host.guests.launches == 2
@@ -205,8 +263,11 @@ def test_lost_answer_of_the_last_poll_loses_no_result(host: Host) -> None:
     lost: list[Any] = []
 
     def lose(request: Mapping[str, Any]) -> bool:
-        if (request['execute'] != 'guest-exec-status'
-                or not host.guests.launches or lost):
+        if (
+            request['execute'] != 'guest-exec-status'
+            or not host.guests.launches
+            or lost
+        ):
             return False
         time.sleep(0.3)
         lost.append(request)
@@ -220,7 +281,8 @@ def test_lost_answer_of_the_last_poll_loses_no_result(host: Host) -> None:
 
 
 def test_hung_guest_costs_others_nothing(
-        host: Host, hypervisor: testbed_libvirtd.Libvirtd) -> None:
+    host: Host, hypervisor: testbed_libvirtd.Libvirtd
+) -> None:
     hung, healthy = GUESTS['dash'], GUESTS['busybox']
     for guest in (hung, healthy):
         host.run(guest, '/bin/true')
@@ -231,7 +293,8 @@ def test_hung_guest_costs_others_nothing(
         for _ in range(5):
             began = time.monotonic()
             assert host.run(healthy, '/bin/true')['status'] == (
-                command.COMPLETED)
+                command.COMPLETED
+            )
             seconds.append(time.monotonic() - began)
         # An agent call of the hung guest alone takes 5 seconds.
         assert statistics.median(seconds) < 4
@@ -242,7 +305,8 @@ def test_hung_guest_costs_others_nothing(
 
 
 def test_guest_without_guest_exec_is_refused_in_words(
-        host: Host, hypervisor: testbed_libvirtd.Libvirtd) -> None:
+    host: Host, hypervisor: testbed_libvirtd.Libvirtd
+) -> None:
     blocked = testbed_libvirtd.Guest(blocked=('guest-exec',))
     hypervisor.boot(blocked)
     hypervisor.wait(blocked)

@@ -46,15 +46,22 @@ KEEP = 102400
 class Exec:
     """One guest-exec."""
 
-    def __init__(self, argv: Sequence[str], env: Sequence[str],
-                 stdin: bytes) -> None:
+    def __init__(
+        self, argv: Sequence[str], env: Sequence[str], stdin: bytes
+    ) -> None:
         self.process = subprocess.Popen(
-            argv, cwd='/', env=dict(item.split('=', 1) for item in env),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, executable=shutil.which(argv[0]))
+            argv,
+            cwd='/',
+            env=dict(item.split('=', 1) for item in env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            executable=shutil.which(argv[0]),
+        )
         self.out = self.err = b''
-        self.thread = threading.Thread(target=self._read, args=(stdin,),
-                                       daemon=True)
+        self.thread = threading.Thread(
+            target=self._read, args=(stdin,), daemon=True
+        )
         self.thread.start()
 
     def _read(self, stdin: bytes) -> None:
@@ -70,9 +77,15 @@ class HostAgent:
         self._shell = shell
         self.execs: dict[int, Exec] = {}
 
-    def exec(self, path: str, args: Sequence[str], *,
-             env: Sequence[str] = (), stdin: bytes = b'',
-             capture: bool = True) -> int:
+    def exec(
+        self,
+        path: str,
+        args: Sequence[str],
+        *,
+        env: Sequence[str] = (),
+        stdin: bytes = b'',
+        capture: bool = True,
+    ) -> int:
         assert path == '/bin/sh'
         started = Exec([*self._shell, *args], env, stdin)
         self.execs[started.process.pid] = started
@@ -86,26 +99,37 @@ class HostAgent:
             return agent.ExecStatus(False, None, None, b'', b'')
         del self.execs[pid]
         code = running.process.returncode
-        return agent.ExecStatus(True, max(code, 0), None, running.out,
-                                running.err)
+        return agent.ExecStatus(
+            True, max(code, 0), None, running.out, running.err
+        )
 
 
 class Guest:
     """The launcher on this machine, in a directory of its own."""
 
-    def __init__(self, shell: Sequence[str],
-                 directory: pathlib.Path) -> None:
+    def __init__(self, shell: Sequence[str], directory: pathlib.Path) -> None:
         self.directory = directory
         self.agent = HostAgent(shell)
-        self.launcher = posix.PosixLauncher(
-            self.agent, str(directory))
+        self.launcher = posix.PosixLauncher(self.agent, str(directory))
 
     def order(self, *argv: str, **values: Any) -> launcher.Launch:
         probe = self.launcher.probe()
-        return launcher.Launch(**(dict(
-            id=str(uuid.uuid4()), argv=argv, env={}, stdin=b'', cwd=None,
-            boot_id=probe.boot_id, ticket=probe.uptime + 3000, keep=KEEP,
-            keep_end='head') | values))
+        return launcher.Launch(
+            **(
+                dict(
+                    id=str(uuid.uuid4()),
+                    argv=argv,
+                    env={},
+                    stdin=b'',
+                    cwd=None,
+                    boot_id=probe.boot_id,
+                    ticket=probe.uptime + 3000,
+                    keep=KEEP,
+                    keep_end='head',
+                )
+                | values
+            )
+        )
 
     def wait(self, pid: int, timeout: float = 60) -> launcher.Outcome:
         deadline = time.monotonic() + timeout
@@ -134,8 +158,9 @@ class Guest:
 
 
 @pytest.fixture(params=SHELLS)
-def guest(request: pytest.FixtureRequest,
-          tmp_path: pathlib.Path) -> Iterator[Guest]:
+def guest(
+    request: pytest.FixtureRequest, tmp_path: pathlib.Path
+) -> Iterator[Guest]:
     shell = SHELLS[request.param]
     # A shell named sh keeps to POSIX.
     if len(shell) == 1:
@@ -159,7 +184,10 @@ def test_end_is_the_commands_own(guest: Guest) -> None:
 def test_exit_codes(guest: Guest, code: int) -> None:
     ended = guest.sh(f'exit {code}')
     assert (ended.exitcode, ended.signal, ended.never_ran) == (
-        code, None, False)
+        code,
+        None,
+        False,
+    )
 
 
 @pytest.mark.parametrize('number', [1, 2, 3, 6, 9, 11, 13, 15, 64])
@@ -170,22 +198,26 @@ def test_signals(guest: Guest, number: int) -> None:
     assert (ended.err, ended.err_bytes) == (b'', 0)
 
 
-@pytest.mark.parametrize(('argv', 'values', 'word'), [
-    (['/no/such/binary'], {}, '/no/such/binary'),
-    (['no-such-binary'], {}, 'no-such-binary'),
-    (['/etc/passwd'], {}, '/etc/passwd'),
-    (['/bin/true'], {'cwd': '/no/such/directory'}, '/no/such/directory'),
-])
+@pytest.mark.parametrize(
+    ('argv', 'values', 'word'),
+    [
+        (['/no/such/binary'], {}, '/no/such/binary'),
+        (['no-such-binary'], {}, 'no-such-binary'),
+        (['/etc/passwd'], {}, '/etc/passwd'),
+        (['/bin/true'], {'cwd': '/no/such/directory'}, '/no/such/directory'),
+    ],
+)
 def test_what_was_never_executed_says_why(
-        guest: Guest, argv: list[str], values: dict[str, Any],
-        word: str) -> None:
+    guest: Guest, argv: list[str], values: dict[str, Any], word: str
+) -> None:
     ended = guest.run(*argv, **values)
     assert ended.never_ran
     assert ended.error is not None and word in ended.error
 
 
 def test_bad_interpreter_was_never_executed(
-        guest: Guest, tmp_path: pathlib.Path) -> None:
+    guest: Guest, tmp_path: pathlib.Path
+) -> None:
     script = tmp_path / 'script'
     script.write_text('#!/no/such/interpreter\n')
     script.chmod(0o755)
@@ -195,21 +227,32 @@ def test_bad_interpreter_was_never_executed(
 def test_awkward_arguments_and_environment(guest: Guest) -> None:
     awkward = ['', ' ', '-n', "it's", '"$HOME" `id` \\', 'a\nb', 'grün', '*']
     env = {f'V{number}': value for number, value in enumerate(awkward)}
-    ended = guest.run('/bin/sh', '-c', r'printf "%s\0" "$@" "$V4" "$V5"',
-                      'sh', *awkward, env=env)
+    ended = guest.run(
+        '/bin/sh',
+        '-c',
+        r'printf "%s\0" "$@" "$V4" "$V5"',
+        'sh',
+        *awkward,
+        env=env,
+    )
     assert ended.out.decode().split('\0')[:-1] == awkward + awkward[4:6]
 
 
 def test_environment_is_sane_and_free_of_ours(guest: Guest) -> None:
-    names = {line.split('=', 1)[0] for line in guest.run(
-        'env', env={'MINE': '1'}).out.decode().splitlines()}
+    names = {
+        line.split('=', 1)[0]
+        for line in guest.run('env', env={'MINE': '1'})
+        .out.decode()
+        .splitlines()
+    }
     assert {'PATH', 'HOME', 'LANG', 'MINE', 'GUEST_AGENT_COMMAND'} <= names
     assert not [name for name in names if name.startswith('GA_')]
 
 
 def test_tenants_path_does_not_break_the_launcher(guest: Guest) -> None:
-    ended = guest.run('/bin/sh', '-c', 'echo "$PATH"',
-                      env={'PATH': '/nowhere'})
+    ended = guest.run(
+        '/bin/sh', '-c', 'echo "$PATH"', env={'PATH': '/nowhere'}
+    )
     assert ended.out == b'/nowhere\n'
 
 
@@ -221,7 +264,8 @@ def test_binary_stdin_arrives_whole(guest: Guest) -> None:
 @pytest.mark.parametrize('end', ['head', 'tail'])
 @pytest.mark.parametrize('size', [0, 1, KEEP - 1, KEEP, KEEP + 1, 5_000_000])
 def test_output_is_bounded_and_counted(
-        guest: Guest, end: str, size: int) -> None:
+    guest: Guest, end: str, size: int
+) -> None:
     ended = guest.sh(f'yes 0123456 | head -c {size}; exit 5', keep_end=end)
     whole = (b'0123456\n' * (size // 8 + 1))[:size]
     kept = whole[:KEEP] if end == 'head' else whole[-KEEP:] if size else b''
@@ -237,8 +281,10 @@ def test_both_streams_are_counted_apart(guest: Guest) -> None:
 
 def test_disk_of_the_guest_holds_no_more_than_is_kept(guest: Guest) -> None:
     guest.sh('yes | head -c 20000000; yes | head -c 20000000 >&2')
-    assert sum(path.stat().st_size
-               for path in guest.directory.iterdir()) < 2 * KEEP + 1000
+    assert (
+        sum(path.stat().st_size for path in guest.directory.iterdir())
+        < 2 * KEEP + 1000
+    )
 
 
 def test_kill_0_meets_only_the_command(guest: Guest) -> None:
@@ -253,20 +299,22 @@ def test_same_launch_runs_once(guest: Guest, tmp_path: pathlib.Path) -> None:
     assert outcomes.count(launcher.Taken()) == 19
 
 
-@pytest.mark.parametrize(('values', 'reason'), [
-    ({'boot_id': str(uuid.uuid4())}, 'boot'), ({'ticket': 1}, 'ticket')])
+@pytest.mark.parametrize(
+    ('values', 'reason'),
+    [({'boot_id': str(uuid.uuid4())}, 'boot'), ({'ticket': 1}, 'ticket')],
+)
 def test_other_boot_and_late_ticket_are_refused(
-        guest: Guest, values: dict[str, Any], reason: str,
-        tmp_path: pathlib.Path) -> None:
+    guest: Guest, values: dict[str, Any], reason: str, tmp_path: pathlib.Path
+) -> None:
     order = guest.order('touch', str(tmp_path / 'ran'), **values)
-    assert guest.wait(guest.launcher.launch(order)) == launcher.Refused(
-        reason)
+    assert guest.wait(guest.launcher.launch(order)) == launcher.Refused(reason)
     assert not (tmp_path / 'ran').exists()
     assert guest.launcher.recover(order.id) == launcher.NotStarted()
 
 
 def test_fenced_command_does_not_run(
-        guest: Guest, tmp_path: pathlib.Path) -> None:
+    guest: Guest, tmp_path: pathlib.Path
+) -> None:
     order = guest.order('touch', str(tmp_path / 'ran'))
     assert guest.launcher.fence(order.id) == launcher.Fenced()
     assert guest.wait(guest.launcher.launch(order)) == launcher.Taken()
@@ -278,18 +326,21 @@ def test_fenced_command_does_not_run(
 def full(guest: Guest) -> Iterator[None]:
     """Have the guest's file system be full."""
     guest.directory.mkdir()
-    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'full',
-                    guest.directory], check=True)
+    subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', 'size=64k', 'full', guest.directory],
+        check=True,
+    )
     filling = guest.directory / 'filling.file'
     with contextlib.suppress(OSError), filling.open('wb') as file:
-        file.write(bytes(2 ** 20))
+        file.write(bytes(2**20))
     yield
     subprocess.run(['umount', '-l', guest.directory], check=True)
 
 
 @pytest.mark.usefixtures('full')
 def test_full_file_system_is_refused_and_can_be_fenced(
-        guest: Guest, tmp_path: pathlib.Path) -> None:
+    guest: Guest, tmp_path: pathlib.Path
+) -> None:
     order = guest.order('touch', str(tmp_path / 'ran'))
     outcome = guest.wait(guest.launcher.launch(order))
     assert outcome == launcher.Refused(str(guest.directory))
@@ -305,11 +356,15 @@ def test_full_file_system_is_refused_and_can_be_fenced(
 def test_file_system_that_fills_up_while_it_runs(guest: Guest) -> None:
     """Its end is recorded all the same, and says what is missing."""
     guest.directory.mkdir()
-    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=128k', 'fills',
-                    guest.directory], check=True)
+    subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', 'size=128k', 'fills', guest.directory],
+        check=True,
+    )
     try:
-        ended = guest.sh(f'head -c 1000000 /dev/zero >{guest.directory}/'
-                         'filling.file; echo out; exit 7')
+        ended = guest.sh(
+            f'head -c 1000000 /dev/zero >{guest.directory}/'
+            'filling.file; echo out; exit 7'
+        )
     finally:
         subprocess.run(['umount', '-l', guest.directory], check=True)
     assert (ended.exitcode, ended.out_bytes) == (7, 4)
@@ -343,12 +398,14 @@ def test_running_command_is_known_with_pid_and_start(guest: Guest) -> None:
 
 
 def test_command_that_ends_under_our_eyes_never_seems_to_have_died(
-        guest: Guest) -> None:
+    guest: Guest,
+) -> None:
     order = guest.order('/bin/sleep', '0.3')
     guest.launcher.launch(order)
     deadline = time.monotonic() + 20
-    while not isinstance(outcome := guest.launcher.recover(order.id),
-                         launcher.Ended):
+    while not isinstance(
+        outcome := guest.launcher.recover(order.id), launcher.Ended
+    ):
         assert not isinstance(outcome, launcher.Died)
         assert time.monotonic() < deadline
 
@@ -379,30 +436,33 @@ def test_loss_of_the_agent_loses_no_result(guest: Guest) -> None:
     assert (ended.exitcode, ended.out_bytes) == (0, 300000)
 
 
-def test_whole_tree_is_signalled(
-        guest: Guest, tmp_path: pathlib.Path) -> None:
+def test_whole_tree_is_signalled(guest: Guest, tmp_path: pathlib.Path) -> None:
     order = guest.order(
-        '/bin/sh', '-c', f'''
+        '/bin/sh',
+        '-c',
+        f"""
         trap "" TERM
         setsid sh -c 'echo $$ >>{tmp_path}/pids; sleep 60' &
         (env -i /bin/sh -c 'echo $$ >>{tmp_path}/pids; sleep 60; :') &
         echo $$ >>{tmp_path}/pids
-        while :; do sleep 60; done''')
+        while :; do sleep 60; done""",
+    )
     pid = guest.launcher.launch(order)
     guest.running(order.id)
     pids = tmp_path / 'pids'
     while not pids.exists() or len(pids.read_text().split()) < 3:
         time.sleep(0.02)
     assert guest.launcher.signal_tree(order.id, 'TERM', 'CANCELLED') >= 3
-    assert guest.launcher.signal_tree(
-        order.id, 'KILL', 'CANCELLED') >= 1
+    assert guest.launcher.signal_tree(order.id, 'KILL', 'CANCELLED') >= 1
     ended = guest.wait(pid)
     assert isinstance(ended, launcher.Ended)
     assert (ended.signal, ended.killed) == (signal.SIGKILL, 'CANCELLED')
     assert guest.launcher.recover(order.id) == ended
     processes.wait_for(
-        lambda: not any(map(is_alive, pids.read_text().split())), 10,
-        'the end of the tree')
+        lambda: not any(map(is_alive, pids.read_text().split())),
+        10,
+        'the end of the tree',
+    )
 
 
 def is_alive(pid: str) -> bool:
@@ -420,11 +480,14 @@ def test_signal_meets_nobody_after_the_end(guest: Guest) -> None:
 
 @pytest.mark.parametrize('end', ['head', 'tail'])
 def test_child_that_keeps_a_stream_can_be_left_behind(
-        guest: Guest, end: str, tmp_path: pathlib.Path) -> None:
+    guest: Guest, end: str, tmp_path: pathlib.Path
+) -> None:
     order = guest.order(
-        '/bin/sh', '-c',
+        '/bin/sh',
+        '-c',
         f'echo mine; sleep 600 & echo $! >{tmp_path}/child; exit 7',
-        keep_end=end)
+        keep_end=end,
+    )
     pid = guest.launcher.launch(order)
     while not guest.running(order.id).has_exited:
         time.sleep(0.02)
@@ -444,21 +507,31 @@ def test_command_that_closes_its_streams_is_waited_for(guest: Guest) -> None:
 def test_scripts_are_sent_without_prose() -> None:
     script = scripts.text('posix/launch.sh')
     assert 'Licensed' not in script and 'exec "$@"' in script
-    assert not [line for line in script.splitlines()
-                if line.startswith(('#', ' '))]
+    assert not [
+        line for line in script.splitlines() if line.startswith(('#', ' '))
+    ]
     assert len(script) < 4096
 
 
 def test_launch_shows_no_secret() -> None:
     order = launcher.Launch(
-        id='id', argv=['secret'], env={'A': 'secret'}, stdin=b'secret',
-        cwd='secret', boot_id='boot', ticket=1, keep=1, keep_end='head')
+        id='id',
+        argv=['secret'],
+        env={'A': 'secret'},
+        stdin=b'secret',
+        cwd='secret',
+        boot_id='boot',
+        ticket=1,
+        keep=1,
+        keep_end='head',
+    )
     assert 'secret' not in repr(order)
 
 
 def test_output_of_a_running_command(guest: Guest) -> None:
-    order = guest.order('/bin/sh', '-c',
-                        'echo 0123456789; echo err >&2; exec sleep 30')
+    order = guest.order(
+        '/bin/sh', '-c', 'echo 0123456789; echo err >&2; exec sleep 30'
+    )
     guest.launcher.launch(order)
     guest.running(order.id)
     deadline = time.monotonic() + 10
@@ -467,8 +540,11 @@ def test_output_of_a_running_command(guest: Guest) -> None:
     output = guest.launcher.output
     assert output(order.id, 'stdout', 0) == b'0123456789\n'
     assert output(order.id, 'stdout', 8) == b'89\n'
-    assert output(order.id, 'stdout', 11) == output(
-        order.id, 'stdout', 10 ** 17) == b''
+    assert (
+        output(order.id, 'stdout', 11)
+        == output(order.id, 'stdout', 10**17)
+        == b''
+    )
     assert output('no-such-command', 'stdout', 0) == b''
     guest.launcher.signal_tree(order.id, 'KILL', 'LOST')
 

@@ -26,10 +26,10 @@ BUSY = 12
 
 
 class TestMariaDB(contract.DatabaseContract):
-
     @pytest.fixture(autouse=True)
-    def database(self, monkeypatch: pytest.MonkeyPatch,
-                 mariadb: mariadb_server.MariaDB) -> Iterator[None]:
+    def database(
+        self, monkeypatch: pytest.MonkeyPatch, mariadb: mariadb_server.MariaDB
+    ) -> Iterator[None]:
         # The character set that Nova's databases have.
         mariadb.create('queries')
         yield from contract.connect(monkeypatch, mariadb.url('queries'))
@@ -47,4 +47,5 @@ class TestMariaDB(contract.DatabaseContract):
             for asked in [pool.submit(ask) for _ in range(BUSY)]:
                 asked.result()
         assert 'Connections in pool: %d' % BUSY in (
-            session.get_engine().pool.status())
+            session.get_engine().pool.status()
+        )

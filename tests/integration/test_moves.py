@@ -51,8 +51,9 @@ class Server:
     :ivar there: the host that it goes to
     """
 
-    def __init__(self, cloud: testbed_cloud.Cloud,
-                 there: testbed_cloud.Host) -> None:
+    def __init__(
+        self, cloud: testbed_cloud.Cloud, there: testbed_cloud.Host
+    ) -> None:
         self.cloud = cloud
         self.there = there
         self.guest = libvirtd.Guest()
@@ -61,9 +62,11 @@ class Server:
     def start(self, script: str, **arguments: object) -> str:
         """POST a command that does ``script``; return its uuid."""
         return self.client.start(
-            '/bin/sh', '-c',
+            '/bin/sh',
+            '-c',
             f'echo "ran $GUEST_AGENT_COMMAND" >/dev/ttyS0; {script}',
-            **arguments)
+            **arguments,
+        )
 
     def run_on(self, script: str, **arguments: object) -> str:
         """Do as start, and wait until it runs."""
@@ -75,7 +78,9 @@ class Server:
         """Do as run_on; what comes after ``tell`` is ``script``."""
         return self.run_on(
             'until [ -e /tmp/$GUEST_AGENT_COMMAND ]; do sleep 1; done; '
-            + script, **arguments)
+            + script,
+            **arguments,
+        )
 
     def tell(self, command: str, hypervisor: libvirtd.Libvirtd) -> None:
         """Let a command go on, past all of ours.
@@ -88,21 +93,27 @@ class Server:
         """Tell how often the first host looked for the guest in vain."""
         log = pathlib.Path(str(self.cloud.compute.log))
         return log.read_text(errors='replace').count(
-            f'Guest {self.guest.uuid}: ')
+            f'Guest {self.guest.uuid}: '
+        )
 
     def ran(self, command: str) -> int:
         """Tell how often a command ran, on both hosts together."""
-        consoles = (host.console(self.guest)
-                    for host in (self.cloud.hypervisor,
-                                 self.there.hypervisor))
-        return sum(console.read_text(errors='replace').count(f'ran {command}')
-                   for console in consoles if console.exists())
+        consoles = (
+            host.console(self.guest)
+            for host in (self.cloud.hypervisor, self.there.hypervisor)
+        )
+        return sum(
+            console.read_text(errors='replace').count(f'ran {command}')
+            for console in consoles
+            if console.exists()
+        )
 
     def migrate(self, *, bandwidth: int = 0) -> None:
         """Move the guest while it runs; Nova notes that later."""
         self.note(task_state='migrating')
-        self.cloud.hypervisor.migrate(self.guest, self.there.hypervisor,
-                                      bandwidth=bandwidth)
+        self.cloud.hypervisor.migrate(
+            self.guest, self.there.hypervisor, bandwidth=bandwidth
+        )
 
     def note(self, **columns: object) -> None:
         """Have Nova's cell say something of the server."""
@@ -117,11 +128,13 @@ class Server:
         return str(admin.show(command)['host'])
 
     def wait_for_host_of(self, command: str, host: str) -> None:
-        processes.wait_for(lambda: self.host_of(command) == host, PATIENCE,
-                           f'{command} on {host}')
+        processes.wait_for(
+            lambda: self.host_of(command) == host,
+            PATIENCE,
+            f'{command} on {host}',
+        )
 
-    def assert_completed(self, command: str, exitcode: int,
-                         out: str) -> None:
+    def assert_completed(self, command: str, exitcode: int, out: str) -> None:
         ended = self.client.wait(command, timeout=PATIENCE)
         assert ended['status'] == 'COMPLETED', ended
         assert ended['result']['exitcode'] == exitcode
@@ -136,18 +149,22 @@ class Server:
 
 
 @pytest.fixture(scope='module')
-def there(running_cloud: testbed_cloud.Cloud,
-          tmp_path_factory: pytest.TempPathFactory,
-          cache: pathlib.Path) -> Iterator[testbed_cloud.Host]:
+def there(
+    running_cloud: testbed_cloud.Cloud,
+    tmp_path_factory: pytest.TempPathFactory,
+    cache: pathlib.Path,
+) -> Iterator[testbed_cloud.Host]:
     running_cloud.mend()
     with running_cloud.another_host(
-            THERE, tmp_path_factory.mktemp('there'), cache) as host:
+        THERE, tmp_path_factory.mktemp('there'), cache
+    ) as host:
         yield host
 
 
 @pytest.fixture
-def server(cloud: testbed_cloud.Cloud,
-           there: testbed_cloud.Host) -> Iterator[Server]:
+def server(
+    cloud: testbed_cloud.Cloud, there: testbed_cloud.Host
+) -> Iterator[Server]:
     if not there.hypervisor.process.alive:
         there.hypervisor.start()
     made = Server(cloud, there)
@@ -171,15 +188,19 @@ def test_live_migration_takes_what_runs_along(server: Server) -> None:
     server.tell(ends_between, hypervisor)
     waits = server.start('echo out; exit 8', start_timeout=120)
     server.cloud.wait_for_reports()
-    assert [server.client.show(command)['status'] for command in (
-        ends_there, ends_between, waits)] == ['RUNNING', 'RUNNING', 'PENDING']
+    assert [
+        server.client.show(command)['status']
+        for command in (ends_there, ends_between, waits)
+    ] == ['RUNNING', 'RUNNING', 'PENDING']
     server.arrive()
     server.assert_completed(ends_between, 7, 'between\n')
     server.assert_completed(waits, 8, 'out\n')
     server.tell(ends_there, hypervisor)
     server.assert_completed(ends_there, 6, 'there\n')
-    assert {server.host_of(command) for command in (
-        ends_there, ends_between, waits)} == {THERE}
+    assert {
+        server.host_of(command)
+        for command in (ends_there, ends_between, waits)
+    } == {THERE}
     # The host before has forgotten them all, also what it never had.
     server.cloud.wait_for_reports()
     looks = server.looks_here()
@@ -189,15 +210,18 @@ def test_live_migration_takes_what_runs_along(server: Server) -> None:
 
 
 def test_live_migration_and_then_the_end_of_process_trees(
-        server: Server) -> None:
+    server: Server,
+) -> None:
     cancelled = server.run_on('sleep 600 & sleep 600')
     timed_out = server.run_on('sleep 600 & sleep 600', timeout=15)
     server.migrate()
     server.arrive()
     server.wait_for_host_of(cancelled, THERE)
     assert server.client.cancel(cancelled) == 202
-    for command, status in ((cancelled, 'CANCELLED'),
-                            (timed_out, 'TIMED_OUT')):
+    for command, status in (
+        (cancelled, 'CANCELLED'),
+        (timed_out, 'TIMED_OUT'),
+    ):
         ended = server.client.wait(command, timeout=PATIENCE)
         assert ended['status'] == status
         assert 'process tree was killed' in ended['error']
@@ -225,10 +249,16 @@ def begin_read(server: Server) -> http.client.HTTPResponse:
     """Begin to read a file that is too large to be under way at once."""
     server.client.sh(f'head -c {SIZE} /dev/zero >/tmp/file')
     connection = server.client.connect()
-    connection.request('GET', '%s/servers/%s/guest-agent/file-read?%s' % (
-        server.client.base_path, server.guest.uuid,
-        urllib.parse.urlencode({'path': '/tmp/file'})),
-        headers={'X-Auth-Token': server.client.token})
+    connection.request(
+        'GET',
+        '%s/servers/%s/guest-agent/file-read?%s'
+        % (
+            server.client.base_path,
+            server.guest.uuid,
+            urllib.parse.urlencode({'path': '/tmp/file'}),
+        ),
+        headers={'X-Auth-Token': server.client.token},
+    )
     response = connection.getresponse()
     assert response.status == 200
     return response
@@ -248,7 +278,8 @@ def test_live_migration_ends_a_transfer(server: Server) -> None:
     assert 'moved' in ended['error']
     # What the host before had open is closed.
     left = server.client.sh(
-        'ls -l /proc/$(pidof qemu-ga)/fd | grep -c /tmp/file')
+        'ls -l /proc/$(pidof qemu-ga)/fd | grep -c /tmp/file'
+    )
     assert left['result']['out_data'] == '0\n'
 
 
@@ -258,8 +289,9 @@ def test_transfers_wait_for_a_live_migration(server: Server) -> None:
     domain = server.cloud.hypervisor.domain(server.guest)
     with futures.ThreadPoolExecutor(1) as pool:
         migration = pool.submit(server.migrate, bandwidth=1)
-        processes.wait_for(lambda: is_under_way(domain), PATIENCE,
-                           'the migration')
+        processes.wait_for(
+            lambda: is_under_way(domain), PATIENCE, 'the migration'
+        )
         refused = server.client.get_file('/tmp/file')
         abort(server)
         with pytest.raises(libvirt.libvirtError):
@@ -282,16 +314,18 @@ def lose_destination(server: Server) -> None:
 
 
 @pytest.mark.parametrize('fail', [abort, lose_destination])
-def test_live_migration_that_fails(server: Server,
-                                   fail: Callable[[Server], None]) -> None:
+def test_live_migration_that_fails(
+    server: Server, fail: Callable[[Server], None]
+) -> None:
     runs = server.run_until_told('echo out; exit 6')
     here = server.cloud.hypervisor
     domain = here.domain(server.guest)
     with futures.ThreadPoolExecutor(1) as pool:
         # Slow enough to be met in the middle.
         migration = pool.submit(server.migrate, bandwidth=1)
-        processes.wait_for(lambda: is_under_way(domain), PATIENCE,
-                           'the migration')
+        processes.wait_for(
+            lambda: is_under_way(domain), PATIENCE, 'the migration'
+        )
         during = server.start('echo out; exit 8')
         fail(server)
         with pytest.raises(libvirt.libvirtError):

@@ -25,11 +25,20 @@ from tools.testbed import nova
 _BIN = pathlib.Path(sys.prefix) / 'bin'
 
 
-def run(cloud: testbed_cloud.Cloud, program: str,
-        *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    cloud: testbed_cloud.Cloud, program: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [_BIN / program, '--config-file', cloud.nova.directory / 'nova.conf',
-         *arguments], capture_output=True, text=True, timeout=120)
+        [
+            _BIN / program,
+            '--config-file',
+            cloud.nova.directory / 'nova.conf',
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def query(cloud: testbed_cloud.Cloud, database: str, statement: str) -> int:
@@ -43,33 +52,52 @@ def query(cloud: testbed_cloud.Cloud, database: str, statement: str) -> int:
 
 
 def test_api_db_sync_leaves_our_tables_alone(
-        cloud: testbed_cloud.Cloud) -> None:
-    before = query(cloud, 'nova_api',
-                   'SELECT COUNT(*) FROM guest_agent_hosts')
+    cloud: testbed_cloud.Cloud,
+) -> None:
+    before = query(cloud, 'nova_api', 'SELECT COUNT(*) FROM guest_agent_hosts')
     assert before
     ended = run(cloud, 'nova-manage', 'api_db', 'sync')
     assert ended.returncode == 0, ended.stderr
-    assert query(cloud, 'nova_api',
-                 'SELECT COUNT(*) FROM guest_agent_hosts') == before
+    assert (
+        query(cloud, 'nova_api', 'SELECT COUNT(*) FROM guest_agent_hosts')
+        == before
+    )
     assert cloud.client().run('/bin/true')['status'] == 'COMPLETED'
 
 
 def test_archive_deleted_rows_works_in_all_cells(
-        cloud: testbed_cloud.Cloud) -> None:
-    query(cloud, nova.CELL,
-          'INSERT INTO services (host, topic, report_count, deleted, '
-          "deleted_at) VALUES ('gone', 'gone', 0, 99, NOW())")
-    ended = run(cloud, 'nova-manage', 'db', 'archive_deleted_rows',
-                '--all-cells', '--verbose')
+    cloud: testbed_cloud.Cloud,
+) -> None:
+    query(
+        cloud,
+        nova.CELL,
+        'INSERT INTO services (host, topic, report_count, deleted, '
+        "deleted_at) VALUES ('gone', 'gone', 0, 99, NOW())",
+    )
+    ended = run(
+        cloud,
+        'nova-manage',
+        'db',
+        'archive_deleted_rows',
+        '--all-cells',
+        '--verbose',
+    )
     # 1 says that rows were archived.
     assert ended.returncode == 1, ended.stdout + ended.stderr
-    assert query(cloud, nova.CELL, 'SELECT COUNT(*) FROM shadow_services '
-                                   "WHERE host = 'gone'") == 1
+    assert (
+        query(
+            cloud,
+            nova.CELL,
+            "SELECT COUNT(*) FROM shadow_services WHERE host = 'gone'",
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize('command', ['sync', 'version'])
 def test_our_own_sync_tells_the_version(
-        cloud: testbed_cloud.Cloud, command: str) -> None:
+    cloud: testbed_cloud.Cloud, command: str
+) -> None:
     ended = run(cloud, 'guest-agent-manage', 'db', command)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == '0001\n'

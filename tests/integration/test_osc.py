@@ -37,32 +37,46 @@ class OpenStack:
     :param settings: what is in ``.demo/env``
     """
 
-    def __init__(self, settings: dict[str, str], token: str = 'TOKEN'
-                 ) -> None:
+    def __init__(self, settings: dict[str, str], token: str = 'TOKEN') -> None:
         self.server_id = settings['SERVER_ID']
         # A token and an endpoint are all there is: no Keystone is asked.
         self._env = {
-            **{name: value for name, value in os.environ.items()
-               if not name.startswith('OS_')},
-            'OS_AUTH_TYPE': 'admin_token', 'OS_TOKEN': settings[token],
-            'OS_ENDPOINT': settings['COMPUTE_URL']}
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith('OS_')
+            },
+            'OS_AUTH_TYPE': 'admin_token',
+            'OS_TOKEN': settings[token],
+            'OS_ENDPOINT': settings['COMPUTE_URL'],
+        }
 
     def start(self, *argv: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [OPENSTACK, *argv], env=self._env, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            [OPENSTACK, *argv],
+            env=self._env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
-    def run(self, *argv: str,
-            stdin: bytes = b'') -> tuple[int, bytes, bytes]:
+    def run(self, *argv: str, stdin: bytes = b'') -> tuple[int, bytes, bytes]:
         """Return exit code, stdout and stderr."""
         process = self.start(*argv)
         out, err = process.communicate(stdin, timeout=120)
         return process.returncode, out, err
 
-    def guest(self, verb: str, *argv: str,
-              stdin: bytes = b'') -> tuple[int, bytes, bytes]:
-        return self.run('server', 'guest', *verb.split(), self.server_id,
-                        *argv, stdin=stdin)
+    def guest(
+        self, verb: str, *argv: str, stdin: bytes = b''
+    ) -> tuple[int, bytes, bytes]:
+        return self.run(
+            'server',
+            'guest',
+            *verb.split(),
+            self.server_id,
+            *argv,
+            stdin=stdin,
+        )
 
     def json(self, *argv: str) -> Any:
         code, out, err = self.run(*argv, '-f', 'json')
@@ -78,16 +92,37 @@ def cli(embedded: demo.Demo) -> OpenStack:
 def test_streams_and_exit_code_are_the_commands(cli: OpenStack) -> None:
     script = 'cat; echo "$1" "$NAME" >&2; pwd; exit 7'
     code, out, err = cli.guest(
-        'exec', '--stdin', '-', '--env', 'NAME=a=b', '--cwd', '/tmp', '--',
-        'sh', '-c', script, 'sh', 'x y', stdin=b'\0in\xff\n')
+        'exec',
+        '--stdin',
+        '-',
+        '--env',
+        'NAME=a=b',
+        '--cwd',
+        '/tmp',
+        '--',
+        'sh',
+        '-c',
+        script,
+        'sh',
+        'x y',
+        stdin=b'\0in\xff\n',
+    )
     assert (code, out, err) == (7, b'\0in\xff\n/tmp\n', b'x y a=b\n')
 
 
-def test_output_is_shown_while_it_runs(cli: OpenStack,
-                                       client: http.Client) -> None:
+def test_output_is_shown_while_it_runs(
+    cli: OpenStack, client: http.Client
+) -> None:
     process = cli.start(
-        'server', 'guest', 'exec', cli.server_id, '--', 'sh', '-c',
-        'echo first; until rm /tmp/shown 2>&-; do sleep 0.1; done; echo last')
+        'server',
+        'guest',
+        'exec',
+        cli.server_id,
+        '--',
+        'sh',
+        '-c',
+        'echo first; until rm /tmp/shown 2>&-; do sleep 0.1; done; echo last',
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == b'first\n'
     client.sh('touch /tmp/shown')
@@ -96,8 +131,9 @@ def test_output_is_shown_while_it_runs(cli: OpenStack,
 
 
 def test_what_was_not_kept_is_told(cli: OpenStack) -> None:
-    code, out, err = cli.guest('exec', '--', 'sh', '-c',
-                               'yes | head -c 300000')
+    code, out, err = cli.guest(
+        'exec', '--', 'sh', '-c', 'yes | head -c 300000'
+    )
     assert (code, len(out)) == (0, 102400)
     assert b'197600 bytes of output were not kept' in err
 
@@ -113,8 +149,16 @@ def test_what_has_no_exit_code(cli: OpenStack) -> None:
 
 
 def test_interrupt_cancels(cli: OpenStack, client: http.Client) -> None:
-    process = cli.start('server', 'guest', 'exec', cli.server_id, '--', 'sh',
-                        '-c', 'echo running; sleep 600')
+    process = cli.start(
+        'server',
+        'guest',
+        'exec',
+        cli.server_id,
+        '--',
+        'sh',
+        '-c',
+        'echo running; sleep 600',
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == b'running\n'
     process.send_signal(signal.SIGINT)
@@ -124,21 +168,29 @@ def test_interrupt_cancels(cli: OpenStack, client: http.Client) -> None:
 
 
 def test_commands_are_listed_shown_cancelled_and_deleted(
-        cli: OpenStack) -> None:
+    cli: OpenStack,
+) -> None:
     code, out, _ = cli.guest('exec', '--no-wait', '--', 'sleep', '600')
     assert code == 0
     command = out.decode().split('id: ')[1].split()[0]
     guest = ('server', 'guest', 'command')
-    assert cli.json(*guest, 'list', cli.server_id,
-                    '--limit', '1')[0]['Id'] == command
+    assert (
+        cli.json(*guest, 'list', cli.server_id, '--limit', '1')[0]['Id']
+        == command
+    )
     assert cli.guest('command cancel', command)[0] == 0
     deadline = time.monotonic() + 60
-    while (shown := cli.json(*guest, 'show', cli.server_id,
-                             command))['status'] != 'CANCELLED':
+    while (shown := cli.json(*guest, 'show', cli.server_id, command))[
+        'status'
+    ] != 'CANCELLED':
         assert time.monotonic() < deadline, shown
     assert shown['arguments']['command'] == ['sleep', '600']
-    assert command in [item['Id'] for item in cli.json(
-        *guest, 'list', cli.server_id, '--status', 'CANCELLED')]
+    assert command in [
+        item['Id']
+        for item in cli.json(
+            *guest, 'list', cli.server_id, '--status', 'CANCELLED'
+        )
+    ]
     assert cli.guest('command delete', command)[0] == 0
     code, _, err = cli.guest('command show', command)
     assert code == 1
@@ -149,11 +201,13 @@ def test_agent_and_hosts(cli: OpenStack, embedded: demo.Demo) -> None:
     shown = cli.json('server', 'guest', 'show', cli.server_id)
     assert shown['status'] == 'available'
     admin = OpenStack(embedded.settings(), 'ADMIN_TOKEN')
-    assert [host['State'] for host in admin.json(
-        'guest', 'agent', 'host', 'list')] == ['up']
+    assert [
+        host['State'] for host in admin.json('guest', 'agent', 'host', 'list')
+    ] == ['up']
     assert cli.run('guest', 'agent', 'host', 'list')[0] == 1
-    assert admin.json('guest', 'agent', 'command', 'list', '--all-projects',
-                      '--limit', '1')
+    assert admin.json(
+        'guest', 'agent', 'command', 'list', '--all-projects', '--limit', '1'
+    )
 
 
 def test_files(cli: OpenStack, tmp_path: pathlib.Path) -> None:
@@ -161,16 +215,18 @@ def test_files(cli: OpenStack, tmp_path: pathlib.Path) -> None:
     source, copy = tmp_path / 'source', tmp_path / 'copy'
     source.write_bytes(data)
     path = f'/root/{uuid.uuid4()} ü'
-    assert cli.guest('file put', str(source), path, '--mode',
-                     '0600') == (0, b'', b'')
+    assert cli.guest('file put', str(source), path, '--mode', '0600') == (
+        0,
+        b'',
+        b'',
+    )
     assert cli.guest('file get', path, str(copy)) == (0, b'', b'')
     assert copy.read_bytes() == data
     # As an earlier copy left it that broke off.
     (tmp_path / 'copy.part').write_bytes(data[:123456])
     assert cli.guest('file get', path, str(copy), '--resume')[0] == 0
     assert copy.read_bytes() == data
-    assert cli.guest('file put', '-', path, '--append',
-                     stdin=b'more')[0] == 0
+    assert cli.guest('file put', '-', path, '--append', stdin=b'more')[0] == 0
     assert cli.guest('file get', path, '-')[1] == data + b'more'
     code, _, err = cli.guest('file get', '/no/such/file', str(copy))
     assert code == 1

@@ -30,10 +30,16 @@ def client(cloud: testbed_cloud.Cloud) -> http.Client:
 
 def post(client: http.Client, key: str, script: str) -> http.Answer:
     return client.send(
-        'POST', client.commands,
-        {'command': {'type': 'exec', 'arguments': {
-            'command': ['/bin/sh', '-c', script]}}},
-        {'Idempotency-Key': key, 'Prefer': 'wait=20'})
+        'POST',
+        client.commands,
+        {
+            'command': {
+                'type': 'exec',
+                'arguments': {'command': ['/bin/sh', '-c', script]},
+            }
+        },
+        {'Idempotency-Key': key, 'Prefer': 'wait=20'},
+    )
 
 
 def uuid_of(answer: http.Answer) -> str:
@@ -45,15 +51,17 @@ def test_fifty_at_once_run_once(client: http.Client) -> None:
     key = str(uuid.uuid4())
     script = f'echo x >>/tmp/{key}'
     with concurrent.futures.ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(lambda _: post(client, key, script),
-                                range(50)))
+        answers = list(
+            pool.map(lambda _: post(client, key, script), range(50))
+        )
     (command,) = {uuid_of(answer) for answer in answers}
     client.wait(command)
     assert client.sh(f'cat /tmp/{key}')['result']['out_data'] == 'x\n'
 
 
 def test_command_that_has_shut_its_server_down(
-        cloud: testbed_cloud.Cloud, client: http.Client) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client
+) -> None:
     key = str(uuid.uuid4())
     command = uuid_of(post(client, key, 'echo off'))
     client.wait(command)
@@ -65,18 +73,25 @@ def test_command_that_has_shut_its_server_down(
 
 
 def test_purge_forgets_the_command_and_not_its_key(
-        cloud: testbed_cloud.Cloud, client: http.Client) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client
+) -> None:
     key = str(uuid.uuid4())
     command = uuid_of(post(client, key, 'echo old'))
     client.wait(command)
     test_nova_manage.query(
-        cloud, 'nova_api', 'UPDATE guest_agent_commands SET finished_at = '
-        f"finished_at - INTERVAL 86390 SECOND WHERE uuid = '{command}'")
+        cloud,
+        'nova_api',
+        'UPDATE guest_agent_commands SET finished_at = '
+        f"finished_at - INTERVAL 86390 SECOND WHERE uuid = '{command}'",
+    )
     ended = test_nova_manage.run(cloud, 'guest-agent-manage', 'purge')
     assert ended.returncode == 0, ended.stderr
     test_nova_manage.query(
-        cloud, 'nova_api', 'UPDATE guest_agent_commands SET finished_at = '
-        f"finished_at - INTERVAL 20 SECOND WHERE uuid = '{command}'")
+        cloud,
+        'nova_api',
+        'UPDATE guest_agent_commands SET finished_at = '
+        f"finished_at - INTERVAL 20 SECOND WHERE uuid = '{command}'",
+    )
     ended = test_nova_manage.run(cloud, 'guest-agent-manage', 'purge')
     assert ended.returncode == 0, ended.stderr
     status, _ = client.request('GET', f'{client.commands}/{command}')

@@ -45,12 +45,18 @@ class Canary:
         # Its base64, wherever it begins: the ends depend on what is beside.
         self._needles = [self.word.encode()] + [
             base64.b64encode(bytes(lead) + self.word.encode())[4:-4]
-            for lead in range(3)]
+            for lead in range(3)
+        ]
 
     def script(self, then: str = '') -> tuple[str, ...]:
         """Return a command that has it and writes it."""
-        return ('/bin/sh', '-c', f'echo "$1" "$SECRET" >&2; cat; {then}',
-                'sh', self.word)
+        return (
+            '/bin/sh',
+            '-c',
+            f'echo "$1" "$SECRET" >&2; cat; {then}',
+            'sh',
+            self.word,
+        )
 
     @property
     def inputs(self) -> dict[str, object]:
@@ -107,8 +113,9 @@ def canary(cloud: testbed_cloud.Cloud) -> Iterator[Canary]:
         cloud.mend()
         cloud.wait_for_reports(2)
     assert not watch.seen
-    assert not [path for path in logs(cloud)
-                if canary.is_in(path.read_bytes())]
+    assert not [
+        path for path in logs(cloud) if canary.is_in(path.read_bytes())
+    ]
     assert inputs_left(cloud) == []
 
 
@@ -116,9 +123,11 @@ def logs(cloud: testbed_cloud.Cloud) -> list[pathlib.Path]:
     """Return the logs of Nova, Keystone, libvirt, RabbitMQ and MariaDB."""
     base = cloud.nova.directory.parents[1]
     found = [path for path in base.rglob('*.log') if path.is_file()]
-    assert {'nova-api.log', 'guest-agent-conductor-nova.log',
-            'guest-agent-compute-compute-1.log'} <= {
-        path.name for path in found}
+    assert {
+        'nova-api.log',
+        'guest-agent-conductor-nova.log',
+        'guest-agent-compute-compute-1.log',
+    } <= {path.name for path in found}
     return found
 
 
@@ -127,14 +136,15 @@ def inputs_left(cloud: testbed_cloud.Cloud) -> list[str]:
         cursor = connection.cursor()
         cursor.execute(
             'SELECT uuid FROM guest_agent_commands WHERE inputs IS NOT NULL '
-            "AND status NOT IN ('PENDING', 'RUNNING')")
+            "AND status NOT IN ('PENDING', 'RUNNING')"
+        )
         return list(itertools.chain.from_iterable(cursor.fetchall()))
 
 
-def start(client: http.Client, canary: Canary, then: str = '',
-          **arguments: object) -> str:
-    return client.start(*canary.script(then),
-                        **{**canary.inputs, **arguments})
+def start(
+    client: http.Client, canary: Canary, then: str = '', **arguments: object
+) -> str:
+    return client.start(*canary.script(then), **{**canary.inputs, **arguments})
 
 
 def test_canary_is_found_where_it_is() -> None:
@@ -146,9 +156,12 @@ def test_canary_is_found_where_it_is() -> None:
         assert canary.is_in(base64.b64encode(text))
     assert not canary.is_in(base64.b64encode(Canary().word.encode()))
     with Watch(canary) as watch, contextlib.ExitStack() as stack:
-        process = processes.start('sleep', ['/bin/sleep', '20'],
-                                  pathlib.Path('/dev/null'),
-                                  {'SECRET': canary.word})
+        process = processes.start(
+            'sleep',
+            ['/bin/sleep', '20'],
+            pathlib.Path('/dev/null'),
+            {'SECRET': canary.word},
+        )
         stack.callback(process.kill)
         processes.wait_for(lambda: watch.seen, 10, 'the canary')
 
@@ -160,8 +173,9 @@ def test_completed(client: http.Client, canary: Canary) -> None:
     assert ended['result']['err_data'].split() == [canary.word] * 2
 
 
-def test_read_while_it_runs(cloud: testbed_cloud.Cloud, client: http.Client,
-                            canary: Canary) -> None:
+def test_read_while_it_runs(
+    cloud: testbed_cloud.Cloud, client: http.Client, canary: Canary
+) -> None:
     command = start(client, canary, 'sleep 15')
     client.wait(command, 'RUNNING')
     output = f'{client.commands}/{command}/output?stream=out'
@@ -188,8 +202,9 @@ def test_timed_out(client: http.Client, canary: Canary) -> None:
     assert ended['status'] == 'TIMED_OUT'
 
 
-def test_cancelled(cloud: testbed_cloud.Cloud, client: http.Client,
-                   canary: Canary) -> None:
+def test_cancelled(
+    cloud: testbed_cloud.Cloud, client: http.Client, canary: Canary
+) -> None:
     command = start(client, canary, 'sleep 60')
     client.wait(command, 'RUNNING')
     client.cancel(command)
@@ -200,8 +215,9 @@ def test_cancelled(cloud: testbed_cloud.Cloud, client: http.Client,
     assert client.wait(command)['status'] == 'CANCELLED'
 
 
-def test_lost(cloud: testbed_cloud.Cloud, client: http.Client,
-              canary: Canary) -> None:
+def test_lost(
+    cloud: testbed_cloud.Cloud, client: http.Client, canary: Canary
+) -> None:
     command = start(client, canary, 'sleep 600')
     client.wait(command, 'RUNNING')
     cloud.hypervisor.domain(cloud.guest).reset()
@@ -209,19 +225,25 @@ def test_lost(cloud: testbed_cloud.Cloud, client: http.Client,
     cloud.hypervisor.wait(cloud.guest)
 
 
-@pytest.mark.parametrize('arguments', [
-    {'timeout': 0}, {'unknown': 1}, {'input_encoding': 'base64'},
-    {'env': {'0': 'x'}}])
-def test_refused(client: http.Client, canary: Canary,
-                 arguments: dict[str, object]) -> None:
-    status, _ = client.post(*canary.script(),
-                            **{**canary.inputs, **arguments})
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        {'timeout': 0},
+        {'unknown': 1},
+        {'input_encoding': 'base64'},
+        {'env': {'0': 'x'}},
+    ],
+)
+def test_refused(
+    client: http.Client, canary: Canary, arguments: dict[str, object]
+) -> None:
+    status, _ = client.post(*canary.script(), **{**canary.inputs, **arguments})
     assert status == 400
 
 
 def test_conductor_that_answers_too_late(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        canary: Canary) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client, canary: Canary
+) -> None:
     """oslo.messaging logs an answer that nobody waits for any more."""
     commands = [start(client, canary) for _ in range(4)]
     for _ in range(2):
@@ -235,8 +257,9 @@ def test_conductor_that_answers_too_late(
         client.wait(command, timeout=PATIENCE)
 
 
-def test_database_that_is_away(cloud: testbed_cloud.Cloud,
-                               client: http.Client, canary: Canary) -> None:
+def test_database_that_is_away(
+    cloud: testbed_cloud.Cloud, client: http.Client, canary: Canary
+) -> None:
     command = start(client, canary, 'sleep 3')
     client.wait(command, 'RUNNING')
     log = processes.Log(cloud.compute)
@@ -250,8 +273,8 @@ def test_database_that_is_away(cloud: testbed_cloud.Cloud,
 
 
 def test_libvirtd_and_broker_that_are_away(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        canary: Canary) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client, canary: Canary
+) -> None:
     commands = [start(client, canary, 'sleep 2') for _ in range(3)]
     cloud.hypervisor.process.kill()
     cloud.rabbitmq.stop()
@@ -263,16 +286,21 @@ def test_libvirtd_and_broker_that_are_away(
 
 
 def test_notifications_and_action_tell_of_it(
-        cloud: testbed_cloud.Cloud, client: http.Client,
-        canary: Canary) -> None:
+    cloud: testbed_cloud.Cloud, client: http.Client, canary: Canary
+) -> None:
     ended = client.wait(start(client, canary))
     log = cloud.nova.directory / 'guest-agent-conductor-nova.log'
-    action = (f'/servers/{client.server_id}/os-instance-actions/'
-              f"{ended['request_id']}")
+    action = (
+        f'/servers/{client.server_id}/os-instance-actions/'
+        f'{ended["request_id"]}'
+    )
 
     def is_told() -> bool:
-        sent = [line for line in log.read_text().splitlines()
-                if ended['uuid'] in line and 'event_type' in line]
+        sent = [
+            line
+            for line in log.read_text().splitlines()
+            if ended['uuid'] in line and 'event_type' in line
+        ]
         return len(sent) == 2
 
     processes.wait_for(is_told, 20, 'the notifications')
@@ -292,9 +320,9 @@ def test_file_there_and_back(client: http.Client, canary: Canary) -> None:
     assert not canary.is_in(refused.body)
 
 
-def test_chunk_that_comes_too_late(cloud: testbed_cloud.Cloud,
-                                   client: http.Client,
-                                   canary: Canary) -> None:
+def test_chunk_that_comes_too_late(
+    cloud: testbed_cloud.Cloud, client: http.Client, canary: Canary
+) -> None:
     data = canary.word.encode() * 100000
     assert client.put_file('/root/secret', data).status == 204
     with futures.ThreadPoolExecutor(1) as pool:

@@ -25,16 +25,17 @@ BLOCKED = libvirtd.Guest(blocked=('guest-exec',))
 
 
 @pytest.fixture(scope='module')
-def clients(running_cloud: testbed_cloud.Cloud
-            ) -> dict[libvirtd.Guest, http.Client]:
+def clients(
+    running_cloud: testbed_cloud.Cloud,
+) -> dict[libvirtd.Guest, http.Client]:
     running_cloud.mend()
-    return {guest: running_cloud.add(guest)
-            for guest in (NO_CHANNEL, BLOCKED)}
+    return {guest: running_cloud.add(guest) for guest in (NO_CHANNEL, BLOCKED)}
 
 
 def told(client: http.Client) -> dict[str, Any]:
     status, body = client.request(
-        'GET', f'/servers/{client.server_id}/guest-agent')
+        'GET', f'/servers/{client.server_id}/guest-agent'
+    )
     assert status == 200, body
     return dict(body['guest_agent'])
 
@@ -55,7 +56,8 @@ def test_no_channel(clients: dict[libvirtd.Guest, http.Client]) -> None:
 
 
 def test_blocked_by_the_guest(
-        clients: dict[libvirtd.Guest, http.Client]) -> None:
+    clients: dict[libvirtd.Guest, http.Client],
+) -> None:
     client = clients[BLOCKED]
     assert_unavailable(client, 'guest-exec', 'allow-rpcs')
     ended = client.run('/bin/true')

@@ -51,9 +51,12 @@ def upgrade():
 CHANGES = [
     ('compute/rpcapi.py', "\nVERSION = '1.0'", "\nVERSION = '1.1'"),
     ('conductor/rpcapi.py', "\nVERSION = '1.0'", "\nVERSION = '1.1'"),
-    ('db/models.py', '\n    pid: orm.Mapped[int | None]',
-     '\n    note: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))'
-     '\n    pid: orm.Mapped[int | None]'),
+    (
+        'db/models.py',
+        '\n    pid: orm.Mapped[int | None]',
+        '\n    note: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))'
+        '\n    pid: orm.Mapped[int | None]',
+    ),
 ]
 
 #: Commands that have been accepted and have not ended.
@@ -71,13 +74,15 @@ def next_release(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         assert old in text
         (package / name).write_text(text.replace(old, new))
     (package / 'db/migrations/versions/next.py').write_text(
-        MIGRATION.format(head=migration.head()))
+        MIGRATION.format(head=migration.head())
+    )
     return directory
 
 
 @pytest.fixture
-def cloud(tmp_path_factory: pytest.TempPathFactory,
-          cache: pathlib.Path) -> Iterator[testbed_cloud.Cloud]:
+def cloud(
+    tmp_path_factory: pytest.TempPathFactory, cache: pathlib.Path
+) -> Iterator[testbed_cloud.Cloud]:
     """A cloud of its own: its tables are not those of this release."""
     # Its path is shorter than that of the test: there are sockets in it.
     directory = tmp_path_factory.mktemp('upgrade')
@@ -86,8 +91,9 @@ def cloud(tmp_path_factory: pytest.TempPathFactory,
     try:
         broker.start()
         database.start()
-        with testbed_cloud.running(directory / 'cloud', cache, broker,
-                                   database) as cloud:
+        with testbed_cloud.running(
+            directory / 'cloud', cache, broker, database
+        ) as cloud:
             yield cloud
     finally:
         broker.close()
@@ -118,8 +124,11 @@ class Load:
     def assert_works(self) -> None:
         """Wait until a command was accepted and has run."""
         seen = len(self.accepted)
-        processes.wait_for(lambda: len(self.accepted) > seen,
-                           test_faults.PATIENCE, 'a command')
+        processes.wait_for(
+            lambda: len(self.accepted) > seen,
+            test_faults.PATIENCE,
+            'a command',
+        )
         number, command = self.accepted[seen]
         test_faults.assert_completed(self._client, command, 0, f'{number}\n')
 
@@ -131,8 +140,10 @@ class Load:
                 if self._busy():
                     continue
                 status, body = self._client.post(
-                    '/bin/sh', '-c', f'echo {number} >>/tmp/load; '
-                                     f'echo {number}')
+                    '/bin/sh',
+                    '-c',
+                    f'echo {number} >>/tmp/load; echo {number}',
+                )
             except OSError:
                 continue  # nova-api is being replaced
             if status == 200:
@@ -174,7 +185,8 @@ ORDER = (replace_conductor, replace_compute, replace_api)
 
 
 def test_no_command_is_lost_by_an_upgrade_nor_by_a_rollback(
-        cloud: testbed_cloud.Cloud, next_release: pathlib.Path) -> None:
+    cloud: testbed_cloud.Cloud, next_release: pathlib.Path
+) -> None:
     client = cloud.client()
     this = cloud.nova
     following = this.with_environment({'PYTHONPATH': str(next_release)})

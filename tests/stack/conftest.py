@@ -45,34 +45,44 @@ class OpenStack:
     :param user: whose entry there is used
     """
 
-    def __init__(self, client: pathlib.Path, clouds: pathlib.Path,
-                 user: str) -> None:
+    def __init__(
+        self, client: pathlib.Path, clouds: pathlib.Path, user: str
+    ) -> None:
         self.user = user
         self._client = client
         self.env = {
-            **{name: value for name, value in os.environ.items()
-               if not name.startswith('OS_')},
-            'OS_CLIENT_CONFIG_FILE': str(clouds), 'OS_CLOUD': user}
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith('OS_')
+            },
+            'OS_CLIENT_CONFIG_FILE': str(clouds),
+            'OS_CLOUD': user,
+        }
 
     def start(self, *argv: str) -> subprocess.Popen[bytes]:
         """Start a command; ``argv`` is what follows ``openstack``."""
         return subprocess.Popen(
-            [self._client / 'openstack', *argv], env=self.env,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE)
+            [self._client / 'openstack', *argv],
+            env=self.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
-    def run(self, *argv: str,
-            stdin: bytes = b'') -> tuple[int, bytes, bytes]:
+    def run(self, *argv: str, stdin: bytes = b'') -> tuple[int, bytes, bytes]:
         """Return exit code, stdout and stderr."""
         process = self.start(*argv)
         out, err = process.communicate(stdin, timeout=300)
         return process.returncode, out, err
 
-    def guest(self, verb: str, server: str, *argv: str,
-              stdin: bytes = b'') -> tuple[int, bytes, bytes]:
+    def guest(
+        self, verb: str, server: str, *argv: str, stdin: bytes = b''
+    ) -> tuple[int, bytes, bytes]:
         """Run ``openstack server guest VERB SERVER ...``."""
-        return self.run('server', 'guest', *verb.split(), server, *argv,
-                        stdin=stdin)
+        return self.run(
+            'server', 'guest', *verb.split(), server, *argv, stdin=stdin
+        )
 
     def json(self, *argv: str) -> Any:
         """Run something that succeeds; return what it printed as JSON."""
@@ -90,8 +100,9 @@ class OpenStack:
 @pytest.fixture(scope='session')
 def stack(pytestconfig: pytest.Config) -> stack_module.Stack:
     """The stack, whose processes can be paused and killed."""
-    running = stack_module.Stack(layout.default_directory(),
-                                 pytestconfig.rootpath / '.cache')
+    running = stack_module.Stack(
+        layout.default_directory(), pytestconfig.rootpath / '.cache'
+    )
     if not running.ledger.is_up():
         raise processes.StartError('Not all of the stack runs: make stack-up')
     return running
@@ -100,9 +111,12 @@ def stack(pytestconfig: pytest.Config) -> stack_module.Stack:
 @pytest.fixture(scope='session')
 def cloud(stack: stack_module.Stack) -> Callable[[str], OpenStack]:
     """The ``openstack`` command of a user of clouds.yaml."""
+
     def of(user: str) -> OpenStack:
-        return OpenStack(stack.place.client_bin,
-                         stack.place.directory / 'clouds.yaml', user)
+        return OpenStack(
+            stack.place.client_bin, stack.place.directory / 'clouds.yaml', user
+        )
+
     return of
 
 
@@ -120,13 +134,15 @@ def admin(cloud: Callable[[str], OpenStack]) -> OpenStack:
 @pytest.fixture(scope='session')
 def sdk(stack: stack_module.Stack) -> Callable[[str], Any]:
     """A connection of openstacksdk, for a user of clouds.yaml."""
+
     @functools.cache
     def of(user: str) -> Any:
         config = openstack.config.OpenStackConfig(
             config_files=[str(stack.place.directory / 'clouds.yaml')],
-            load_envvars=False)
-        return openstack.connection.Connection(
-            config=config.get_one(user))
+            load_envvars=False,
+        )
+        return openstack.connection.Connection(config=config.get_one(user))
+
     return of
 
 
@@ -142,10 +158,12 @@ def boot(sdk: Callable[[str], Any]) -> Iterator[Callable[..., str]]:
         """Boot a server of a user, on a host if one is named."""
         cloud = sdk(user)
         server = cloud.compute.create_server(
-            name=f'test-{uuid.uuid4().hex[:8]}', networks='none',
+            name=f'test-{uuid.uuid4().hex[:8]}',
+            networks='none',
             flavor_id=cloud.compute.find_flavor(seed.FLAVOR).id,
             image_id=cloud.image.find_image(seed.IMAGE).id,
-            **({'host': host} if host else {}))
+            **({'host': host} if host else {}),
+        )
         booted.append((cloud.compute, server))
         cloud.compute.wait_for_server(server, wait=BOOT_TIMEOUT)
         wait_for_agent(cloud.compute, server.id)
@@ -169,6 +187,13 @@ def wait_for_agent(compute: Any, server_id: str) -> None:
         would keep a processor busy
     """
     processes.wait_for(
-        lambda: compute.get(f'/servers/{server_id}/guest-agent').json()[
-            'guest_agent']['status'] == 'available',
-        AGENT_TIMEOUT, 'the agent', gap=0.5)
+        lambda: (
+            compute.get(f'/servers/{server_id}/guest-agent').json()[
+                'guest_agent'
+            ]['status']
+            == 'available'
+        ),
+        AGENT_TIMEOUT,
+        'the agent',
+        gap=0.5,
+    )

@@ -23,9 +23,21 @@ import pytest
 _PAGES = pathlib.Path(__file__).parents[2] / 'api-ref/source'
 
 #: What is different each time.
-_VARIES = {'uuid', 'instance_uuid', 'created_at', 'updated_at', 'started_at',
-           'finished_at', 'project_id', 'user_id', 'request_id', 'pid',
-           'version', 'os', 'supported_commands'}
+_VARIES = {
+    'uuid',
+    'instance_uuid',
+    'created_at',
+    'updated_at',
+    'started_at',
+    'finished_at',
+    'project_id',
+    'user_id',
+    'request_id',
+    'pid',
+    'version',
+    'os',
+    'supported_commands',
+}
 
 
 def _examples(page: str) -> list[Any]:
@@ -39,8 +51,10 @@ def _comparable(value: Any) -> Any:
     """Replace what is different each time by what kind of thing it is."""
     if not isinstance(value, dict):
         return value
-    return {name: type(item).__name__ if name in _VARIES
-            else _comparable(item) for name, item in value.items()}
+    return {
+        name: type(item).__name__ if name in _VARIES else _comparable(item)
+        for name, item in value.items()
+    }
 
 
 @pytest.fixture
@@ -53,10 +67,21 @@ def test_commands(compute: Any, server: str) -> None:
     commands = f'/servers/{server}/guest-agent/commands'
     made = compute.post(commands, json=request, headers={'Prefer': 'wait=30'})
     assert _comparable(made.json()) == _comparable(answer)
-    running = compute.post(commands, json={'command': {
-        'type': 'exec', 'arguments': {'command': ['sleep', '600']}}}).json()
-    assert compute.post(f'{commands}/{running["command"]["uuid"]}/action',
-                        json=cancel).status_code == 202
+    running = compute.post(
+        commands,
+        json={
+            'command': {
+                'type': 'exec',
+                'arguments': {'command': ['sleep', '600']},
+            }
+        },
+    ).json()
+    assert (
+        compute.post(
+            f'{commands}/{running["command"]["uuid"]}/action', json=cancel
+        ).status_code
+        == 202
+    )
 
 
 def test_agent(compute: Any, server: str) -> None:

@@ -66,8 +66,11 @@ def _black_hole(stack: stack_module.Stack) -> Iterator[None]:
 def _post(compute: Any, server_id: str, *argv: str) -> tuple[float, Any]:
     began = time.monotonic()
     answer = compute.post(
-        f'/servers/{server_id}/guest-agent/commands', json={'command': {
-            'type': 'exec', 'arguments': {'command': list(argv)}}})
+        f'/servers/{server_id}/guest-agent/commands',
+        json={
+            'command': {'type': 'exec', 'arguments': {'command': list(argv)}}
+        },
+    )
     return time.monotonic() - began, answer
 
 
@@ -77,35 +80,48 @@ def _show(compute: Any, answer: Any) -> Any:
     command = answer.json()['command']
     return compute.get(
         f'/servers/{command["instance_uuid"]}/guest-agent/commands/'
-        + command['uuid']).json()['command']
+        + command['uuid']
+    ).json()['command']
 
 
 def _ended(compute: Any, answer: Any, timeout: float = 120) -> Any:
     """Wait for the end of what a POST answered."""
-    processes.wait_for(lambda: _show(compute, answer)['finished_at'],
-                       timeout, 'the end of a command')
+    processes.wait_for(
+        lambda: _show(compute, answer)['finished_at'],
+        timeout,
+        'the end of a command',
+    )
     return _show(compute, answer)
 
 
-def test_both_cells_run_commands(compute: Any,
-                                 servers: dict[str, str]) -> None:
+def test_both_cells_run_commands(
+    compute: Any, servers: dict[str, str]
+) -> None:
     for host, server_id in servers.items():
         ended = _ended(compute, _post(compute, server_id, 'hostname')[1])
         assert (ended['status'], ended['host']) == ('COMPLETED', host)
     hosts = compute.get('/guest-agent/hosts').json()['hosts']
     assert {item['host']: item['state'] for item in hosts} == {
-        'compute-1': 'up', 'compute-2': 'up'}
+        'compute-1': 'up',
+        'compute-2': 'up',
+    }
     assert len({item['cell'] for item in hosts}) == 2
 
 
 @pytest.mark.parametrize('cut_off', [_refused, _black_hole])
-def test_a_cell_is_cut_off(stack: stack_module.Stack, compute: Any,
-                           servers: dict[str, str], cut_off: Any) -> None:
+def test_a_cell_is_cut_off(
+    stack: stack_module.Stack,
+    compute: Any,
+    servers: dict[str, str],
+    cut_off: Any,
+) -> None:
     """The other does not notice; what was accepted runs when it is back."""
     well, ill = servers['compute-1'], servers['compute-2']
     # What a POST takes is the machine's; that it waits for no broker is ours.
-    bound = 1 + max(_post(compute, server_id, 'true')[0]
-                    for server_id in (well, ill, well, ill))
+    bound = 1 + max(
+        _post(compute, server_id, 'true')[0]
+        for server_id in (well, ill, well, ill)
+    )
     waiting = []
     with cut_off(stack):
         for _ in range(3):

@@ -24,9 +24,20 @@ from tests.stack.conftest import OpenStack
 
 def test_streams_and_exit_code(demo: OpenStack, server: str) -> None:
     code, out, err = demo.guest(
-        'exec', server, '--stdin', '-', '--env', 'NAME=a b', '--cwd', '/tmp',
-        '--', 'sh', '-c', 'cat; pwd; echo "$NAME" >&2; exit 7',
-        stdin=b'in\0put\n')
+        'exec',
+        server,
+        '--stdin',
+        '-',
+        '--env',
+        'NAME=a b',
+        '--cwd',
+        '/tmp',
+        '--',
+        'sh',
+        '-c',
+        'cat; pwd; echo "$NAME" >&2; exit 7',
+        stdin=b'in\0put\n',
+    )
     assert (code, out, err) == (7, b'in\0put\n/tmp\n', b'a b\n')
 
 
@@ -37,14 +48,30 @@ def test_what_cannot_be_run(demo: OpenStack, server: str) -> None:
 
 
 def test_timeout(demo: OpenStack, server: str) -> None:
-    code, out, _ = demo.guest('exec', server, '--timeout', '1', '--', 'sh',
-                              '-c', 'echo kept; sleep 600')
+    code, out, _ = demo.guest(
+        'exec',
+        server,
+        '--timeout',
+        '1',
+        '--',
+        'sh',
+        '-c',
+        'echo kept; sleep 600',
+    )
     assert (code, out) == (124, b'kept\n')
 
 
 def test_interrupt_cancels(demo: OpenStack, server: str) -> None:
-    process = demo.start('server', 'guest', 'exec', server, '--', 'sh', '-c',
-                         'echo started; sleep 600')
+    process = demo.start(
+        'server',
+        'guest',
+        'exec',
+        server,
+        '--',
+        'sh',
+        '-c',
+        'echo started; sleep 600',
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == b'started\n'
     process.send_signal(signal.SIGINT)
@@ -54,10 +81,10 @@ def test_interrupt_cancels(demo: OpenStack, server: str) -> None:
     assert latest['Status'] == 'CANCELLED'
 
 
-def test_command_that_is_not_waited_for(demo: OpenStack,
-                                        server: str) -> None:
-    code, out, _ = demo.guest('exec', server, '--no-wait', '--', 'sleep',
-                              '600')
+def test_command_that_is_not_waited_for(demo: OpenStack, server: str) -> None:
+    code, out, _ = demo.guest(
+        'exec', server, '--no-wait', '--', 'sleep', '600'
+    )
     assert code == 0
     uuid = out.decode().split()[1]
     assert demo.guest('command cancel', server, uuid)[0] == 0
@@ -71,24 +98,30 @@ def test_command_that_is_not_waited_for(demo: OpenStack,
     assert demo.guest('command show', server, uuid)[0] == 1
 
 
-def test_file_there_and_back(demo: OpenStack, server: str,
-                             tmp_path: pathlib.Path) -> None:
+def test_file_there_and_back(
+    demo: OpenStack, server: str, tmp_path: pathlib.Path
+) -> None:
     here, back = tmp_path / 'here', tmp_path / 'back'
     here.write_bytes(os.urandom(4 * 1024 * 1024 + 7))
     assert demo.guest('file put', server, str(here), '/tmp/there')[0] == 0
     _, out, _ = demo.guest('exec', server, '--', 'sha256sum', '/tmp/there')
-    assert out.split()[0].decode() == hashlib.sha256(
-        here.read_bytes()).hexdigest()
+    assert (
+        out.split()[0].decode()
+        == hashlib.sha256(here.read_bytes()).hexdigest()
+    )
     assert demo.guest('file get', server, '/tmp/there', str(back))[0] == 0
     assert back.read_bytes() == here.read_bytes()
 
 
-def test_agent_and_hosts(demo: OpenStack, admin: OpenStack,
-                         server: str) -> None:
+def test_agent_and_hosts(
+    demo: OpenStack, admin: OpenStack, server: str
+) -> None:
     agent = demo.json('server', 'guest', 'show', server)
     assert (agent['status'], agent['execution']) == ('available', 'guarded')
-    hosts = {host['Host']: host['State'] for host
-             in admin.json('guest', 'agent', 'host', 'list')}
+    hosts = {
+        host['Host']: host['State']
+        for host in admin.json('guest', 'agent', 'host', 'list')
+    }
     assert hosts['compute-1'] == 'up'
 
 
@@ -104,8 +137,9 @@ def test_nova_tells_the_story(demo: OpenStack, server: str) -> None:
     assert 'guest_agent_exec' in {event['Action'] for event in events}
 
 
-def test_unknown_server(cloud: Callable[[str], OpenStack],
-                        server: str) -> None:
+def test_unknown_server(
+    cloud: Callable[[str], OpenStack], server: str
+) -> None:
     code, _, err = cloud('other').guest('exec', server, '--', 'true')
     assert code == 1
     assert b'No Server found' in err

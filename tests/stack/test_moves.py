@@ -34,24 +34,27 @@ def compute(sdk: Callable[[str], Any]) -> Any:
     return sdk('demo').compute
 
 
-def _start(demo: OpenStack, compute: Any, server_id: str,
-           script: str) -> str:
-    code, out, err = demo.guest('exec', server_id, '--no-wait', '--', 'sh',
-                                '-c', script)
+def _start(demo: OpenStack, compute: Any, server_id: str, script: str) -> str:
+    code, out, err = demo.guest(
+        'exec', server_id, '--no-wait', '--', 'sh', '-c', script
+    )
     assert code == 0, err
     uuid = out.decode().split()[1]
     _wait(compute, server_id, uuid, 'RUNNING')
     return uuid
 
 
-def _wait(compute: Any, server_id: str, uuid: str, status: str,
-          timeout: float = 120) -> dict[str, Any]:
+def _wait(
+    compute: Any, server_id: str, uuid: str, status: str, timeout: float = 120
+) -> dict[str, Any]:
     shown: dict[str, Any] = {}
 
     def is_so() -> bool:
-        shown.update(compute.get(
-            f'/servers/{server_id}/guest-agent/commands/{uuid}').json()[
-                'command'])
+        shown.update(
+            compute.get(
+                f'/servers/{server_id}/guest-agent/commands/{uuid}'
+            ).json()['command']
+        )
         return bool(shown['status'] == status)
 
     processes.wait_for(is_so, timeout, f'{uuid} {status}', gap=0.2)
@@ -66,8 +69,7 @@ def test_rebuild(demo: OpenStack, compute: Any, own: str) -> None:
     assert demo.guest('exec', own, '--', 'echo', 'new')[1] == b'new\n'
 
 
-def test_suspend_and_resume(demo: OpenStack, compute: Any,
-                            own: str) -> None:
+def test_suspend_and_resume(demo: OpenStack, compute: Any, own: str) -> None:
     uuid = _start(demo, compute, own, 'sleep 5; exit 9')
     demo.do('server', 'suspend', own)
     _until(compute, own, 'SUSPENDED')
@@ -78,8 +80,7 @@ def test_suspend_and_resume(demo: OpenStack, compute: Any,
     assert result['exitcode'] == 9
 
 
-def test_shelve_and_unshelve(demo: OpenStack, compute: Any,
-                             own: str) -> None:
+def test_shelve_and_unshelve(demo: OpenStack, compute: Any, own: str) -> None:
     uuid = _start(demo, compute, own, 'sleep 600')
     demo.do('server', 'shelve', '--wait', own)
     _wait(compute, own, uuid, 'LOST')
@@ -99,5 +100,8 @@ def test_lock(demo: OpenStack, admin: OpenStack, own: str) -> None:
 
 def _until(compute: Any, server_id: str, status: str) -> None:
     processes.wait_for(
-        lambda: compute.get_server(server_id).status == status, 120, status,
-        gap=0.5)
+        lambda: compute.get_server(server_id).status == status,
+        120,
+        status,
+        gap=0.5,
+    )

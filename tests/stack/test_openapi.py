@@ -54,26 +54,51 @@ checks.positive_data_acceptance.expected-statuses = {statuses}
 
 
 @pytest.mark.parametrize('seed', [1, 2])
-def test_schemathesis_finds_nothing(stack: stack_module.Stack,
-                                    admin: OpenStack, boot: Any,
-                                    pytestconfig: pytest.Config,
-                                    tmp_path: pathlib.Path,
-                                    seed: int) -> None:
+def test_schemathesis_finds_nothing(
+    stack: stack_module.Stack,
+    admin: OpenStack,
+    boot: Any,
+    pytestconfig: pytest.Config,
+    tmp_path: pathlib.Path,
+    seed: int,
+) -> None:
     configuration = tmp_path / 'schemathesis.toml'
-    configuration.write_text(_CONFIGURATION.format(
-        token=admin.json('token', 'issue')['id'],
-        server_id=boot('admin')) + ''.join(
-            _OPERATION.format(name=name, statuses=json.dumps(
-                ['2xx', '401', '403', '404', '409', '429', *statuses]))
-            for name, statuses in _REFUSED_FOR_WHAT_IT_MEANS.items()))
+    configuration.write_text(
+        _CONFIGURATION.format(
+            token=admin.json('token', 'issue')['id'], server_id=boot('admin')
+        )
+        + ''.join(
+            _OPERATION.format(
+                name=name,
+                statuses=json.dumps(
+                    ['2xx', '401', '403', '404', '409', '429', *statuses]
+                ),
+            )
+            for name, statuses in _REFUSED_FOR_WHAT_IT_MEANS.items()
+        )
+    )
     ran = subprocess.run(
-        [stack.place.client_bin / 'schemathesis', '--config-file',
-         configuration, '--no-color', 'run',
-         pytestconfig.rootpath / 'api-ref/openapi.json',
-         '--url', stack.place.url('nova', '/v2.1'), '--max-examples', '30',
-         '--phases', 'examples,coverage,fuzzing,stateful',
-         '--seed', str(seed)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=600)
+        [
+            stack.place.client_bin / 'schemathesis',
+            '--config-file',
+            configuration,
+            '--no-color',
+            'run',
+            pytestconfig.rootpath / 'api-ref/openapi.json',
+            '--url',
+            stack.place.url('nova', '/v2.1'),
+            '--max-examples',
+            '30',
+            '--phases',
+            'examples,coverage,fuzzing,stateful',
+            '--seed',
+            str(seed),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     print(ran.stdout[-10000:], ran.stderr[-2000:])
     assert ran.returncode == 0
     assert 'Tested: 11' in ran.stdout

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 RUN = {'command': {'type': 'exec', 'arguments': {'command': ['true']}}}
-SLEEP = {'command': {'type': 'exec',
-                     'arguments': {'command': ['sleep', '600']}}}
+SLEEP = {
+    'command': {'type': 'exec', 'arguments': {'command': ['sleep', '600']}}
+}
 
 
 @pytest.fixture
@@ -29,23 +30,39 @@ def commands(server: str) -> str:
 
 
 # Create, list, hosts: what each role of the server's project, and others, get.
-@pytest.mark.parametrize('user, statuses', [
-    ('demo', (200, 200, 403)), ('second', (200, 200, 403)),
-    ('manager', (200, 200, 403)), ('reader', (403, 200, 403)),
-    ('other', (404, 404, 403)), ('admin', (200, 200, 200))])
-def test_roles(sdk: Callable[[str], Any], commands: str, user: str,
-               statuses: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    'user, statuses',
+    [
+        ('demo', (200, 200, 403)),
+        ('second', (200, 200, 403)),
+        ('manager', (200, 200, 403)),
+        ('reader', (403, 200, 403)),
+        ('other', (404, 404, 403)),
+        ('admin', (200, 200, 200)),
+    ],
+)
+def test_roles(
+    sdk: Callable[[str], Any],
+    commands: str,
+    user: str,
+    statuses: tuple[int, int, int],
+) -> None:
     compute = sdk(user).compute
-    assert (compute.post(commands, json=RUN).status_code,
-            compute.get(commands).status_code,
-            compute.get('/guest-agent/hosts').status_code) == statuses
+    assert (
+        compute.post(commands, json=RUN).status_code,
+        compute.get(commands).status_code,
+        compute.get('/guest-agent/hosts').status_code,
+    ) == statuses
 
 
 def test_bad_token(sdk: Callable[[str], Any], commands: str) -> None:
     answer = sdk('demo').session.get(
-        commands, endpoint_filter={'service_type': 'compute'},
-        headers={'X-Auth-Token': 'bad'}, authenticated=False,
-        raise_exc=False)
+        commands,
+        endpoint_filter={'service_type': 'compute'},
+        headers={'X-Auth-Token': 'bad'},
+        authenticated=False,
+        raise_exc=False,
+    )
     assert answer.status_code == 401
 
 
@@ -55,14 +72,18 @@ def limit(sdk: Callable[[str], Any]) -> Iterator[int]:
     identity = sdk('admin').identity
     made = identity.create_limit(
         service_id=identity.find_service('nova').id,
-        region_id='RegionOne', resource_name='guest_agent_commands',
-        resource_limit=2, project_id=identity.find_project('demo').id)
+        region_id='RegionOne',
+        resource_name='guest_agent_commands',
+        resource_limit=2,
+        project_id=identity.find_project('demo').id,
+    )
     yield 2
     identity.delete_limit(made)
 
 
-def test_unified_limit(sdk: Callable[[str], Any], commands: str, limit: int,
-                       server: str) -> None:
+def test_unified_limit(
+    sdk: Callable[[str], Any], commands: str, limit: int, server: str
+) -> None:
     """Keystone's limit of the server's project holds, for an admin too."""
     compute = sdk('demo').compute
     accepted = [compute.post(commands, json=SLEEP) for _ in range(limit)]

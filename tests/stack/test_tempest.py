@@ -33,10 +33,10 @@ def test_all_that_tempest_finds_passes(stack: stack_module.Stack) -> None:
     _configure(stack, workspace)
     listed = _in(stack, workspace, 'tempest', 'run', '--list-tests', *_OURS)
     tests = len(re.findall(rb'^guest_agent_ext\.', listed.stdout, re.M))
-    ran = _in(stack, workspace, 'tempest', 'run', '--concurrency', '2',
-              *_OURS)
+    ran = _in(stack, workspace, 'tempest', 'run', '--concurrency', '2', *_OURS)
     (workspace / 'result.subunit').write_bytes(
-        _in(stack, workspace, 'stestr', 'last', '--subunit').stdout)
+        _in(stack, workspace, 'stestr', 'last', '--subunit').stdout
+    )
     print(ran.stdout.decode(errors='replace'))
     assert ran.returncode == 0
     assert tests == _declared()
@@ -46,35 +46,62 @@ def test_all_that_tempest_finds_passes(stack: stack_module.Stack) -> None:
 def _declared() -> int:
     """Count the tests that the plugin has, without tempest."""
     package = pathlib.Path(tempest_plugin.__file__).parent
-    return sum(len(re.findall(r'@decorators\.idempotent_id', path.read_text()))
-               for path in package.rglob('test_*.py'))
+    return sum(
+        len(re.findall(r'@decorators\.idempotent_id', path.read_text()))
+        for path in package.rglob('test_*.py')
+    )
 
 
-def _in(stack: stack_module.Stack, directory: pathlib.Path, program: str,
-        *arguments: str) -> 'subprocess.CompletedProcess[bytes]':
+def _in(
+    stack: stack_module.Stack,
+    directory: pathlib.Path,
+    program: str,
+    *arguments: str,
+) -> 'subprocess.CompletedProcess[bytes]':
     client = stack.place.client_bin
     return subprocess.run(
-        [client / program, *arguments], cwd=directory,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, timeout=1200,
-        env={'HOME': str(stack.place.state('home')),
-             'PATH': f'{client}:/usr/bin:/bin'})
+        [client / program, *arguments],
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=1200,
+        env={
+            'HOME': str(stack.place.state('home')),
+            'PATH': f'{client}:/usr/bin:/bin',
+        },
+    )
 
 
 def _configure(stack: stack_module.Stack, workspace: pathlib.Path) -> None:
     admin = stack.as_admin()
-    ini.write(workspace / 'etc/tempest.conf', {
-        'DEFAULT': {'log_file': workspace / 'tempest.log'},
-        'oslo_concurrency': {'lock_path': workspace / 'locks'},
-        'auth': {
-            'use_dynamic_credentials': True, 'admin_username': 'admin',
-            'admin_password': stack.place.password,
-            'admin_project_name': 'admin', 'admin_domain_name': 'Default',
-            'create_isolated_networks': False},
-        'identity': {'uri_v3': stack.place.url('keystone', '/v3'),
-                     'auth_version': 'v3', 'region': 'RegionOne'},
-        'compute': {
-            'image_ref': admin.image.find_image(seed.IMAGE).id,
-            'flavor_ref': admin.compute.find_flavor(seed.FLAVOR).id},
-        'service_available': {'cinder': False, 'swift': False,
-                              'neutron': False, 'guest_agent': True}})
+    ini.write(
+        workspace / 'etc/tempest.conf',
+        {
+            'DEFAULT': {'log_file': workspace / 'tempest.log'},
+            'oslo_concurrency': {'lock_path': workspace / 'locks'},
+            'auth': {
+                'use_dynamic_credentials': True,
+                'admin_username': 'admin',
+                'admin_password': stack.place.password,
+                'admin_project_name': 'admin',
+                'admin_domain_name': 'Default',
+                'create_isolated_networks': False,
+            },
+            'identity': {
+                'uri_v3': stack.place.url('keystone', '/v3'),
+                'auth_version': 'v3',
+                'region': 'RegionOne',
+            },
+            'compute': {
+                'image_ref': admin.image.find_image(seed.IMAGE).id,
+                'flavor_ref': admin.compute.find_flavor(seed.FLAVOR).id,
+            },
+            'service_available': {
+                'cinder': False,
+                'swift': False,
+                'neutron': False,
+                'guest_agent': True,
+            },
+        },
+    )

@@ -21,7 +21,8 @@ SECRET = 'hunter2'
 
 
 def test_answer_that_came_too_late_is_not_logged(
-        caplog: pytest.LogCaptureFixture) -> None:
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.DEBUG)
     logs.hide_answers()
     logs.hide_answers()

@@ -18,9 +18,12 @@ from guest_agent_ext import rpc
 
 @pytest.mark.parametrize('raised', [OSError('refused'), ValueError()])
 def test_errors_of_a_driver_are_told_as_oslo_messagings(
-        raised: Exception) -> None:
-    with (pytest.raises(oslo_messaging.MessageDeliveryFailure) as caught,
-          rpc.errors()):
+    raised: Exception,
+) -> None:
+    with (
+        pytest.raises(oslo_messaging.MessageDeliveryFailure) as caught,
+        rpc.errors(),
+    ):
         raise raised
     assert caught.value.__cause__ is raised
 

@@ -50,9 +50,11 @@ def main() -> int:
             cloud.down()
             print('Stopped.')
     except processes.StartError as error:
-        print(f'{error}\nThe logs are under {directory}/log. Without '
-              f'{directory}, the next start begins anew.',
-              file=sys.stderr)
+        print(
+            f'{error}\nThe logs are under {directory}/log. Without '
+            f'{directory}, the next start begins anew.',
+            file=sys.stderr,
+        )
         return 1
     return 0
 
@@ -65,8 +67,12 @@ def up(cloud: stack.Stack, cells: int) -> None:
         cloud.up()
     if cells == 2:
         cloud.add_cell()
-    print(_USAGE.format(seconds=time.monotonic() - began,
-                        directory=_shown(cloud.place.directory)))
+    print(
+        _USAGE.format(
+            seconds=time.monotonic() - began,
+            directory=_shown(cloud.place.directory),
+        )
+    )
 
 
 def _shown(directory: pathlib.Path) -> str:

@@ -44,26 +44,29 @@ class Api:
     prepare: tuple[str, ...]
 
 
-def _keystone(place: layout.Layout,
-              database: mariadb.MariaDB) -> ini.Sections:
+def _keystone(place: layout.Layout, database: mariadb.MariaDB) -> ini.Sections:
     return {
         'database': {'connection': database.url('keystone')},
         'fernet_tokens': {'key_repository': place.state('keystone') / 'keys'},
         'credential': {
-            'key_repository': place.state('keystone') / 'credential-keys'},
+            'key_repository': place.state('keystone') / 'credential-keys'
+        },
         # The passwords are random: slow hashes would protect nothing.
         'identity': {'password_hash_rounds': 4},
         # It is asked about the same tokens and limits all the time. There is
         # one process of it, whose changes its own cache takes note of.
         'cache': {'enabled': True, 'backend': 'dogpile.cache.memory'},
-        'token': {'expiration': 86400}}
+        'token': {'expiration': 86400},
+    }
 
 
-def _placement(place: layout.Layout,
-               database: mariadb.MariaDB) -> ini.Sections:
+def _placement(
+    place: layout.Layout, database: mariadb.MariaDB
+) -> ini.Sections:
     return {
         'placement_database': {'connection': database.url('placement')},
-        'keystone_authtoken': sections.authtoken(place, 'placement')}
+        'keystone_authtoken': sections.authtoken(place, 'placement'),
+    }
 
 
 def _glance(place: layout.Layout, database: mariadb.MariaDB) -> ini.Sections:
@@ -74,12 +77,15 @@ def _glance(place: layout.Layout, database: mariadb.MariaDB) -> ini.Sections:
         'glance_store': {'default_backend': 'file'},
         'file': {'filesystem_store_datadir': state / 'images'},
         'os_glance_staging_store': {
-            'filesystem_store_datadir': state / 'staging'},
+            'filesystem_store_datadir': state / 'staging'
+        },
         'os_glance_tasks_store': {'filesystem_store_datadir': state / 'tasks'},
         'paste_deploy': {
             'flavor': 'keystone',
-            'config_file': place.prefix / 'etc/glance/glance-api-paste.ini'},
-        'keystone_authtoken': sections.authtoken(place, 'glance')}
+            'config_file': place.prefix / 'etc/glance/glance-api-paste.ini',
+        },
+        'keystone_authtoken': sections.authtoken(place, 'glance'),
+    }
 
 
 def _neutron(place: layout.Layout, database: mariadb.MariaDB) -> ini.Sections:
@@ -92,35 +98,65 @@ def _neutron(place: layout.Layout, database: mariadb.MariaDB) -> ini.Sections:
             'transport_url': 'fake:///',
             'notify_nova_on_port_status_changes': False,
             'notify_nova_on_port_data_changes': False,
-            'api_paste_config': place.prefix / 'etc/neutron/api-paste.ini'},
-        'ml2': {'type_drivers': 'local', 'tenant_network_types': 'local',
-                'mechanism_drivers': ''},
+            'api_paste_config': place.prefix / 'etc/neutron/api-paste.ini',
+        },
+        'ml2': {
+            'type_drivers': 'local',
+            'tenant_network_types': 'local',
+            'mechanism_drivers': '',
+        },
         'database': {'connection': database.url('neutron')},
-        'keystone_authtoken': sections.authtoken(place, 'neutron')}
+        'keystone_authtoken': sections.authtoken(place, 'neutron'),
+    }
 
 
 KEYSTONE = Api(
-    'keystone', 'identity', 'keystone.wsgi.api', '/v3', 'keystone.conf',
+    'keystone',
+    'identity',
+    'keystone.wsgi.api',
+    '/v3',
+    'keystone.conf',
     _keystone,
-    ('keystone-manage --config-dir {etc} db_sync',
-     'keystone-manage --config-dir {etc} fernet_setup'
-     ' --keystone-user=root --keystone-group=root',
-     'keystone-manage --config-dir {etc} bootstrap'
-     ' --bootstrap-password={password} --bootstrap-region-id={region}'
-     ' --bootstrap-public-url={url} --bootstrap-internal-url={url}'
-     ' --bootstrap-admin-url={url}'))
+    (
+        'keystone-manage --config-dir {etc} db_sync',
+        'keystone-manage --config-dir {etc} fernet_setup'
+        ' --keystone-user=root --keystone-group=root',
+        'keystone-manage --config-dir {etc} bootstrap'
+        ' --bootstrap-password={password} --bootstrap-region-id={region}'
+        ' --bootstrap-public-url={url} --bootstrap-internal-url={url}'
+        ' --bootstrap-admin-url={url}',
+    ),
+)
 
 PLACEMENT = Api(
-    'placement', 'placement', 'placement.wsgi.api', '', 'placement.conf',
-    _placement, ('placement-manage --config-dir {etc} db sync',))
+    'placement',
+    'placement',
+    'placement.wsgi.api',
+    '',
+    'placement.conf',
+    _placement,
+    ('placement-manage --config-dir {etc} db sync',),
+)
 
 GLANCE = Api(
-    'glance', 'image', 'glance.wsgi.api', '', 'glance-api.conf', _glance,
-    ('glance-manage --config-dir {etc} db_sync',))
+    'glance',
+    'image',
+    'glance.wsgi.api',
+    '',
+    'glance-api.conf',
+    _glance,
+    ('glance-manage --config-dir {etc} db_sync',),
+)
 
 NEUTRON = Api(
-    'neutron', 'network', 'neutron.wsgi.api', '', 'neutron.conf', _neutron,
-    ('neutron-db-manage --config-file {etc}/neutron.conf upgrade heads',))
+    'neutron',
+    'network',
+    'neutron.wsgi.api',
+    '',
+    'neutron.conf',
+    _neutron,
+    ('neutron-db-manage --config-file {etc}/neutron.conf upgrade heads',),
+)
 
 ALL = (KEYSTONE, PLACEMENT, GLANCE, NEUTRON)
 

@@ -23,11 +23,18 @@ from tools.stack import seed
 def account(place: layout.Layout, user: str, project: str) -> dict[str, Any]:
     """Return an entry of clouds.yaml."""
     return {
-        'auth': {'auth_url': place.url('keystone', '/v3'), 'username': user,
-                 'password': place.password, 'project_name': project,
-                 'user_domain_id': 'default', 'project_domain_id': 'default'},
-        'region_name': sections.REGION, 'interface': 'public',
-        'identity_api_version': 3}
+        'auth': {
+            'auth_url': place.url('keystone', '/v3'),
+            'username': user,
+            'password': place.password,
+            'project_name': project,
+            'user_domain_id': 'default',
+            'project_domain_id': 'default',
+        },
+        'region_name': sections.REGION,
+        'interface': 'public',
+        'identity_api_version': 3,
+    }
 
 
 def write(place: layout.Layout) -> None:
@@ -36,12 +43,22 @@ def write(place: layout.Layout) -> None:
     clouds = place.directory / 'clouds.yaml'
     clouds.touch(mode=0o600)
     # JSON is YAML too.
-    clouds.write_text(json.dumps({'clouds': {
-        user: account(place, user, project)
-        for user, project, _ in users}}, indent=2))
+    clouds.write_text(
+        json.dumps(
+            {
+                'clouds': {
+                    user: account(place, user, project)
+                    for user, project, _ in users
+                }
+            },
+            indent=2,
+        )
+    )
     (place.directory / 'openrc').write_text(
         f'export PATH={place.client_bin}:$PATH\n'
         f'export OS_CLIENT_CONFIG_FILE={clouds}\n'
         '# Another user: export OS_CLOUD='
-        + '|'.join(user for user, _, _ in users) + '\n'
-        'export OS_CLOUD=demo\n')
+        + '|'.join(user for user, _, _ in users)
+        + '\n'
+        'export OS_CLOUD=demo\n'
+    )

@@ -61,16 +61,18 @@ class Cell:
         return 'nova' if self.number == 1 else f'nova-{self.name}'
 
 
-def configure(place: layout.Layout, database: mariadb.MariaDB,
-              cell: Cell) -> None:
+def configure(
+    place: layout.Layout, database: mariadb.MariaDB, cell: Cell
+) -> None:
     """Write the configuration of a cell, and with the first that of Nova."""
     etc = place.etc('nova')
     if cell.number == 1:
         ini.write(etc / 'nova.conf', _controller(place, database, cell))
         ini.write(etc / 'api-paste.ini', ini.paste(place.prefix))
     else:
-        ini.write(etc / f'{cell.conductor}.conf',
-                  _conductor(place, database, cell))
+        ini.write(
+            etc / f'{cell.conductor}.conf', _conductor(place, database, cell)
+        )
     ini.write(etc / f'{cell.host}.conf', _compute(place, cell))
     (place.state(cell.host) / 'instances').mkdir(exist_ok=True)
 
@@ -81,48 +83,60 @@ def _common(place: layout.Layout, cell: Cell, service: str) -> ini.Sections:
         {
             'DEFAULT': {
                 'transport_url': cell.broker.transport_url(),
-                'my_ip': '127.0.0.1', 'host': service,
+                'my_ip': '127.0.0.1',
+                'host': service,
                 'graceful_shutdown_timeout': 6,
-                'manager_shutdown_timeout': 3},
+                'manager_shutdown_timeout': 3,
+            },
             'keystone_authtoken': sections.authtoken(place, 'nova'),
-            'service_user': {**sections.account(place, 'nova'),
-                             'send_service_user_token': True},
+            'service_user': {
+                **sections.account(place, 'nova'),
+                'send_service_user_token': True,
+            },
             'placement': sections.account(place, 'nova'),
             'neutron': sections.account(place, 'nova'),
             'glance': sections.account(place, 'nova'),
-        })
+        },
+    )
 
 
-def _controller(place: layout.Layout, database: mariadb.MariaDB,
-                cell: Cell) -> ini.Sections:
+def _controller(
+    place: layout.Layout, database: mariadb.MariaDB, cell: Cell
+) -> ini.Sections:
     return ini.merge(
         _common(place, cell, 'controller'),
         {
             'api_database': {'connection': database.url(API_DATABASE)},
             'database': {'connection': database.url(cell.database)},
             'conductor': {'workers': 1},
-            'scheduler': {'workers': 1,
-                          'discover_hosts_in_cells_interval': 3},
+            'scheduler': {'workers': 1, 'discover_hosts_in_cells_interval': 3},
             'quota': {'driver': 'nova.quota.UnifiedLimitsDriver'},
             'oslo_limit': {
-                **{name: value for name, value
-                   in sections.account(place, 'nova').items()
-                   if not name.startswith('project')},
-                'system_scope': 'all', 'endpoint_service_type': 'compute',
+                **{
+                    name: value
+                    for name, value in sections.account(place, 'nova').items()
+                    if not name.startswith('project')
+                },
+                'system_scope': 'all',
+                'endpoint_service_type': 'compute',
                 'endpoint_region_name': sections.REGION,
-                'endpoint_interface': 'public'},
-        })
+                'endpoint_interface': 'public',
+            },
+        },
+    )
 
 
-def _conductor(place: layout.Layout, database: mariadb.MariaDB,
-               cell: Cell) -> ini.Sections:
+def _conductor(
+    place: layout.Layout, database: mariadb.MariaDB, cell: Cell
+) -> ini.Sections:
     return ini.merge(
         _common(place, cell, f'conductor-{cell.name}'),
         {
             'api_database': {'connection': database.url(API_DATABASE)},
             'database': {'connection': database.url(cell.database)},
             'conductor': {'workers': 1},
-        })
+        },
+    )
 
 
 def _compute(place: layout.Layout, cell: Cell) -> ini.Sections:
@@ -130,13 +144,20 @@ def _compute(place: layout.Layout, cell: Cell) -> ini.Sections:
     return ini.merge(
         _common(place, cell, cell.host),
         {
-            'DEFAULT': {'compute_driver': 'libvirt.LibvirtDriver',
-                        # The guest does not listen for a shutdown.
-                        'shutdown_timeout': 3},
-            'libvirt': {'virt_type': 'qemu', 'cpu_mode': 'none',
-                        'connection_uri': cell.hypervisor.uri},
+            'DEFAULT': {
+                'compute_driver': 'libvirt.LibvirtDriver',
+                # The guest does not listen for a shutdown.
+                'shutdown_timeout': 3,
+            },
+            'libvirt': {
+                'virt_type': 'qemu',
+                'cpu_mode': 'none',
+                'connection_uri': cell.hypervisor.uri,
+            },
             'vnc': {'enabled': False},
             # Every service is root already, and there need be no sudo.
-            'nova_sys_admin': helper, 'privsep_osbrick': helper,
+            'nova_sys_admin': helper,
+            'privsep_osbrick': helper,
             'guest_agent': {'connection_uri': cell.hypervisor.uri},
-        })
+        },
+    )

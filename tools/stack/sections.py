@@ -23,7 +23,9 @@ def common(place: layout.Layout, service: str) -> ini.Sections:
     return {
         'DEFAULT': {
             # Without it oslo.log writes to stdout.
-            'use_stderr': True, 'state_path': place.state(service)},
+            'use_stderr': True,
+            'state_path': place.state(service),
+        },
         'oslo_concurrency': {'lock_path': place.state(service) / 'locks'},
         # Every service is root already, and there need be no sudo.
         'privsep': {'helper_command': place.bin / 'privsep-helper'},
@@ -33,13 +35,21 @@ def common(place: layout.Layout, service: str) -> ini.Sections:
 def account(place: layout.Layout, user: str) -> dict[str, object]:
     """Return with what a service authenticates to Keystone."""
     return {
-        'auth_type': 'password', 'auth_url': place.url('keystone', '/v3'),
-        'region_name': REGION, 'username': user, 'password': place.password,
-        'user_domain_id': 'default', 'project_name': 'service',
-        'project_domain_id': 'default'}
+        'auth_type': 'password',
+        'auth_url': place.url('keystone', '/v3'),
+        'region_name': REGION,
+        'username': user,
+        'password': place.password,
+        'user_domain_id': 'default',
+        'project_name': 'service',
+        'project_domain_id': 'default',
+    }
 
 
 def authtoken(place: layout.Layout, user: str) -> dict[str, object]:
     """Return the section of keystonemiddleware."""
-    return {**account(place, user), 'service_token_roles_required': True,
-            'www_authenticate_uri': place.url('keystone', '/v3')}
+    return {
+        **account(place, user),
+        'service_token_roles_required': True,
+        'www_authenticate_uri': place.url('keystone', '/v3'),
+    }

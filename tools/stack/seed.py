@@ -26,9 +26,12 @@ _SERVICES = ('nova', 'glance', 'placement', 'neutron')
 
 #: User, project and role. "second" is another member of the first's project.
 USERS = (
-    ('demo', 'demo', 'member'), ('second', 'demo', 'member'),
-    ('reader', 'demo', 'reader'), ('manager', 'demo', 'manager'),
-    ('other', 'other', 'member'))
+    ('demo', 'demo', 'member'),
+    ('second', 'demo', 'member'),
+    ('reader', 'demo', 'reader'),
+    ('manager', 'demo', 'manager'),
+    ('other', 'other', 'member'),
+)
 
 #: Of Nova's resources it wants a limit for servers only.
 LIMITS = {'servers': 50, 'guest_agent_commands': 1000}
@@ -38,8 +41,9 @@ FLAVOR, IMAGE = 'tiny', 'guest'
 
 def accounts(cloud: Any, place: layout.Layout) -> None:
     """Make the catalog, the users and the limits."""
-    services = {api.name: (api.type, place.url(api.name, api.path))
-                for api in apis.ALL}
+    services = {
+        api.name: (api.type, place.url(api.name, api.path)) for api in apis.ALL
+    }
     services['nova'] = apis.NOVA_TYPE, place.url('nova', apis.NOVA_PATH)
     for name in _SERVICES:
         _endpoint(cloud, name, *services[name])
@@ -51,44 +55,57 @@ def accounts(cloud: Any, place: layout.Layout) -> None:
 
 
 def _endpoint(cloud: Any, name: str, kind: str, url: str) -> None:
-    service = (cloud.identity.find_service(name)
-               or cloud.identity.create_service(name=name, type=kind))
+    service = cloud.identity.find_service(
+        name
+    ) or cloud.identity.create_service(name=name, type=kind)
     if not list(cloud.identity.endpoints(service_id=service.id)):
         cloud.identity.create_endpoint(
-            service_id=service.id, interface='public', url=url,
-            region_id=sections.REGION)
+            service_id=service.id,
+            interface='public',
+            url=url,
+            region_id=sections.REGION,
+        )
 
 
-def _service_users(cloud: Any, place: layout.Layout,
-                   roles: dict[str, Any]) -> None:
+def _service_users(
+    cloud: Any, place: layout.Layout, roles: dict[str, Any]
+) -> None:
     for name in _SERVICES:
         for role in ('admin', 'service'):
             _user(cloud, place, name, 'service', roles[role])
     nova = cloud.identity.find_user('nova')
     # It reads the limits of every project.
     cloud.identity.assign_system_role_to_user(
-        nova, roles['reader'], system='all')
+        nova, roles['reader'], system='all'
+    )
 
 
-def _user(cloud: Any, place: layout.Layout, name: str, project: str,
-          role: Any) -> None:
+def _user(
+    cloud: Any, place: layout.Layout, name: str, project: str, role: Any
+) -> None:
     identity = cloud.identity
     owner = identity.find_project(project) or identity.create_project(
-        name=project, domain_id='default')
+        name=project, domain_id='default'
+    )
     user = identity.find_user(name) or identity.create_user(
-        name=name, domain_id='default', password=place.password)
+        name=name, domain_id='default', password=place.password
+    )
     identity.assign_project_role_to_user(owner, user, role)
 
 
 def _limits(cloud: Any) -> None:
     nova = cloud.identity.find_service('nova')
-    known = {limit.resource_name
-             for limit in cloud.identity.registered_limits()}
+    known = {
+        limit.resource_name for limit in cloud.identity.registered_limits()
+    }
     for name, value in LIMITS.items():
         if name not in known:
             cloud.identity.create_registered_limit(
-                service_id=nova.id, region_id=sections.REGION,
-                resource_name=name, default_limit=value)
+                service_id=nova.id,
+                region_id=sections.REGION,
+                resource_name=name,
+                default_limit=value,
+            )
 
 
 def flavor(cloud: Any) -> None:
@@ -105,20 +122,38 @@ def guest_image(cloud: Any, cache: pathlib.Path) -> None:
     if cloud.image.find_image(IMAGE) is not None:
         return
     booted = image.build(cache)
-    parts = {name: _upload(cloud, f'{IMAGE}-{name}', path, kind)
-             for name, path, kind in (('kernel', booted.kernel, 'aki'),
-                                      ('ramdisk', booted.initrd, 'ari'))}
+    parts = {
+        name: _upload(cloud, f'{IMAGE}-{name}', path, kind)
+        for name, path, kind in (
+            ('kernel', booted.kernel, 'aki'),
+            ('ramdisk', booted.initrd, 'ari'),
+        )
+    }
     with tempfile.NamedTemporaryFile() as disk:
         disk.truncate(1024 * 1024)
-        _upload(cloud, IMAGE, pathlib.Path(disk.name), 'ami',
-                kernel_id=parts['kernel'], ramdisk_id=parts['ramdisk'],
-                os_command_line=image.COMMAND_LINE, hw_qemu_guest_agent='yes')
+        _upload(
+            cloud,
+            IMAGE,
+            pathlib.Path(disk.name),
+            'ami',
+            kernel_id=parts['kernel'],
+            ramdisk_id=parts['ramdisk'],
+            os_command_line=image.COMMAND_LINE,
+            hw_qemu_guest_agent='yes',
+        )
 
 
-def _upload(cloud: Any, name: str, path: pathlib.Path, kind: str,
-            **properties: str) -> str:
+def _upload(
+    cloud: Any, name: str, path: pathlib.Path, kind: str, **properties: str
+) -> str:
     """Upload a part of an image; ``kind`` is Glance's word for what it is."""
     made = cloud.image.create_image(
-        name, filename=str(path), disk_format=kind, container_format=kind,
-        visibility='public', wait=True, **properties)
+        name,
+        filename=str(path),
+        disk_format=kind,
+        container_format=kind,
+        visibility='public',
+        wait=True,
+        **properties,
+    )
     return str(made.id)

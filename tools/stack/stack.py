@@ -43,10 +43,23 @@ _SECOND_CELL = 'cell2'
 
 # Files go in with a length and out without one; a kept-alive connection that
 # uwsgi closes is an error to the client that uses it next.
-_UWSGI = ('--master', '--die-on-term', '--processes', '1', '--threads', '8',
-          '--enable-threads', '--lazy-apps', '--http-chunked-input',
-          '--add-header', 'Connection: close', '--buffer-size', '65535',
-          '--disable-logging', '--need-app')
+_UWSGI = (
+    '--master',
+    '--die-on-term',
+    '--processes',
+    '1',
+    '--threads',
+    '8',
+    '--enable-threads',
+    '--lazy-apps',
+    '--http-chunked-input',
+    '--add-header',
+    'Connection: close',
+    '--buffer-size',
+    '65535',
+    '--disable-logging',
+    '--need-app',
+)
 
 
 class Stack:
@@ -63,19 +76,25 @@ class Stack:
 
     @functools.cached_property
     def database(self) -> mariadb.MariaDB:
-        return mariadb.MariaDB(self.place.directory / 'mariadb',
-                               self.place.port('mariadb'))
+        return mariadb.MariaDB(
+            self.place.directory / 'mariadb', self.place.port('mariadb')
+        )
 
     @functools.cached_property
     def cells(self) -> Mapping[int, nova.Cell]:
         """The cells that there may be, by their numbers."""
-        return {1: self._cell(1, None),
-                2: self._cell(2, network.Namespace.of(self.place.directory))}
+        return {
+            1: self._cell(1, None),
+            2: self._cell(2, network.Namespace.of(self.place.directory)),
+        }
 
     def process(self, name: str) -> processes.Process:
         """Return the newest process of a name, to pause or kill it."""
-        return [process for process in self.ledger.processes()
-                if process.name == name][-1]
+        return [
+            process
+            for process in self.ledger.processes()
+            if process.name == name
+        ][-1]
 
     def up(self) -> None:
         """Start everything; on failure stop it again.
@@ -95,8 +114,10 @@ class Stack:
     def add_cell(self) -> None:
         """Start the second cell, if it does not run."""
         cell = self.cells[2]
-        if any(process.name == f'nova-compute-{cell.host}' and process.alive
-               for process in self.ledger.processes()):
+        if any(
+            process.name == f'nova-compute-{cell.host}' and process.alive
+            for process in self.ledger.processes()
+        ):
             return
         _say('Starting the second cell ...')
         assert cell.namespace is not None
@@ -105,8 +126,10 @@ class Stack:
         self.database.provide(cell.database)
         nova.configure(self.place, self.database, cell)
         self._once(_SECOND_CELL, self._make_second_cell, cell)
-        self._together(functools.partial(self._start_conductors, cell),
-                       functools.partial(self._start_host, cell))
+        self._together(
+            functools.partial(self._start_conductors, cell),
+            functools.partial(self._start_host, cell),
+        )
         self._finish(cell)
 
     def down(self) -> None:
@@ -121,50 +144,62 @@ class Stack:
         """Start a cell's RabbitMQ, and wait until it accepts connections."""
         cell.broker.start()
         for daemon in cell.broker.daemons:
-            self.ledger.note(dataclasses.replace(
-                daemon, name=f'{daemon.name}-{cell.name}'))
+            self.ledger.note(
+                dataclasses.replace(daemon, name=f'{daemon.name}-{cell.name}')
+            )
 
-    def start(self, name: str, program: str,
-              configuration: pathlib.Path) -> processes.Process:
+    def start(
+        self, name: str, program: str, configuration: pathlib.Path
+    ) -> processes.Process:
         """Start one of Nova's programs or of ours; it is not waited for.
 
         :param name: what it is called here
         """
-        return self._start(name, [self.place.bin / program, '--config-file',
-                                  configuration])
+        return self._start(
+            name, [self.place.bin / program, '--config-file', configuration]
+        )
 
     def as_admin(self) -> Any:
         """Return a connection of openstacksdk for the admin."""
         return openstack.connect(
-            **clients.account(self.place, 'admin', 'admin'))
+            **clients.account(self.place, 'admin', 'admin')
+        )
 
-    def _cell(self, number: int,
-              namespace: network.Namespace | None) -> nova.Cell:
+    def _cell(
+        self, number: int, namespace: network.Namespace | None
+    ) -> nova.Cell:
         directory = self.place.directory
         broker = rabbitmq.RabbitMQ(
             directory / f'rabbitmq-{number}',
-            self.place.port(f'rabbitmq-{number}'), f'cell{number}', namespace)
+            self.place.port(f'rabbitmq-{number}'),
+            f'cell{number}',
+            namespace,
+        )
         hypervisor = libvirtd.Libvirtd(
-            directory / f'libvirt-{number}', self._cache,
-            f'compute-{number}')
+            directory / f'libvirt-{number}', self._cache, f'compute-{number}'
+        )
         return nova.Cell(number, broker, hypervisor, namespace)
 
     def _up(self, cell: nova.Cell) -> None:
         _say('Starting MariaDB, RabbitMQ and libvirtd ...')
-        self._together(self._start_database,
-                       functools.partial(self._start_machinery, cell))
+        self._together(
+            self._start_database,
+            functools.partial(self._start_machinery, cell),
+        )
         _say('Preparing the databases ...')
         self._prepare(cell)
         _say('Starting the APIs ...')
-        self._together(*(functools.partial(self._start_api, api)
-                         for api in apis.ALL))
+        self._together(
+            *(functools.partial(self._start_api, api) for api in apis.ALL)
+        )
         self._seed()
         _say('Starting Nova and the extension ...')
-        self._together(self._start_nova_api,
-                       functools.partial(self._start_conductors, cell),
-                       functools.partial(self._start_host, cell),
-                       functools.partial(seed.guest_image,
-                                         self.as_admin(), self._cache))
+        self._together(
+            self._start_nova_api,
+            functools.partial(self._start_conductors, cell),
+            functools.partial(self._start_host, cell),
+            functools.partial(seed.guest_image, self.as_admin(), self._cache),
+        )
         self._finish(cell)
         clients.write(self.place)
 
@@ -172,8 +207,11 @@ class Stack:
         self.database.start()
         self.ledger.note(self.database.process)
         self.database.provide(
-            *(api.name for api in apis.ALL), nova.API_DATABASE,
-            nova.CELL0_DATABASE, self.cells[1].database)
+            *(api.name for api in apis.ALL),
+            nova.API_DATABASE,
+            nova.CELL0_DATABASE,
+            self.cells[1].database,
+        )
 
     def _start_machinery(self, cell: nova.Cell) -> None:
         self.start_broker(cell)
@@ -182,44 +220,78 @@ class Stack:
     def _prepare(self, cell: nova.Cell) -> None:
         for api in apis.ALL:
             path = self.place.etc(api.name) / api.configuration
-            ini.write(path, ini.merge(
-                sections.common(self.place, api.name),
-                api.contents(self.place, self.database)))
+            ini.write(
+                path,
+                ini.merge(
+                    sections.common(self.place, api.name),
+                    api.contents(self.place, self.database),
+                ),
+            )
         nova.configure(self.place, self.database, cell)
         self._together(
-            *(functools.partial(self._once, api.name, self._prepare_api, api)
-              for api in apis.ALL),
-            functools.partial(self._once, 'nova', self._prepare_nova, cell))
+            *(
+                functools.partial(self._once, api.name, self._prepare_api, api)
+                for api in apis.ALL
+            ),
+            functools.partial(self._once, 'nova', self._prepare_nova, cell),
+        )
         # Each time: the extension may be newer than it was.
-        self._run('nova', 'guest-agent-manage', '--config-file',
-                  self._nova_conf, 'db', 'sync')
+        self._run(
+            'nova',
+            'guest-agent-manage',
+            '--config-file',
+            self._nova_conf,
+            'db',
+            'sync',
+        )
 
     def _prepare_api(self, api: apis.Api) -> None:
         for line in api.prepare:
-            self._run(api.name, *line.format(
-                etc=self.place.etc(api.name), password=self.place.password,
-                region=sections.REGION,
-                url=self.place.url(api.name, api.path)).split())
+            self._run(
+                api.name,
+                *line.format(
+                    etc=self.place.etc(api.name),
+                    password=self.place.password,
+                    region=sections.REGION,
+                    url=self.place.url(api.name, api.path),
+                ).split(),
+            )
 
     def _prepare_nova(self, cell: nova.Cell) -> None:
         manage = self._nova_manage
         manage('api_db', 'sync')
-        manage('cell_v2', 'map_cell0', '--database_connection',
-               self.database.url(nova.CELL0_DATABASE))
+        manage(
+            'cell_v2',
+            'map_cell0',
+            '--database_connection',
+            self.database.url(nova.CELL0_DATABASE),
+        )
         self._make_cell(cell)
         manage('db', 'sync')
 
     def _make_cell(self, cell: nova.Cell) -> None:
         self._nova_manage(
-            'cell_v2', 'create_cell', '--name', cell.name, '--transport-url',
-            cell.broker.transport_url(), '--database_connection',
-            self.database.url(cell.database))
+            'cell_v2',
+            'create_cell',
+            '--name',
+            cell.name,
+            '--transport-url',
+            cell.broker.transport_url(),
+            '--database_connection',
+            self.database.url(cell.database),
+        )
 
     def _make_second_cell(self, cell: nova.Cell) -> None:
         self._make_cell(cell)
-        self._run('nova', 'nova-manage', '--config-file',
-                  self.place.etc('nova') / f'{cell.conductor}.conf',
-                  'db', 'sync', '--local_cell')
+        self._run(
+            'nova',
+            'nova-manage',
+            '--config-file',
+            self.place.etc('nova') / f'{cell.conductor}.conf',
+            'db',
+            'sync',
+            '--local_cell',
+        )
         # These two of Nova's read what cells there are when they start.
         for name in ('nova-scheduler', 'nova-api'):
             self.process(name).stop()
@@ -233,12 +305,18 @@ class Stack:
 
     def _start_conductors(self, cell: nova.Cell) -> None:
         etc = self.place.etc('nova')
-        self.start(f'nova-conductor-{cell.name}', 'nova-conductor',
-                   etc / f'{cell.conductor}.conf')
+        self.start(
+            f'nova-conductor-{cell.name}',
+            'nova-conductor',
+            etc / f'{cell.conductor}.conf',
+        )
         if cell.number == 1:
             self._start_scheduler()
-            self.start('guest-agent-conductor', 'guest-agent-conductor',
-                       self._nova_conf)
+            self.start(
+                'guest-agent-conductor',
+                'guest-agent-conductor',
+                self._nova_conf,
+            )
 
     def _start_scheduler(self) -> None:
         self.start('nova-scheduler', 'nova-scheduler', self._nova_conf)
@@ -257,22 +335,27 @@ class Stack:
     def _finish(self, cell: nova.Cell) -> None:
         cloud = self.as_admin()
         processes.wait_for(
-            lambda: _has_hypervisor(cloud, cell.host), 120,
+            lambda: _has_hypervisor(cloud, cell.host),
+            120,
             f'nova-compute on {cell.host}',
-            self.process(f'nova-compute-{cell.host}'))
+            self.process(f'nova-compute-{cell.host}'),
+        )
         seed.flavor(cloud)
         processes.wait_for(
-            lambda: _guest_agent_host(cloud, cell.host), 60,
+            lambda: _guest_agent_host(cloud, cell.host),
+            60,
             f'guest-agent-compute on {cell.host}',
-            self.process(f'guest-agent-compute-{cell.host}'))
+            self.process(f'guest-agent-compute-{cell.host}'),
+        )
 
     @property
     def _nova_conf(self) -> pathlib.Path:
         return self.place.etc('nova') / 'nova.conf'
 
     def _nova_manage(self, *arguments: str) -> None:
-        self._run('nova', 'nova-manage', '--config-file', self._nova_conf,
-                  *arguments)
+        self._run(
+            'nova', 'nova-manage', '--config-file', self._nova_conf, *arguments
+        )
 
     def _serve(self, name: str, module: str) -> None:
         """Start an API under uwsgi, and wait until it answers."""
@@ -280,27 +363,51 @@ class Stack:
         variable = f'OS_{name.upper()}_CONFIG'
         process = self._start(
             f'{name}-api',
-            [self.place.bin / 'uwsgi', '--http-socket', f'127.0.0.1:{port}',
-             '--virtualenv', self.place.prefix, '--module',
-             f'{module}:application', *_UWSGI],
-            {f'{variable}_DIR': str(self.place.etc(name)),
-             'OS_NEUTRON_CONFIG_FILES': 'neutron.conf'})
-        processes.wait_for(lambda: _answers(port), 120, f'the {name} API',
-                           process)
+            [
+                self.place.bin / 'uwsgi',
+                '--http-socket',
+                f'127.0.0.1:{port}',
+                '--virtualenv',
+                self.place.prefix,
+                '--module',
+                f'{module}:application',
+                *_UWSGI,
+            ],
+            {
+                f'{variable}_DIR': str(self.place.etc(name)),
+                'OS_NEUTRON_CONFIG_FILES': 'neutron.conf',
+            },
+        )
+        processes.wait_for(
+            lambda: _answers(port), 120, f'the {name} API', process
+        )
 
-    def _start(self, name: str, argv: list[str | os.PathLike[str]],
-               env: Mapping[str, str] | None = None) -> processes.Process:
+    def _start(
+        self,
+        name: str,
+        argv: list[str | os.PathLike[str]],
+        env: Mapping[str, str] | None = None,
+    ) -> processes.Process:
         path = f'{self.place.bin}:{os.environ["PATH"]}'
-        return self.ledger.note(processes.start(
-            name, argv, self.place.log / f'{name}.log',
-            {'PATH': path, **(env or {})}))
+        return self.ledger.note(
+            processes.start(
+                name,
+                argv,
+                self.place.log / f'{name}.log',
+                {'PATH': path, **(env or {})},
+            )
+        )
 
-    def _run(self, name: str, program: str,
-             *arguments: str | pathlib.Path) -> None:
+    def _run(
+        self, name: str, program: str, *arguments: str | pathlib.Path
+    ) -> None:
         log = self.place.log / f'{name}-manage.log'
         with log.open('ab') as output:
-            ended = subprocess.run([self.place.bin / program, *arguments],
-                                   stdout=output, stderr=output)
+            ended = subprocess.run(
+                [self.place.bin / program, *arguments],
+                stdout=output,
+                stderr=output,
+            )
         if ended.returncode:
             raise processes.StartError(f'{program} failed, see {log}')
 
@@ -337,13 +444,15 @@ def _answers(port: int) -> bool:
 
 
 def _has_hypervisor(cloud: Any, host: str) -> bool:
-    return any(hypervisor.service_details['host'] == host
-               and hypervisor.state == 'up'
-               for hypervisor in cloud.compute.hypervisors(details=True))
+    return any(
+        hypervisor.service_details['host'] == host and hypervisor.state == 'up'
+        for hypervisor in cloud.compute.hypervisors(details=True)
+    )
 
 
 def _guest_agent_host(cloud: Any, host: str) -> bool:
     answer = cloud.compute.get('/guest-agent/hosts')
     return answer.status_code == 200 and any(
         item['host'] == host and item['state'] == 'up'
-        for item in answer.json()['hosts'])
+        for item in answer.json()['hosts']
+    )

@@ -58,17 +58,27 @@ def up(cloud: demo.Demo) -> None:
     else:
         print('Starting libvirtd, a guest and Nova ...', flush=True)
         cloud.up(demo.PORT)
-    print(_USAGE.format(env=cloud.env.relative_to(_ROOT),
-                        logs=_DIRECTORY.relative_to(_ROOT)))
+    print(
+        _USAGE.format(
+            env=cloud.env.relative_to(_ROOT),
+            logs=_DIRECTORY.relative_to(_ROOT),
+        )
+    )
 
 
 def show(cloud: demo.Demo) -> None:
     up(cloud)
     settings = cloud.settings()
-    tour.show({
-        variable: client.Client(settings['COMPUTE_URL'], settings[variable],
-                                settings['SERVER_ID'])
-        for variable in demo.TOKENS})
+    tour.show(
+        {
+            variable: client.Client(
+                settings['COMPUTE_URL'],
+                settings[variable],
+                settings['SERVER_ID'],
+            )
+            for variable in demo.TOKENS
+        }
+    )
 
 
 def down(cloud: demo.Demo) -> None:

@@ -44,8 +44,13 @@ class Client:
         self.token = token
         self.server_id = server_id
 
-    def send(self, method: str, path: str, body: Any = None,
-             headers: Mapping[str, str] | None = None) -> Answer:
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         """Send a request for a path below ``compute_url``.
 
         :param body: bytes go as they are, anything else as JSON
@@ -56,24 +61,31 @@ class Client:
         with contextlib.closing(self.connect()) as connection:
             try:
                 connection.request(
-                    method, self.base_path + path, body=data, headers={
+                    method,
+                    self.base_path + path,
+                    body=data,
+                    headers={
                         'X-Auth-Token': self.token,
                         'Content-Type': 'application/json',
-                        **(headers or {})})
+                        **(headers or {}),
+                    },
+                )
             except (BrokenPipeError, ConnectionResetError):
                 # A server that refuses a body may not read all of it.
                 if connection.sock is None:
                     raise
             response = connection.getresponse()
-            answer = Answer(response.status, dict(response.headers),
-                            response.read())
+            answer = Answer(
+                response.status, dict(response.headers), response.read()
+            )
             # A server that is killed may leave only a part of the headers.
             if response.length is None and not response.chunked:
                 raise http.client.IncompleteRead(answer.body)
             return answer
 
-    def request(self, method: str, path: str,
-                body: Any = None) -> tuple[int, Any]:
+    def request(
+        self, method: str, path: str, body: Any = None
+    ) -> tuple[int, Any]:
         """Send a request for a path below ``compute_url``.
 
         :returns: status and decoded body
@@ -89,7 +101,8 @@ class Client:
         """Return a connection of its own, to send and read by and by."""
         address = urllib.parse.urlsplit(self._compute_url)
         return http.client.HTTPConnection(
-            str(address.hostname), address.port, timeout=300)
+            str(address.hostname), address.port, timeout=300
+        )
 
     @property
     def commands(self) -> str:
@@ -97,9 +110,16 @@ class Client:
 
     def post(self, *argv: str, **arguments: Any) -> tuple[int, Any]:
         """POST a command and return status and decoded body."""
-        return self.request('POST', self.commands, {'command': {
-            'type': 'exec',
-            'arguments': {'command': list(argv), **arguments}}})
+        return self.request(
+            'POST',
+            self.commands,
+            {
+                'command': {
+                    'type': 'exec',
+                    'arguments': {'command': list(argv), **arguments},
+                }
+            },
+        )
 
     def start(self, *argv: str, **arguments: Any) -> str:
         """POST a command that is accepted; return its uuid."""
@@ -107,37 +127,45 @@ class Client:
         assert status == 200, body
         return str(body['command']['uuid'])
 
-    def get_file(self, path: str,
-                 headers: Mapping[str, str] | None = None) -> Answer:
+    def get_file(
+        self, path: str, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """Read a file of the server."""
-        return self.send('GET', self._file('read', path=path),
-                         headers=headers)
+        return self.send('GET', self._file('read', path=path), headers=headers)
 
-    def put_file(self, path: str, data: bytes,
-                 headers: Mapping[str, str] | None = None,
-                 **query: str) -> Answer:
+    def put_file(
+        self,
+        path: str,
+        data: bytes,
+        headers: Mapping[str, str] | None = None,
+        **query: str,
+    ) -> Answer:
         """Write a file of the server.
 
         :param query: ``mode`` and ``append``
         """
-        return self.send('POST', self._file('write', path=path, **query),
-                         data, headers)
+        return self.send(
+            'POST', self._file('write', path=path, **query), data, headers
+        )
 
     def file_url(self, call: str, **query: str) -> str:
         """Return the whole URL of a call for files."""
         return self._compute_url + self._file(call, **query)
 
     def _file(self, call: str, **query: str) -> str:
-        return (f'/servers/{self.server_id}/guest-agent/file-{call}?'
-                + urllib.parse.urlencode(query))
+        return (
+            f'/servers/{self.server_id}/guest-agent/file-{call}?'
+            + urllib.parse.urlencode(query)
+        )
 
     def show(self, uuid: str) -> dict[str, Any]:
         status, body = self.request('GET', f'{self.commands}/{uuid}')
         assert status == 200, body
         return dict(body['command'])
 
-    def wait(self, uuid: str, *statuses: str,
-             timeout: float = 60) -> dict[str, Any]:
+    def wait(
+        self, uuid: str, *statuses: str, timeout: float = 60
+    ) -> dict[str, Any]:
         """Poll a command until it has one of these states.
 
         :param statuses: those of a command that has ended if none is named
@@ -154,8 +182,9 @@ class Client:
 
     def cancel(self, uuid: str) -> int:
         """Ask for a command to be cancelled; return the status."""
-        return self.request('POST', f'{self.commands}/{uuid}/action',
-                            {'cancel': None})[0]
+        return self.request(
+            'POST', f'{self.commands}/{uuid}/action', {'cancel': None}
+        )[0]
 
     def run(self, *argv: str, **arguments: Any) -> dict[str, Any]:
         """POST a command and wait for its end."""

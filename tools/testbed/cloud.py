@@ -42,8 +42,14 @@ OPTIONS: ini.Sections = {
     'notifications': {'notification_format': 'both'},
     'oslo_messaging_notifications': {'driver': 'log'},
     'guest_agent': {
-        'report_interval': 1, 'service_down_time': 6, 'sweep_interval': 1,
-        'cells_interval': 5, 'conductor_timeout': 3, 'transfer_grace': 25}}
+        'report_interval': 1,
+        'service_down_time': 6,
+        'sweep_interval': 1,
+        'cells_interval': 5,
+        'conductor_timeout': 3,
+        'transfer_grace': 25,
+    },
+}
 
 
 #: What Nova has of a server. Copied, for that takes a moment: to make it by
@@ -103,8 +109,9 @@ class Cloud:
         """
         self.hypervisor.boot(guest)
         for database, table, column in _ROWS_OF_SERVER:
-            self.mariadb.copy(database, table, column, self.server_id,
-                              guest.uuid)
+            self.mariadb.copy(
+                database, table, column, self.server_id, guest.uuid
+            )
         if guest.agent:
             self.hypervisor.wait(guest)
         else:
@@ -116,12 +123,14 @@ class Cloud:
             connection.cursor().execute(
                 "UPDATE instance_system_metadata SET value = 'no' WHERE "
                 "`key` = 'image_hw_qemu_guest_agent' AND instance_uuid = %s",
-                [guest.uuid])
+                [guest.uuid],
+            )
             connection.commit()
 
     @contextlib.contextmanager
-    def another_host(self, name: str, directory: pathlib.Path,
-                     cache: pathlib.Path) -> Iterator[Host]:
+    def another_host(
+        self, name: str, directory: pathlib.Path, cache: pathlib.Path
+    ) -> Iterator[Host]:
         """Have one more compute host, without guests, for a while.
 
         :param directory: where its libvirtd's files are
@@ -160,8 +169,9 @@ class Cloud:
             reports = self.nova.reports()
             for host, at in reports.items():
                 seen[host].add(at)
-            return bool(reports) and all(len(seen[host]) > count
-                                         for host in reports)
+            return bool(reports) and all(
+                len(seen[host]) > count for host in reports
+            )
 
         processes.wait_for(have_reported, 60, 'reports of the hosts', gap=0.2)
 
@@ -207,20 +217,26 @@ class Cloud:
         assignments = ', '.join(f'{name} = %s' for name in columns)
         with contextlib.closing(self.mariadb.connect(nova.CELL)) as connection:
             cursor = connection.cursor(pymysql.cursors.DictCursor)
-            cursor.execute(f'SELECT {names} FROM instances WHERE uuid = %s',
-                           [server_id])
+            cursor.execute(
+                f'SELECT {names} FROM instances WHERE uuid = %s', [server_id]
+            )
             before = dict(cursor.fetchone() or {})
             cursor.execute(
                 f'UPDATE instances SET {assignments} WHERE uuid = %s',
-                [*columns.values(), server_id])
+                [*columns.values(), server_id],
+            )
             connection.commit()
         return before
 
 
 @contextlib.contextmanager
-def running(directory: pathlib.Path, cache: pathlib.Path,
-            broker: rabbitmq.RabbitMQ, database: mariadb.MariaDB,
-            options: ini.Sections = OPTIONS) -> Iterator[Cloud]:
+def running(
+    directory: pathlib.Path,
+    cache: pathlib.Path,
+    broker: rabbitmq.RabbitMQ,
+    database: mariadb.MariaDB,
+    options: ini.Sections = OPTIONS,
+) -> Iterator[Cloud]:
     """Run a cloud until the block is left.
 
     :param directory: where its files are
@@ -237,16 +253,26 @@ def running(directory: pathlib.Path, cache: pathlib.Path,
         guest = libvirtd.Guest()
         hypervisor.boot(guest)
         compute_api = nova.Nova(
-            directory / 'nova', nova.Databases.on_mariadb(database),
-            broker.transport_url(), processes.free_port(), identities,
-            {**options, 'keystone_authtoken': authority.authtoken()})
+            directory / 'nova',
+            nova.Databases.on_mariadb(database),
+            broker.transport_url(),
+            processes.free_port(),
+            identities,
+            {**options, 'keystone_authtoken': authority.authtoken()},
+        )
         compute_api.configure()
         compute_api.configure_compute(HOST, hypervisor.uri)
         compute_api.prepare([nova.Server(guest.uuid, HOST)])
         cloud = Cloud(
-            compute_api, hypervisor, broker, database, guest,
-            compute_api.start_api(), compute_api.start_conductor(),
-            compute_api.start_compute(HOST))
+            compute_api,
+            hypervisor,
+            broker,
+            database,
+            guest,
+            compute_api.start_api(),
+            compute_api.start_conductor(),
+            compute_api.start_compute(HOST),
+        )
         stack.callback(cloud.stop_services)
         hypervisor.wait(guest)
         cloud.wait_for_host('up')

@@ -24,8 +24,12 @@ from tools.testbed import processes
 _HOST = 'controller'
 
 #: The identities' names by those of their tokens in ``env``.
-TOKENS = {'TOKEN': 'member', 'READER_TOKEN': 'reader',
-          'OTHER_TOKEN': 'other', 'ADMIN_TOKEN': 'admin'}
+TOKENS = {
+    'TOKEN': 'member',
+    'READER_TOKEN': 'reader',
+    'OTHER_TOKEN': 'other',
+    'ADMIN_TOKEN': 'admin',
+}
 
 #: Where nova-api listens, if that port is free.
 PORT = 8774
@@ -55,8 +59,9 @@ class Demo:
 
     def settings(self) -> dict[str, str]:
         """Return what is in ``env``."""
-        return dict(line.split('=', 1)
-                    for line in self.env.read_text().splitlines())
+        return dict(
+            line.split('=', 1) for line in self.env.read_text().splitlines()
+        )
 
     def is_up(self) -> bool:
         return self._ledger.is_up()
@@ -86,11 +91,19 @@ class Demo:
         self._libvirtd.boot(guest)
         directory = self._directory / 'nova'
         cloud = nova.Nova(
-            directory, nova.Databases.on_sqlite(directory), 'fake:///', port,
+            directory,
+            nova.Databases.on_sqlite(directory),
+            'fake:///',
+            port,
             identity.make(),
-            {'guest_agent': {'connection_uri': self._libvirtd.uri,
-                             # wsgiref denies that it has threads.
-                             'max_waiters': 8}})
+            {
+                'guest_agent': {
+                    'connection_uri': self._libvirtd.uri,
+                    # wsgiref denies that it has threads.
+                    'max_waiters': 8,
+                }
+            },
+        )
         cloud.configure()
         cloud.prepare([nova.Server(guest.uuid, _HOST)])
         self._ledger.note(cloud.start_api(embedded=True))
@@ -99,10 +112,12 @@ class Demo:
         self._write_env(cloud, guest.uuid)
 
     def _write_env(self, cloud: nova.Nova, server_id: str) -> None:
-        tokens = {variable: cloud.identities[name].token
-                  for variable, name in TOKENS.items()}
-        settings = {'COMPUTE_URL': cloud.url, **tokens,
-                    'SERVER_ID': server_id}
+        tokens = {
+            variable: cloud.identities[name].token
+            for variable, name in TOKENS.items()
+        }
+        settings = {'COMPUTE_URL': cloud.url, **tokens, 'SERVER_ID': server_id}
         self.env.touch(mode=0o600)
-        self.env.write_text(''.join(
-            f'{name}={value}\n' for name, value in settings.items()))
+        self.env.write_text(
+            ''.join(f'{name}={value}\n' for name, value in settings.items())
+        )

@@ -29,10 +29,13 @@ CONF = conf.CONF
 
 def services() -> list[service.Service]:
     """Return the services, not yet started."""
-    guests = connection.Connection(CONF.guest_agent.connection_uri,
-                                   work_calls=CONF.guest_agent.agent_calls)
+    guests = connection.Connection(
+        CONF.guest_agent.connection_uri,
+        work_calls=CONF.guest_agent.agent_calls,
+    )
     return [
         cells.Conductor(CONF.host),
         manager.ComputeManager(
-            CONF.host, oslo_messaging.get_rpc_transport(CONF), guests),
+            CONF.host, oslo_messaging.get_rpc_transport(CONF), guests
+        ),
     ]

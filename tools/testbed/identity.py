@@ -26,10 +26,15 @@ import pathlib
 import secrets
 from typing import Any
 
-_UNAUTHORIZED = json.dumps({'error': {
-    'code': 401, 'title': 'Unauthorized',
-    'message': 'The request you have made requires authentication.',
-}}).encode()
+_UNAUTHORIZED = json.dumps(
+    {
+        'error': {
+            'code': 401,
+            'title': 'Unauthorized',
+            'message': 'The request you have made requires authentication.',
+        }
+    }
+).encode()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +48,8 @@ class Identity:
     project_id: str
     roles: tuple[str, ...]
     token: str = dataclasses.field(
-        default_factory=lambda: secrets.token_hex(16))
+        default_factory=lambda: secrets.token_hex(16)
+    )
 
 
 def make() -> dict[str, Identity]:
@@ -63,14 +69,19 @@ def make() -> dict[str, Identity]:
 def write(path: pathlib.Path, identities: Mapping[str, Identity]) -> None:
     """Write the table that the filter reads; only its owner may read it."""
     path.touch(mode=0o600)
-    path.write_text(json.dumps([
-        dataclasses.asdict(identity) for identity in identities.values()]))
+    path.write_text(
+        json.dumps(
+            [dataclasses.asdict(identity) for identity in identities.values()]
+        )
+    )
 
 
 def read(path: pathlib.Path) -> dict[str, Identity]:
     """Return the identities by their tokens."""
-    return {fields['token']: Identity(**fields)
-            for fields in json.loads(path.read_text())}
+    return {
+        fields['token']: Identity(**fields)
+        for fields in json.loads(path.read_text())
+    }
 
 
 class Filter:
@@ -80,40 +91,55 @@ class Filter:
     :param identities: by token
     """
 
-    def __init__(self, application: Callable[..., Iterable[bytes]],
-                 identities: Mapping[str, Identity]) -> None:
+    def __init__(
+        self,
+        application: Callable[..., Iterable[bytes]],
+        identities: Mapping[str, Identity],
+    ) -> None:
         self._application = application
         self._identities = identities
 
-    def __call__(self, environ: dict[str, Any],
-                 start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
         identity = self._identities.get(environ.get('HTTP_X_AUTH_TOKEN', ''))
         if identity is None:
-            start_response('401 Unauthorized', [
-                ('Content-Type', 'application/json'),
-                ('Content-Length', str(len(_UNAUTHORIZED))),
-                ('WWW-Authenticate', 'Keystone uri="http://127.0.0.1/"')])
+            start_response(
+                '401 Unauthorized',
+                [
+                    ('Content-Type', 'application/json'),
+                    ('Content-Length', str(len(_UNAUTHORIZED))),
+                    ('WWW-Authenticate', 'Keystone uri="http://127.0.0.1/"'),
+                ],
+            )
             return [_UNAUTHORIZED]
-        environ.update({
-            'HTTP_X_IDENTITY_STATUS': 'Confirmed',
-            'HTTP_X_USER_ID': identity.user_id,
-            'HTTP_X_USER_NAME': identity.user_id,
-            'HTTP_X_USER_DOMAIN_ID': 'default',
-            'HTTP_X_PROJECT_ID': identity.project_id,
-            'HTTP_X_PROJECT_NAME': identity.project_id,
-            'HTTP_X_PROJECT_DOMAIN_ID': 'default',
-            'HTTP_X_ROLES': ','.join(identity.roles),
-            'HTTP_X_SERVICE_CATALOG': '[]',
-        })
+        environ.update(
+            {
+                'HTTP_X_IDENTITY_STATUS': 'Confirmed',
+                'HTTP_X_USER_ID': identity.user_id,
+                'HTTP_X_USER_NAME': identity.user_id,
+                'HTTP_X_USER_DOMAIN_ID': 'default',
+                'HTTP_X_PROJECT_ID': identity.project_id,
+                'HTTP_X_PROJECT_NAME': identity.project_id,
+                'HTTP_X_PROJECT_DOMAIN_ID': 'default',
+                'HTTP_X_ROLES': ','.join(identity.roles),
+                'HTTP_X_SERVICE_CATALOG': '[]',
+            }
+        )
         # A client that sends these speaks of things that no token gave it.
-        for claimed in ('HTTP_OPENSTACK_SYSTEM_SCOPE', 'HTTP_X_DOMAIN_ID',
-                        'HTTP_X_SERVICE_ROLES', 'HTTP_X_SERVICE_TOKEN'):
+        for claimed in (
+            'HTTP_OPENSTACK_SYSTEM_SCOPE',
+            'HTTP_X_DOMAIN_ID',
+            'HTTP_X_SERVICE_ROLES',
+            'HTTP_X_SERVICE_TOKEN',
+        ):
             environ.pop(claimed, None)
         return self._application(environ, start_response)
 
 
-def filter_factory(global_conf: Mapping[str, str],
-                   tokens: str) -> Callable[..., Filter]:
+def filter_factory(
+    global_conf: Mapping[str, str], tokens: str
+) -> Callable[..., Filter]:
     """Make the filter, as paste wants it.
 
     :param tokens: path of the table that :func:`write` wrote

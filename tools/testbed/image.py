@@ -30,32 +30,63 @@ from oslo_concurrency import lockutils
 _INIT = pathlib.Path(__file__).with_name('guest_init')
 
 _PACKAGES = (
-    'bash', 'busybox-static', 'dash', 'libc6', 'libglib2.0-0', 'libnuma1',
-    'libpcre2-8-0', 'libtinfo6', 'libudev1', 'liburing2', 'qemu-guest-agent')
+    'bash',
+    'busybox-static',
+    'dash',
+    'libc6',
+    'libglib2.0-0',
+    'libnuma1',
+    'libpcre2-8-0',
+    'libtinfo6',
+    'libudev1',
+    'liburing2',
+    'qemu-guest-agent',
+)
 
 #: For its kernel. What follows "panic" has it do less where QEMU emulates the
 #: processor. Not tsc=reliable: measured wrong on a busy machine, it made the
 #: clock of a guest ten times too fast, with nothing left to tell.
-COMMAND_LINE = ('console=ttyS0 quiet panic=1 mitigations=off '
-                'cryptomgr.notests random.trust_cpu=on')
+COMMAND_LINE = (
+    'console=ttyS0 quiet panic=1 mitigations=off '
+    'cryptomgr.notests random.trust_cpu=on'
+)
 
 #: For a guest that is reached over a network too, in comparisons.
 _SSH_PACKAGES = (
-    'dropbear-bin', 'libcrypt1', 'libgmp10', 'libtomcrypt1', 'libtommath1',
-    'openssh-sftp-server', 'zlib1g')
+    'dropbear-bin',
+    'libcrypt1',
+    'libgmp10',
+    'libtomcrypt1',
+    'libtommath1',
+    'openssh-sftp-server',
+    'zlib1g',
+)
 
 _MODULES = (
-    'virtio/virtio_ring.ko', 'virtio/virtio.ko',
-    'virtio/virtio_pci_legacy_dev.ko', 'virtio/virtio_pci_modern_dev.ko',
-    'virtio/virtio_pci.ko', 'char/virtio_console.ko')
+    'virtio/virtio_ring.ko',
+    'virtio/virtio.ko',
+    'virtio/virtio_pci_legacy_dev.ko',
+    'virtio/virtio_pci_modern_dev.ko',
+    'virtio/virtio_pci.ko',
+    'char/virtio_console.ko',
+)
 
 _SSH_MODULES = (
-    '../net/core/failover.ko', 'net/net_failover.ko', 'net/virtio_net.ko')
+    '../net/core/failover.ko',
+    'net/net_failover.ko',
+    'net/virtio_net.ko',
+)
 
 #: What the packages hold and the guest does not need.
 _PRUNED = (
-    'boot', 'etc', 'usr/share', 'usr/lib/x86_64-linux-gnu/gconv',
-    'usr/lib/x86_64-linux-gnu/audit', 'lib/systemd', 'lib/udev')
+    'boot',
+    'etc',
+    'usr/share',
+    'usr/lib/x86_64-linux-gnu/gconv',
+    'usr/lib/x86_64-linux-gnu/audit',
+    'lib/systemd',
+    'lib/udev',
+)
 
 _DIRECTORIES = ('dev', 'etc', 'proc', 'root', 'run', 'sys', 'tmp', 'var')
 
@@ -88,8 +119,9 @@ def build(cache: pathlib.Path, *, ssh: bool = False) -> Image:
 
 def _build(cache: pathlib.Path, *, ssh: bool) -> Image:
     wanted = (*_PACKAGES, *(_SSH_PACKAGES if ssh else ()))
-    packages = _download(cache / ('packages-ssh' if ssh else 'packages'),
-                         wanted)
+    packages = _download(
+        cache / ('packages-ssh' if ssh else 'packages'), wanted
+    )
     directory = cache / f'guest-{_key(packages)}'
     image = Image(directory / 'vmlinuz', directory / 'initrd')
     if image.initrd.exists():
@@ -106,8 +138,9 @@ def _build(cache: pathlib.Path, *, ssh: bool) -> Image:
     return image
 
 
-def _download(directory: pathlib.Path,
-              wanted: Sequence[str]) -> list[pathlib.Path]:
+def _download(
+    directory: pathlib.Path, wanted: Sequence[str]
+) -> list[pathlib.Path]:
     """Fetch packages, if they are not there, and name their files."""
     done = directory / 'complete'
     if not done.exists():
@@ -125,16 +158,32 @@ def _download(directory: pathlib.Path,
 
 def _fetch(directory: pathlib.Path, wanted: Sequence[str]) -> None:
     subprocess.run(
-        ['apt-get', 'download', '-qq', '-o', 'APT::Sandbox::User=root',
-         _kernel_package(), *wanted], cwd=directory, check=True)
+        [
+            'apt-get',
+            'download',
+            '-qq',
+            '-o',
+            'APT::Sandbox::User=root',
+            _kernel_package(),
+            *wanted,
+        ],
+        cwd=directory,
+        check=True,
+    )
 
 
 def _kernel_package() -> str:
     depends = subprocess.run(
         ['apt-cache', 'depends', 'linux-image-cloud-amd64'],
-        check=True, capture_output=True, text=True).stdout
-    return next(line.split()[-1] for line in depends.splitlines()
-                if 'Depends: linux-image-' in line)
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return next(
+        line.split()[-1]
+        for line in depends.splitlines()
+        if 'Depends: linux-image-' in line
+    )
 
 
 def _key(packages: list[pathlib.Path]) -> str:
@@ -152,8 +201,10 @@ def _furnish(root: pathlib.Path, names: Sequence[str]) -> None:
     :param names: the kernel's modules that it needs
     """
     drivers = next((root / 'lib/modules').glob('*/kernel/drivers'))
-    modules = [(drivers / name).rename(root / pathlib.Path(name).name)
-               for name in names]
+    modules = [
+        (drivers / name).rename(root / pathlib.Path(name).name)
+        for name in names
+    ]
     for pruned in ('lib/modules', *_PRUNED):
         shutil.rmtree(root / pruned, ignore_errors=True)
     (root / 'lib/modules').mkdir()
@@ -172,7 +223,10 @@ def _furnish(root: pathlib.Path, names: Sequence[str]) -> None:
 def _link_applets(root: pathlib.Path) -> None:
     applets = subprocess.run(
         [root / 'bin/busybox', '--list-full'],
-        check=True, capture_output=True, text=True).stdout
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     for applet in applets.split():
         link = root / applet
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -187,8 +241,11 @@ def _pack(root: pathlib.Path, initrd: pathlib.Path) -> None:
     with partial.open('wb') as archive:
         subprocess.run(
             ['cpio', '--quiet', '-o', '-H', 'newc', '-R', '0:0'],
-            input='\n'.join(names).encode(), stdout=archive, cwd=root,
-            check=True)
+            input='\n'.join(names).encode(),
+            stdout=archive,
+            cwd=root,
+            check=True,
+        )
     partial.rename(initrd)
 
 

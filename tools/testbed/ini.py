@@ -16,8 +16,10 @@ from collections.abc import Mapping
 import configparser
 import pathlib
 
-_SAMPLE_PASTE = (pathlib.Path(__file__).parents[2]
-                 / 'etc/guest_agent_ext/api-paste.ini.sample')
+_SAMPLE_PASTE = (
+    pathlib.Path(__file__).parents[2]
+    / 'etc/guest_agent_ext/api-paste.ini.sample'
+)
 
 Sections = Mapping[str, Mapping[str, object]]
 
@@ -42,7 +44,8 @@ def paste(prefix: pathlib.Path) -> dict[str, dict[str, object]]:
     sample = _read(_SAMPLE_PASTE)
     return merge(
         {section: dict(stock[section]) for section in stock.sections()},
-        {section: dict(sample[section]) for section in sample.sections()})
+        {section: dict(sample[section]) for section in sample.sections()},
+    )
 
 
 class _Parser(configparser.RawConfigParser):

@@ -58,10 +58,15 @@ class Keystone:
     def authtoken(self) -> dict[str, object]:
         """Return Nova's section ``[keystone_authtoken]``."""
         return {
-            'auth_type': 'password', 'auth_url': self.url,
-            'www_authenticate_uri': self.url, 'username': 'admin',
-            'password': self._password, 'user_domain_id': 'default',
-            'project_name': 'admin', 'project_domain_id': 'default'}
+            'auth_type': 'password',
+            'auth_url': self.url,
+            'www_authenticate_uri': self.url,
+            'username': 'admin',
+            'password': self._password,
+            'user_domain_id': 'default',
+            'project_name': 'admin',
+            'project_domain_id': 'default',
+        }
 
     def start(self) -> dict[str, identity.Identity]:
         """Start it from nothing.
@@ -70,23 +75,38 @@ class Keystone:
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / 'keystone.conf').write_text(
-            _CONF.format(directory=self._directory))
+            _CONF.format(directory=self._directory)
+        )
         for arguments in (
-                ['db_sync'],
-                ['fernet_setup', '--keystone-user=root',
-                 '--keystone-group=root'],
-                # Nova's middleware looks for Keystone in the catalog.
-                ['bootstrap', '--bootstrap-region-id=testbed',
-                 f'--bootstrap-internal-url={self.url}',
-                 f'--bootstrap-password={self._password}']):
+            ['db_sync'],
+            ['fernet_setup', '--keystone-user=root', '--keystone-group=root'],
+            # Nova's middleware looks for Keystone in the catalog.
+            [
+                'bootstrap',
+                '--bootstrap-region-id=testbed',
+                f'--bootstrap-internal-url={self.url}',
+                f'--bootstrap-password={self._password}',
+            ],
+        ):
             self._manage(arguments)
         self._process = processes.start(
-            'keystone', [sys.executable, '-m', 'tools.testbed.serve',
-                         'keystone.wsgi.api', str(self._port)],
+            'keystone',
+            [
+                sys.executable,
+                '-m',
+                'tools.testbed.serve',
+                'keystone.wsgi.api',
+                str(self._port),
+            ],
             self._directory / 'keystone-wsgi.log',
-            {'OS_KEYSTONE_CONFIG_DIR': str(self._directory)})
-        processes.wait_for(lambda: processes.listening(self._port), 60,
-                           'Keystone', self._process)
+            {'OS_KEYSTONE_CONFIG_DIR': str(self._directory)},
+        )
+        processes.wait_for(
+            lambda: processes.listening(self._port),
+            60,
+            'Keystone',
+            self._process,
+        )
         return self._introduce(identity.make())
 
     def stop(self) -> None:
@@ -96,43 +116,77 @@ class Keystone:
     def _manage(self, arguments: list[str]) -> None:
         with (self._directory / 'keystone-manage.log').open('ab') as log:
             subprocess.run(
-                [pathlib.Path(sys.executable).with_name('keystone-manage'),
-                 '--config-file', self._directory / 'keystone.conf',
-                 *arguments], stdout=log, stderr=log, check=True)
+                [
+                    pathlib.Path(sys.executable).with_name('keystone-manage'),
+                    '--config-file',
+                    self._directory / 'keystone.conf',
+                    *arguments,
+                ],
+                stdout=log,
+                stderr=log,
+                check=True,
+            )
 
-    def _introduce(self, identities: dict[str, identity.Identity]
-                   ) -> dict[str, identity.Identity]:
+    def _introduce(
+        self, identities: dict[str, identity.Identity]
+    ) -> dict[str, identity.Identity]:
         """Create users and projects, and get a token for each user."""
         admin = client.Client(
-            self.url, self._token('admin', self._password, 'admin'), '')
+            self.url, self._token('admin', self._password, 'admin'), ''
+        )
         roles = _by_name(admin, 'roles')
-        return {name: self._create(admin, roles, who)
-                for name, who in identities.items()}
+        return {
+            name: self._create(admin, roles, who)
+            for name, who in identities.items()
+        }
 
-    def _create(self, admin: client.Client, roles: dict[str, str],
-                who: identity.Identity) -> identity.Identity:
+    def _create(
+        self,
+        admin: client.Client,
+        roles: dict[str, str],
+        who: identity.Identity,
+    ) -> identity.Identity:
         projects, users = _by_name(admin, 'projects'), _by_name(admin, 'users')
         project_id = projects.get(who.project_id) or _post(
-            admin, 'project', name=who.project_id)
+            admin, 'project', name=who.project_id
+        )
         user_id = users.get(who.user_id)
         password = self._password
         if user_id is None:
-            user_id = _post(admin, 'user', name=who.user_id,
-                            password=password)
+            user_id = _post(admin, 'user', name=who.user_id, password=password)
         for role in who.roles:
-            admin.request('PUT', f'/projects/{project_id}/users/{user_id}'
-                                 f'/roles/{roles[role]}')
+            admin.request(
+                'PUT',
+                f'/projects/{project_id}/users/{user_id}/roles/{roles[role]}',
+            )
         return identity.Identity(
-            user_id, project_id, who.roles,
-            self._token(who.user_id, password, who.project_id))
+            user_id,
+            project_id,
+            who.roles,
+            self._token(who.user_id, password, who.project_id),
+        )
 
     def _token(self, user: str, password: str, project: str) -> str:
         domain = {'id': 'default'}
         answer = client.Client(self.url, '', '').send(
-            'POST', '/auth/tokens', {'auth': {
-                'identity': {'methods': ['password'], 'password': {'user': {
-                    'name': user, 'domain': domain, 'password': password}}},
-                'scope': {'project': {'name': project, 'domain': domain}}}})
+            'POST',
+            '/auth/tokens',
+            {
+                'auth': {
+                    'identity': {
+                        'methods': ['password'],
+                        'password': {
+                            'user': {
+                                'name': user,
+                                'domain': domain,
+                                'password': password,
+                            }
+                        },
+                    },
+                    'scope': {'project': {'name': project, 'domain': domain}},
+                }
+            },
+        )
         return answer.headers['X-Subject-Token']
 
 
@@ -142,6 +196,7 @@ def _by_name(admin: client.Client, resources: str) -> dict[str, str]:
 
 
 def _post(admin: client.Client, resource: str, **fields: Any) -> str:
-    status, body = admin.request('POST', f'/{resource}s', {
-        resource: {'domain_id': 'default', **fields}})
+    status, body = admin.request(
+        'POST', f'/{resource}s', {resource: {'domain_id': 'default', **fields}}
+    )
     return str(body[resource]['id'])

@@ -157,8 +157,12 @@ class Libvirtd:
     :param hostname: what it says its host is called
     """
 
-    def __init__(self, directory: pathlib.Path, cache: pathlib.Path,
-                 hostname: str = 'testbed') -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        cache: pathlib.Path,
+        hostname: str = 'testbed',
+    ) -> None:
         self._directory = directory
         self._cache = cache
         self._hostname = hostname
@@ -183,7 +187,8 @@ class Libvirtd:
         self._process = processes.start(
             'libvirtd',
             ['unshare', '--mount', '--uts', 'sh', '-ec', self._script()],
-            self._directory / 'libvirtd.log')
+            self._directory / 'libvirtd.log',
+        )
         processes.wait_for(self._answers, 30, 'libvirtd', self._process)
         return self._process
 
@@ -212,8 +217,11 @@ class Libvirtd:
         with contextlib.closing(self.connect()) as connection:
             for guest in filter(operator.attrgetter('agent'), guests):
                 domain = connection.lookupByUUIDString(guest.uuid)
-                processes.wait_for(functools.partial(_pings, domain), timeout,
-                                   f'the agent of {guest.name}')
+                processes.wait_for(
+                    functools.partial(_pings, domain),
+                    timeout,
+                    f'the agent of {guest.name}',
+                )
 
     def domain(self, guest: Guest) -> libvirt.virDomain:
         """Return a guest's domain, to suspend, reset or destroy it."""
@@ -223,12 +231,23 @@ class Libvirtd:
         """Make a file in a guest by its agent alone, when that answers."""
         self.wait(guest)
         libvirt_qemu.qemuAgentCommand(
-            self.domain(guest), json.dumps({
-                'execute': 'guest-exec', 'arguments': {
-                    'path': '/bin/busybox', 'arg': ['touch', path]}}), 5, 0)
+            self.domain(guest),
+            json.dumps(
+                {
+                    'execute': 'guest-exec',
+                    'arguments': {
+                        'path': '/bin/busybox',
+                        'arg': ['touch', path],
+                    },
+                }
+            ),
+            5,
+            0,
+        )
 
-    def migrate(self, guest: Guest, to: 'Libvirtd', *,
-                bandwidth: int = 0) -> None:
+    def migrate(
+        self, guest: Guest, to: 'Libvirtd', *, bandwidth: int = 0
+    ) -> None:
         """Move a guest to another daemon while it runs.
 
         This process leads the two through it. By themselves, as Nova wants
@@ -237,13 +256,18 @@ class Libvirtd:
         :param bandwidth: MiB in a second, 0 for as many as can be
         :raises libvirt.libvirtError: it stays where it is
         """
-        with (contextlib.closing(self.connect()) as source,
-              contextlib.closing(to.connect()) as destination):
-            source.lookupByUUIDString(guest.uuid).migrate3(destination, {
-                libvirt.VIR_MIGRATE_PARAM_URI:
-                    f'unix://{to._directory}/sockets/migration',
-                libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: bandwidth,
-            }, libvirt.VIR_MIGRATE_LIVE)
+        with (
+            contextlib.closing(self.connect()) as source,
+            contextlib.closing(to.connect()) as destination,
+        ):
+            source.lookupByUUIDString(guest.uuid).migrate3(
+                destination,
+                {
+                    libvirt.VIR_MIGRATE_PARAM_URI: f'unix://{to._directory}/sockets/migration',
+                    libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: bandwidth,
+                },
+                libvirt.VIR_MIGRATE_LIVE,
+            )
 
     def connect(self) -> libvirt.virConnect:
         return libvirt.open(self.uri)
@@ -262,24 +286,33 @@ class Libvirtd:
             (self._directory / own).mkdir(parents=True, exist_ok=True)
         (self._directory / 'etc/qemu.conf').write_text(_QEMU_CONF)
         (self._directory / 'etc/libvirtd.conf').write_text(
-            _LIBVIRTD_CONF.format(sockets=self._directory / 'sockets',
-                                  host_uuid=uuid.uuid5(
-                                      uuid.NAMESPACE_URL,
-                                      self._directory.as_uri())))
+            _LIBVIRTD_CONF.format(
+                sockets=self._directory / 'sockets',
+                host_uuid=uuid.uuid5(
+                    uuid.NAMESPACE_URL, self._directory.as_uri()
+                ),
+            )
+        )
         for name, line in _OWN_ACCOUNTS.items():
             (self._directory / name).write_text(
-                pathlib.Path('/etc', name).read_text() + line)
+                pathlib.Path('/etc', name).read_text() + line
+            )
 
     def _script(self) -> str:
         directories = _OWN_DIRECTORIES.items()
         accounts = ((name, f'/etc/{name}') for name in _OWN_ACCOUNTS)
-        return '\n'.join([
-            f'hostname {self._hostname}',
-            *(f'mkdir -p {path}' for _, path in directories),
-            *(f'mount --bind {shlex.quote(str(self._directory / own))} {path}'
-              for own, path in (*directories, *accounts)),
-            'exec libvirtd --pid-file '
-            + shlex.quote(str(self._directory / 'libvirtd.pid'))])
+        return '\n'.join(
+            [
+                f'hostname {self._hostname}',
+                *(f'mkdir -p {path}' for _, path in directories),
+                *(
+                    f'mount --bind {shlex.quote(str(self._directory / own))} {path}'
+                    for own, path in (*directories, *accounts)
+                ),
+                'exec libvirtd --pid-file '
+                + shlex.quote(str(self._directory / 'libvirtd.pid')),
+            ]
+        )
 
     def _answers(self) -> bool:
         try:
@@ -291,24 +324,33 @@ class Libvirtd:
     def _xml(self, guest: Guest) -> str:
         booted = image.build(self._cache, ssh=guest.ssh is not None)
         values = {
-            'name': guest.name, 'uuid': guest.uuid, 'kernel': booted.kernel,
-            'initrd': booted.initrd, 'console': self.console(guest),
+            'name': guest.name,
+            'uuid': guest.uuid,
+            'kernel': booted.kernel,
+            'initrd': booted.initrd,
+            'console': self.console(guest),
             'cmdline': f'{image.COMMAND_LINE} guest_shell={guest.shell}'
-                       f' guest_blocked={",".join(guest.blocked)}'
-                       + (f' guest_ssh_key={guest.ssh.key}' if guest.ssh
-                          else '')}
+            f' guest_blocked={",".join(guest.blocked)}'
+            + (f' guest_ssh_key={guest.ssh.key}' if guest.ssh else ''),
+        }
         return _DOMAIN.format(
-            channel=_CHANNEL if guest.agent else '', memory=guest.memory,
-            commandline=(_NETWORK.format(port=guest.ssh.port) if guest.ssh
-                         else ''),
-            **{name: saxutils.escape(str(value))
-               for name, value in values.items()})
+            channel=_CHANNEL if guest.agent else '',
+            memory=guest.memory,
+            commandline=(
+                _NETWORK.format(port=guest.ssh.port) if guest.ssh else ''
+            ),
+            **{
+                name: saxutils.escape(str(value))
+                for name, value in values.items()
+            },
+        )
 
 
 def _pings(domain: libvirt.virDomain) -> bool:
     try:
         libvirt_qemu.qemuAgentCommand(
-            domain, '{"execute": "guest-ping"}', 1, 0)
+            domain, '{"execute": "guest-ping"}', 1, 0
+        )
     except libvirt.libvirtError:
         return False
     return True

@@ -33,8 +33,9 @@ class Namespace:
     def of(cls, directory: pathlib.Path) -> 'Namespace':
         """Return the one that belongs to a directory, and to no other."""
         digest = hashlib.sha256(bytes(directory)).digest()
-        return cls(f'ga-{digest[:4].hex()}',
-                   f'10.{128 + digest[4] % 128}.{digest[5]}')
+        return cls(
+            f'ga-{digest[:4].hex()}', f'10.{128 + digest[4] % 128}.{digest[5]}'
+        )
 
     @property
     def run(self) -> list[str]:
@@ -46,8 +47,9 @@ class Namespace:
         self.delete()
         inner, outer = f'{self._name}-in', f'{self._name}-out'
         self._ip(f'netns add {self._name}')
-        self._ip(f'link add {outer} type veth peer name {inner} '
-                 f'netns {self._name}')
+        self._ip(
+            f'link add {outer} type veth peer name {inner} netns {self._name}'
+        )
         self._ip(f'address add {self._here}/30 dev {outer}')
         self._ip(f'link set {outer} up')
         self._ip(f'-n {self._name} address add {self.address}/30 dev {inner}')
@@ -56,8 +58,9 @@ class Namespace:
 
     def delete(self) -> None:
         """Remove it, if it is there; what runs in it must have ended."""
-        subprocess.run(['ip', 'netns', 'delete', self._name],
-                       stderr=subprocess.DEVNULL)
+        subprocess.run(
+            ['ip', 'netns', 'delete', self._name], stderr=subprocess.DEVNULL
+        )
 
     def cut_off(self) -> None:
         """From now on no packet comes back, and nothing says so."""

@@ -55,8 +55,9 @@ class Databases:
     def on_sqlite(cls, directory: pathlib.Path) -> 'Databases':
         """Make empty SQLite files, replacing what was there."""
         directory.mkdir(parents=True, exist_ok=True)
-        return cls(*(_sqlite(directory / f'{name}.sqlite')
-                     for name in _DATABASES))
+        return cls(
+            *(_sqlite(directory / f'{name}.sqlite') for name in _DATABASES)
+        )
 
     @classmethod
     def on_mariadb(cls, server: mariadb.MariaDB) -> 'Databases':
@@ -101,11 +102,16 @@ class Nova:
     :param environment: variables of its programs
     """
 
-    def __init__(self, directory: pathlib.Path, databases: Databases,
-                 transport_url: str, port: int,
-                 identities: Mapping[str, identity.Identity],
-                 options: ini.Sections,
-                 environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        databases: Databases,
+        transport_url: str,
+        port: int,
+        identities: Mapping[str, identity.Identity],
+        options: ini.Sections,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory
         self.identities = identities
         self._databases = databases
@@ -119,8 +125,9 @@ class Nova:
         """The API's, ending in /v2.1."""
         return f'http://127.0.0.1:{self._port}/v2.1'
 
-    def client(self, name: str, server_id: str,
-               port: int | None = None) -> http.Client:
+    def client(
+        self, name: str, server_id: str, port: int | None = None
+    ) -> http.Client:
         """Return a client.
 
         :param name: ``member``, ``reader``, ``other`` or ``admin``
@@ -130,22 +137,32 @@ class Nova:
         url = self.url.replace(f':{self._port}/', f':{port or self._port}/')
         return http.Client(url, self.identities[name].token, server_id)
 
-    def wait_for_host(self, host: str, state: str,
-                      timeout: float = 60) -> None:
+    def wait_for_host(
+        self, host: str, state: str, timeout: float = 60
+    ) -> None:
         """Wait until a compute host is ``up`` or ``down``."""
         processes.wait_for(
-            lambda: (host, state) in [(item['host'], item['state'])
-                                      for item in self._hosts()],
-            timeout, f'host {host} {state}', gap=0.2)
+            lambda: (
+                (host, state)
+                in [(item['host'], item['state']) for item in self._hosts()]
+            ),
+            timeout,
+            f'host {host} {state}',
+            gap=0.2,
+        )
 
     def reports(self) -> dict[str, str]:
         """Return when each host that is up was heard last, to the second."""
-        return {item['host']: item['last_seen_at'] for item in self._hosts()
-                if item['state'] == 'up'}
+        return {
+            item['host']: item['last_seen_at']
+            for item in self._hosts()
+            if item['state'] == 'up'
+        }
 
     def _hosts(self) -> list[dict[str, Any]]:
         status, body = self.client('admin', '').request(
-            'GET', '/guest-agent/hosts')
+            'GET', '/guest-agent/hosts'
+        )
         return list(body['hosts']) if status == 200 else []
 
     def with_environment(self, environment: Mapping[str, str]) -> 'Nova':
@@ -159,9 +176,15 @@ class Nova:
         self.directory.mkdir(parents=True, exist_ok=True)
         identity.write(self.directory / 'tokens.json', self.identities)
         ini.write(self.directory / 'nova.conf', self._sections())
-        ini.write(self.directory / 'api-paste.ini', ini.merge(
-            ini.paste(_PREFIX), {} if 'keystone_authtoken' in self._options
-            else _stand_in(self.directory / 'tokens.json')))
+        ini.write(
+            self.directory / 'api-paste.ini',
+            ini.merge(
+                ini.paste(_PREFIX),
+                {}
+                if 'keystone_authtoken' in self._options
+                else _stand_in(self.directory / 'tokens.json'),
+            ),
+        )
 
     def configure_compute(self, host: str, libvirt_uri: str) -> None:
         """Write the configuration of a compute host, which has no database.
@@ -170,18 +193,30 @@ class Nova:
         :param libvirt_uri: of its libvirtd
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        ini.write(self.directory / f'{host}.conf', ini.merge(
-            self._options,
-            {'DEFAULT': {'host': host, **self._default()},
-             'guest_agent': {'connection_uri': libvirt_uri}}))
+        ini.write(
+            self.directory / f'{host}.conf',
+            ini.merge(
+                self._options,
+                {
+                    'DEFAULT': {'host': host, **self._default()},
+                    'guest_agent': {'connection_uri': libvirt_uri},
+                },
+            ),
+        )
 
     def prepare(self, servers: Sequence[Server]) -> None:
         """Make the tables, the cells and these servers of the member's."""
-        self._run('tools.testbed.prepare', json.dumps(
-            {'cell0': self._databases.cell0,
-             'project_id': self.identities['member'].project_id,
-             'user_id': self.identities['member'].user_id,
-             'servers': [dataclasses.asdict(item) for item in servers]}))
+        self._run(
+            'tools.testbed.prepare',
+            json.dumps(
+                {
+                    'cell0': self._databases.cell0,
+                    'project_id': self.identities['member'].project_id,
+                    'user_id': self.identities['member'].user_id,
+                    'servers': [dataclasses.asdict(item) for item in servers],
+                }
+            ),
+        )
 
     def start_api(self, *, embedded: bool = False) -> processes.Process:
         """Start the API, and wait until it accepts connections.
@@ -190,14 +225,21 @@ class Nova:
             the same process
         """
         process = processes.start(
-            'nova-api', [sys.executable, '-m', 'tools.testbed.serve',
-                         'nova.wsgi.osapi_compute', str(self._port),
-                         *(['--embedded'] if embedded else [])],
+            'nova-api',
+            [
+                sys.executable,
+                '-m',
+                'tools.testbed.serve',
+                'nova.wsgi.osapi_compute',
+                str(self._port),
+                *(['--embedded'] if embedded else []),
+            ],
             self.directory / 'nova-api.log',
-            {**self._environment,
-             'OS_NOVA_CONFIG_DIR': str(self.directory)})
-        processes.wait_for(lambda: processes.listening(self._port), 60,
-                           'the API', process)
+            {**self._environment, 'OS_NOVA_CONFIG_DIR': str(self.directory)},
+        )
+        processes.wait_for(
+            lambda: processes.listening(self._port), 60, 'the API', process
+        )
         return process
 
     def start_conductor(self) -> processes.Process:
@@ -213,50 +255,84 @@ class Nova:
 
     def _start(self, program: str, configuration: str) -> processes.Process:
         return processes.start(
-            program, [_PREFIX / 'bin' / program, '--config-file',
-                      self.directory / f'{configuration}.conf'],
+            program,
+            [
+                _PREFIX / 'bin' / program,
+                '--config-file',
+                self.directory / f'{configuration}.conf',
+            ],
             self.directory / f'{program}-{configuration}.log',
-            self._environment)
+            self._environment,
+        )
 
     def sync(self) -> None:
         """Bring the extension's tables forward."""
-        self._finish('guest-agent-manage', [
-            _PREFIX / 'bin/guest-agent-manage', '--config-file',
-            self.directory / 'nova.conf', 'db', 'sync'])
+        self._finish(
+            'guest-agent-manage',
+            [
+                _PREFIX / 'bin/guest-agent-manage',
+                '--config-file',
+                self.directory / 'nova.conf',
+                'db',
+                'sync',
+            ],
+        )
 
     def _run(self, module: str, argument: str) -> None:
-        self._finish(module.rpartition('.')[2], [
-            sys.executable, '-m', module, self.directory / 'nova.conf',
-            argument])
+        self._finish(
+            module.rpartition('.')[2],
+            [
+                sys.executable,
+                '-m',
+                module,
+                self.directory / 'nova.conf',
+                argument,
+            ],
+        )
 
     def _finish(self, name: str, argv: Sequence[str | pathlib.Path]) -> None:
         log = self.directory / f'{name}.log'
         with log.open('ab') as output:
-            ended = subprocess.run(argv, stdout=output, stderr=output,
-                                   env={**os.environ, **self._environment})
+            ended = subprocess.run(
+                argv,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **self._environment},
+            )
         if ended.returncode:
             raise processes.StartError(f'{name} failed, see {log}')
 
     def _default(self) -> dict[str, object]:
         # Without use_stderr, oslo.log writes to stdout.
-        return {'transport_url': self._transport_url, 'use_stderr': True,
-                'state_path': self.directory}
+        return {
+            'transport_url': self._transport_url,
+            'use_stderr': True,
+            'state_path': self.directory,
+        }
 
     def _sections(self) -> dict[str, dict[str, object]]:
         here = f'http://127.0.0.1:{self._port}'
-        return ini.merge({
-            'DEFAULT': {'host': 'controller', **self._default()},
-            'api': {'response_validation': 'error'},
-            'api_database': {'connection': self._databases.api},
-            'database': {'connection': self._databases.cell1},
-            'oslo_concurrency': {'lock_path': self.directory / 'locks'},
-            # Nova asks it for the networks of a server that it shows.
-            'neutron': {'auth_type': 'noauth',
-                        'endpoint_override': f'{here}/networking'},
-        }, self._options)
+        return ini.merge(
+            {
+                'DEFAULT': {'host': 'controller', **self._default()},
+                'api': {'response_validation': 'error'},
+                'api_database': {'connection': self._databases.api},
+                'database': {'connection': self._databases.cell1},
+                'oslo_concurrency': {'lock_path': self.directory / 'locks'},
+                # Nova asks it for the networks of a server that it shows.
+                'neutron': {
+                    'auth_type': 'noauth',
+                    'endpoint_override': f'{here}/networking',
+                },
+            },
+            self._options,
+        )
 
 
 def _stand_in(tokens: pathlib.Path) -> ini.Sections:
-    return {'filter:authtoken': {
-        'paste.filter_factory': 'tools.testbed.identity:filter_factory',
-        'tokens': tokens}}
+    return {
+        'filter:authtoken': {
+            'paste.filter_factory': 'tools.testbed.identity:filter_factory',
+            'tokens': tokens,
+        }
+    }

@@ -40,9 +40,17 @@ from guest_agent_ext.db import session
 CONF = conf.CONF
 
 _FLAVOR = {
-    'name': 'tiny', 'flavorid': 'tiny', 'memory_mb': 128, 'vcpus': 1,
-    'root_gb': 0, 'ephemeral_gb': 0, 'swap': 0, 'rxtx_factor': 1.0,
-    'vcpu_weight': 0, 'disabled': False, 'is_public': True,
+    'name': 'tiny',
+    'flavorid': 'tiny',
+    'memory_mb': 128,
+    'vcpus': 1,
+    'root_gb': 0,
+    'ephemeral_gb': 0,
+    'swap': 0,
+    'rxtx_factor': 1.0,
+    'vcpu_weight': 0,
+    'disabled': False,
+    'is_public': True,
 }
 
 
@@ -55,25 +63,42 @@ def main() -> None:
     session.configure(CONF)
     migration.sync()
     context = nova_context.get_admin_context()
-    _cell(context, 'cell0', objects.CellMapping.CELL0_UUID,
-          wanted['cell0'], 'none:///')
-    cell = _cell(context, 'cell1', uuidutils.generate_uuid(),
-                 CONF.database.connection, CONF.transport_url)
+    _cell(
+        context,
+        'cell0',
+        objects.CellMapping.CELL0_UUID,
+        wanted['cell0'],
+        'none:///',
+    )
+    cell = _cell(
+        context,
+        'cell1',
+        uuidutils.generate_uuid(),
+        CONF.database.connection,
+        CONF.transport_url,
+    )
     flavor = _flavor(context)
     for server in wanted['servers']:
-        owned = dict(server, project_id=wanted['project_id'],
-                     user_id=wanted['user_id'])
+        owned = dict(
+            server, project_id=wanted['project_id'], user_id=wanted['user_id']
+        )
         _server(context, cell, flavor, owned)
 
 
-def _cell(context: Any, name: str, uuid: str, database: str,
-          transport_url: str) -> Any:
+def _cell(
+    context: Any, name: str, uuid: str, database: str, transport_url: str
+) -> Any:
     for mapping in objects.CellMappingList.get_all(context):
         if mapping.name == name:
             return mapping
     mapping = objects.CellMapping(
-        context, name=name, uuid=uuid, database_connection=database,
-        transport_url=transport_url, disabled=False)
+        context,
+        name=name,
+        uuid=uuid,
+        database_connection=database,
+        transport_url=transport_url,
+        disabled=False,
+    )
     mapping.create()
     with nova_context.target_cell(context, mapping) as cell_context:
         nova_migration.db_sync(context=cell_context)
@@ -89,15 +114,20 @@ def _flavor(context: Any) -> Any:
         return flavor
 
 
-def _server(context: Any, cell: Any, flavor: Any,
-            server: dict[str, Any]) -> None:
+def _server(
+    context: Any, cell: Any, flavor: Any, server: dict[str, Any]
+) -> None:
     _host(context, cell, server['host'])
     with nova_context.target_cell(context, cell) as cell_context:
         _instance(cell_context, flavor, server).create()
     objects.InstanceMapping(
-        context, instance_uuid=server['uuid'], cell_mapping=cell,
-        project_id=server['project_id'], user_id=server['user_id'],
-        queued_for_delete=False).create()
+        context,
+        instance_uuid=server['uuid'],
+        cell_mapping=cell,
+        project_id=server['project_id'],
+        user_id=server['user_id'],
+        queued_for_delete=False,
+    ).create()
 
 
 def _host(context: Any, cell: Any, host: str) -> None:
@@ -111,20 +141,36 @@ def _instance(context: Any, flavor: Any, server: dict[str, Any]) -> Any:
     """Return what nova-compute leaves behind when it has booted a server."""
     properties = {'image_hw_qemu_guest_agent': 'yes'}
     return objects.Instance(
-        context, uuid=server['uuid'],
+        context,
+        uuid=server['uuid'],
         info_cache=objects.InstanceInfoCache(
-            network_info=network_model.NetworkInfo()),
+            network_info=network_model.NetworkInfo()
+        ),
         display_name=server['name'],
-        hostname=server['name'], project_id=server['project_id'],
-        user_id=server['user_id'], host=server['host'],
-        launched_on=server['host'], launched_at=timeutils.utcnow(),
-        vm_state=vm_states.ACTIVE, power_state=power_state.RUNNING,
-        image_ref=uuidutils.generate_uuid(), system_metadata=properties,
-        metadata={}, flavor=flavor, old_flavor=None, new_flavor=None,
-        memory_mb=flavor.memory_mb, vcpus=flavor.vcpus,
-        root_gb=flavor.root_gb, ephemeral_gb=flavor.ephemeral_gb,
-        instance_type_id=flavor.id, availability_zone='nova',
-        reservation_id='r-testbed', ephemeral_key_uuid=None, locked=False)
+        hostname=server['name'],
+        project_id=server['project_id'],
+        user_id=server['user_id'],
+        host=server['host'],
+        launched_on=server['host'],
+        launched_at=timeutils.utcnow(),
+        vm_state=vm_states.ACTIVE,
+        power_state=power_state.RUNNING,
+        image_ref=uuidutils.generate_uuid(),
+        system_metadata=properties,
+        metadata={},
+        flavor=flavor,
+        old_flavor=None,
+        new_flavor=None,
+        memory_mb=flavor.memory_mb,
+        vcpus=flavor.vcpus,
+        root_gb=flavor.root_gb,
+        ephemeral_gb=flavor.ephemeral_gb,
+        instance_type_id=flavor.id,
+        availability_zone='nova',
+        reservation_id='r-testbed',
+        ephemeral_key_uuid=None,
+        locked=False,
+    )
 
 
 if __name__ == '__main__':

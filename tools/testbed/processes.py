@@ -154,8 +154,12 @@ class Log:
         :param timeout: seconds
         :raises: StartError when the time is over
         """
-        wait_for(lambda: re.search(pattern, self._grown()), timeout,
-                 f'{pattern!r} of {self._process.name}', gap=0.2)
+        wait_for(
+            lambda: re.search(pattern, self._grown()),
+            timeout,
+            f'{pattern!r} of {self._process.name}',
+            gap=0.2,
+        )
 
     def _grown(self) -> str:
         with self._path.open('rb') as log:
@@ -182,17 +186,25 @@ class Ledger:
         It takes the place of what had its name and has ended.
         """
         with self._lock:
-            self._write([*(other for other in self.processes()
-                           if other.name != process.name or other.alive),
-                         process])
+            self._write(
+                [
+                    *(
+                        other
+                        for other in self.processes()
+                        if other.name != process.name or other.alive
+                    ),
+                    process,
+                ]
+            )
         return process
 
     def processes(self) -> list[Process]:
         """Return what was written down, oldest first."""
         if not self._path.exists():
             return []
-        return [Process(**fields)
-                for fields in json.loads(self._path.read_text())]
+        return [
+            Process(**fields) for fields in json.loads(self._path.read_text())
+        ]
 
     def is_up(self) -> bool:
         """Tell whether all of it runs."""
@@ -207,8 +219,9 @@ class Ledger:
 
     def _write(self, noted: Sequence[Process]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps(
-            [dataclasses.asdict(process) for process in noted]))
+        self._path.write_text(
+            json.dumps([dataclasses.asdict(process) for process in noted])
+        )
 
 
 def _reap(pid: int) -> None:
@@ -216,9 +229,12 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def start(name: str, argv: Sequence[str | os.PathLike[str]],
-          log: pathlib.Path,
-          env: Mapping[str, str] | None = None) -> Process:
+def start(
+    name: str,
+    argv: Sequence[str | os.PathLike[str]],
+    log: pathlib.Path,
+    env: Mapping[str, str] | None = None,
+) -> Process:
     """Start a process that outlives this one, its output in a log.
 
     :param name: what to call it in messages
@@ -229,8 +245,13 @@ def start(name: str, argv: Sequence[str | os.PathLike[str]],
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open('ab') as output:
         child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True, env={**os.environ, **(env or {})})
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, **(env or {})},
+        )
     # It ends by Process.stop(), often from another run of this program.
     child.returncode = 0
     return Process.of(name, child.pid, str(log))
@@ -248,8 +269,13 @@ def take_ignored_signals() -> None:
             signal.signal(number, lambda signum, frame: None)
 
 
-def wait_for(condition: Callable[[], object], timeout: float, what: str,
-             process: Process | None = None, gap: float = 0.05) -> None:
+def wait_for(
+    condition: Callable[[], object],
+    timeout: float,
+    what: str,
+    process: Process | None = None,
+    gap: float = 0.05,
+) -> None:
     """Wait until a condition holds.
 
     :param condition: called until what it returns is true
@@ -262,8 +288,10 @@ def wait_for(condition: Callable[[], object], timeout: float, what: str,
     deadline = time.monotonic() + timeout
     while not condition():
         if process is not None and not process.alive:
-            raise StartError(f'{process.name} ended before {what} was there; '
-                             f'its last words:\n{process.last_words()}')
+            raise StartError(
+                f'{process.name} ended before {what} was there; '
+                f'its last words:\n{process.last_words()}'
+            )
         if time.monotonic() > deadline:
             raise StartError(f'{what}: not within {timeout:g} seconds')
         time.sleep(gap)

@@ -33,8 +33,10 @@ log.file.level = warning
 """
 
 # One thread for Erlang and one for its files, which do not spin.
-_ERLANG = ('-noinput -kernel inet_dist_use_interface {127,0,0,1} '
-           '+sbwt none +sbwtdcpu none +sbwtdio none +S 1:1 +SDio 1')
+_ERLANG = (
+    '-noinput -kernel inet_dist_use_interface {127,0,0,1} '
+    '+sbwt none +sbwtdcpu none +sbwtdio none +S 1:1 +SDio 1'
+)
 
 
 class RabbitMQ:
@@ -49,9 +51,13 @@ class RabbitMQ:
     :ivar port: where it listens
     """
 
-    def __init__(self, directory: pathlib.Path, port: int | None = None,
-                 virtual_host: str = '/',
-                 namespace: network.Namespace | None = None) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        port: int | None = None,
+        virtual_host: str = '/',
+        namespace: network.Namespace | None = None,
+    ) -> None:
         self._directory = directory
         self.port = port or processes.free_port()
         self._virtual_host = virtual_host
@@ -64,8 +70,10 @@ class RabbitMQ:
 
     def transport_url(self) -> str:
         """Return the URL as oslo.messaging wants it."""
-        return (f'rabbit://guest:guest@{self._address}:{self.port}'
-                f'/{self._virtual_host}')
+        return (
+            f'rabbit://guest:guest@{self._address}:{self.port}'
+            f'/{self._virtual_host}'
+        )
 
     @property
     def daemons(self) -> list[processes.Process]:
@@ -86,24 +94,34 @@ class RabbitMQ:
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / 'rabbitmq.conf').write_text(
-            _CONF.format(address=self._address, port=self.port,
-                         virtual_host=self._virtual_host))
+            _CONF.format(
+                address=self._address,
+                port=self.port,
+                virtual_host=self._virtual_host,
+            )
+        )
         log = self._directory / 'rabbitmq.log'
         environment = self._environment()
         if self._epmd is None:
             # Otherwise Erlang starts a daemon that nobody would stop.
             self._epmd = processes.start(
-                'epmd', [*self._run, 'epmd'], log, environment)
+                'epmd', [*self._run, 'epmd'], log, environment
+            )
         # On one CPU these two wake each other cheaply: a third of the time
         # to start on a small virtual machine.
         cpu = str(min(os.sched_getaffinity(0)))
         self._broker = processes.start(
             'rabbitmq',
-            [*self._run, 'taskset', '--cpu-list', cpu, _SERVER], log,
-            environment)
+            [*self._run, 'taskset', '--cpu-list', cpu, _SERVER],
+            log,
+            environment,
+        )
         processes.wait_for(
-            lambda: processes.listening(self.port, self._address), timeout,
-            'RabbitMQ', self._broker)
+            lambda: processes.listening(self.port, self._address),
+            timeout,
+            'RabbitMQ',
+            self._broker,
+        )
 
     def close_connections(self) -> None:
         """Close every connection that the broker has.
@@ -113,8 +131,11 @@ class RabbitMQ:
         try:
             subprocess.run(
                 [*self._run, _CONTROL, 'close_all_connections', 'a test'],
-                env={**os.environ, **self._environment()}, check=True,
-                timeout=30, capture_output=True)
+                env={**os.environ, **self._environment()},
+                check=True,
+                timeout=30,
+                capture_output=True,
+            )
         except subprocess.SubprocessError as error:
             raise processes.StartError(str(error)) from None
 

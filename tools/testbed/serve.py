@@ -53,8 +53,12 @@ def main() -> None:
     sys.argv = sys.argv[:1]  # the application parses it too
     application = importlib.import_module(arguments.module).application
     server = simple_server.make_server(
-        '127.0.0.1', arguments.port, _with_networking(application), _Server,
-        _Handler)
+        '127.0.0.1',
+        arguments.port,
+        _with_networking(application),
+        _Server,
+        _Handler,
+    )
     services = _embedded_services() if arguments.embedded else []
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -72,13 +76,16 @@ def _embedded_services() -> list[Any]:
     # Not before Nova's entry point: that wants to be the first to import
     # what decides between native threads and eventlet.
     from tools.testbed import embedded
+
     return list(embedded.services())
 
 
 def _with_networking(application: Application) -> Application:
     """Answer, for Neutron, that no server has any network."""
-    def dispatch(environ: dict[str, Any],
-                 start_response: Callable[..., Any]) -> Iterable[bytes]:
+
+    def dispatch(
+        environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
         # Of which wsgiref knows nothing.
         environ['wsgi.multithread'] = True
         path = environ['PATH_INFO']
@@ -86,9 +93,15 @@ def _with_networking(application: Application) -> Application:
             return application(environ, start_response)
         resource = path.rpartition('/')[2].removesuffix('.json')
         body = json.dumps({resource.replace('-', '_'): []}).encode()
-        start_response('200 OK', [('Content-Type', 'application/json'),
-                                  ('Content-Length', str(len(body)))])
+        start_response(
+            '200 OK',
+            [
+                ('Content-Type', 'application/json'),
+                ('Content-Length', str(len(body))),
+            ],
+        )
         return [body]
+
     return dispatch
 
 

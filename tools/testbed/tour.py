@@ -49,38 +49,67 @@ def _sh(script: str, **more: Any) -> dict[str, Any]:
 
 
 STOPS = (
-    Stop('A server, as Nova shows it.',
-         "Nova's own API serves it: the extension is a filter inside.",
-         path='{server}'),
-    Stop('Run a command in it.',
-         'Both streams, the exit code, and the pid that $$ prints are the '
-         "command's own.",
-         _sh('echo "out, from pid $$"; echo err >&2; exit 3')),
-    Stop('Give a command stdin, a variable and a directory.',
-         'They reach the command and nothing else; of the variable only its '
-         'name is shown.',
-         _sh('pwd; echo "$GREETING"; wc -c', input_data='hello',
-             env={'GREETING': 'good day'}, cwd='/tmp')),
-    Stop('Let a command kill itself.',
-         'A signal is told from an exit code.', _sh('kill -9 $$')),
-    Stop('Write 5 MB, then fail.',
-         'The first 102,400 bytes come back, the count and the exit code are '
-         'exact; the surplus never left the guest.',
-         _sh('yes | head -c 5000000; exit 7')),
-    Stop('Run what is not there.',
-         'FAILED means that it did not run; the error names the file.',
-         {'command': ['/no/such/program']}),
-    Stop('Ask for what cannot be.',
-         'The answer names the field.', {'command': []}),
-    Stop('Ask as somebody of another project.',
-         'To them there is no such server.', variable='OTHER_TOKEN'),
-    Stop('List what was run.',
-         'Newest first; a reader of the project may see it, without output.',
-         path=f'{_COMMANDS}?limit=2', variable='READER_TOKEN'),
-    Stop('See which hosts serve guests.',
-         'The compute service reports to the conductor; only admins may see '
-         'it.',
-         path='/guest-agent/hosts', variable='ADMIN_TOKEN'),
+    Stop(
+        'A server, as Nova shows it.',
+        "Nova's own API serves it: the extension is a filter inside.",
+        path='{server}',
+    ),
+    Stop(
+        'Run a command in it.',
+        'Both streams, the exit code, and the pid that $$ prints are the '
+        "command's own.",
+        _sh('echo "out, from pid $$"; echo err >&2; exit 3'),
+    ),
+    Stop(
+        'Give a command stdin, a variable and a directory.',
+        'They reach the command and nothing else; of the variable only its '
+        'name is shown.',
+        _sh(
+            'pwd; echo "$GREETING"; wc -c',
+            input_data='hello',
+            env={'GREETING': 'good day'},
+            cwd='/tmp',
+        ),
+    ),
+    Stop(
+        'Let a command kill itself.',
+        'A signal is told from an exit code.',
+        _sh('kill -9 $$'),
+    ),
+    Stop(
+        'Write 5 MB, then fail.',
+        'The first 102,400 bytes come back, the count and the exit code are '
+        'exact; the surplus never left the guest.',
+        _sh('yes | head -c 5000000; exit 7'),
+    ),
+    Stop(
+        'Run what is not there.',
+        'FAILED means that it did not run; the error names the file.',
+        {'command': ['/no/such/program']},
+    ),
+    Stop(
+        'Ask for what cannot be.',
+        'The answer names the field.',
+        {'command': []},
+    ),
+    Stop(
+        'Ask as somebody of another project.',
+        'To them there is no such server.',
+        variable='OTHER_TOKEN',
+    ),
+    Stop(
+        'List what was run.',
+        'Newest first; a reader of the project may see it, without output.',
+        path=f'{_COMMANDS}?limit=2',
+        variable='READER_TOKEN',
+    ),
+    Stop(
+        'See which hosts serve guests.',
+        'The compute service reports to the conductor; only admins may see '
+        'it.',
+        path='/guest-agent/hosts',
+        variable='ADMIN_TOKEN',
+    ),
 )
 
 
@@ -116,8 +145,10 @@ def _run(who: client.Client, stop: Stop) -> None:
     uuid = answer['command']['uuid']
     print(f'{status}: command {uuid} is {answer["command"]["status"]}')
     command = who.wait(uuid)
-    print(f'GET .../commands/{uuid}, '
-          f'{time.monotonic() - began:.2f} s after the POST')
+    print(
+        f'GET .../commands/{uuid}, '
+        f'{time.monotonic() - began:.2f} s after the POST'
+    )
     print(_pretty({'command': command}))
 
 

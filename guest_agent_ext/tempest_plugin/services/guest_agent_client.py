@@ -31,57 +31,85 @@ Response = tuple[Mapping[str, str], bytes]
 class GuestAgentClient(rest_client.RestClient):
     """Commands, files and agents of servers."""
 
-    def create_command(self, server_id: str, command: list[str],
-                       headers: Mapping[str, str] | None = None,
-                       **arguments: Any) -> rest_client.ResponseBody:
+    def create_command(
+        self,
+        server_id: str,
+        command: list[str],
+        headers: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> rest_client.ResponseBody:
         """Run a command.
 
         :param arguments: ``input_data``, ``env``, ``timeout`` and so on
         """
-        return self.create_raw(server_id, {'command': {
-            'type': 'exec',
-            'arguments': {'command': command, **arguments}}}, headers)
+        return self.create_raw(
+            server_id,
+            {
+                'command': {
+                    'type': 'exec',
+                    'arguments': {'command': command, **arguments},
+                }
+            },
+            headers,
+        )
 
-    def create_raw(self, server_id: str, body: Any,
-                   headers: Mapping[str, str] | None = None
-                   ) -> rest_client.ResponseBody:
+    def create_raw(
+        self,
+        server_id: str,
+        body: Any,
+        headers: Mapping[str, str] | None = None,
+    ) -> rest_client.ResponseBody:
         """Send a body as it is, however wrong."""
-        return self._show(*self.post(
-            _commands(server_id), json.dumps(body),
-            headers={**_JSON, **(headers or {})}))
+        return self._show(
+            *self.post(
+                _commands(server_id),
+                json.dumps(body),
+                headers={**_JSON, **(headers or {})},
+            )
+        )
 
-    def show_command(self, server_id: str, command_id: str,
-                     headers: Mapping[str, str] | None = None
-                     ) -> rest_client.ResponseBody:
-        return self._show(*self.get(
-            f'{_commands(server_id)}/{command_id}',
-            headers={**_JSON, **(headers or {})}))
+    def show_command(
+        self,
+        server_id: str,
+        command_id: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> rest_client.ResponseBody:
+        return self._show(
+            *self.get(
+                f'{_commands(server_id)}/{command_id}',
+                headers={**_JSON, **(headers or {})},
+            )
+        )
 
-    def list_commands(self, server_id: str,
-                      **query: Any) -> rest_client.ResponseBody:
+    def list_commands(
+        self, server_id: str, **query: Any
+    ) -> rest_client.ResponseBody:
         return self._show(*self.get(_with(_commands(server_id), query)))
 
-    def list_project_commands(self,
-                              **query: Any) -> rest_client.ResponseBody:
+    def list_project_commands(self, **query: Any) -> rest_client.ResponseBody:
         """List the commands of all servers of a project, or of all."""
         return self._show(*self.get(_with('guest-agent/commands', query)))
 
-    def cancel_command(self, server_id: str,
-                       command_id: str) -> rest_client.ResponseBody:
+    def cancel_command(
+        self, server_id: str, command_id: str
+    ) -> rest_client.ResponseBody:
         response, body = self.post(
             f'{_commands(server_id)}/{command_id}/action',
-            json.dumps({'cancel': None}))
+            json.dumps({'cancel': None}),
+        )
         self.expected_success(202, response.status)
         return rest_client.ResponseBody(response)
 
-    def delete_command(self, server_id: str,
-                       command_id: str) -> rest_client.ResponseBody:
+    def delete_command(
+        self, server_id: str, command_id: str
+    ) -> rest_client.ResponseBody:
         response, body = self.delete(f'{_commands(server_id)}/{command_id}')
         self.expected_success(204, response.status)
         return rest_client.ResponseBody(response)
 
-    def show_output(self, server_id: str, command_id: str,
-                    **query: Any) -> Response:
+    def show_output(
+        self, server_id: str, command_id: str, **query: Any
+    ) -> Response:
         """Read what a command has written.
 
         :param query: ``stream`` and ``offset``
@@ -89,28 +117,42 @@ class GuestAgentClient(rest_client.RestClient):
         """
         response, body = self.get(
             _with(f'{_commands(server_id)}/{command_id}/output', query),
-            headers={'Accept': '*/*'})
+            headers={'Accept': '*/*'},
+        )
         self.expected_success(200, response.status)
         return response, body
 
-    def read_file(self, server_id: str, path: str,
-                  headers: Mapping[str, str] | None = None) -> Response:
+    def read_file(
+        self,
+        server_id: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
         """Return headers and bytes of a file."""
         response, body = self.get(
-            _with(f'servers/{server_id}/guest-agent/file-read',
-                  {'path': path}), headers={**_BYTES, **(headers or {})})
+            _with(
+                f'servers/{server_id}/guest-agent/file-read', {'path': path}
+            ),
+            headers={**_BYTES, **(headers or {})},
+        )
         self.expected_success([200, 206], response.status)
         return response, body
 
-    def write_file(self, server_id: str, path: str, content: bytes,
-                   **query: Any) -> Response:
+    def write_file(
+        self, server_id: str, path: str, content: bytes, **query: Any
+    ) -> Response:
         """Write a file.
 
         :param query: ``mode`` and ``append``
         """
         response, body = self.post(
-            _with(f'servers/{server_id}/guest-agent/file-write',
-                  {'path': path, **query}), content, headers=_BYTES)
+            _with(
+                f'servers/{server_id}/guest-agent/file-write',
+                {'path': path, **query},
+            ),
+            content,
+            headers=_BYTES,
+        )
         self.expected_success(204, response.status)
         return response, body
 

@@ -63,7 +63,8 @@ class GuestAgentTest(test.BaseTestCase):
         server = cls.servers.create_server(
             name=data_utils.rand_name(cls.__name__),
             imageRef=CONF.guest_agent.image_ref or CONF.compute.image_ref,
-            flavorRef=CONF.compute.flavor_ref)['server']
+            flavorRef=CONF.compute.flavor_ref,
+        )['server']
         cls.addClassResourceCleanup(cls.remove, server['id'])
         cls.wait_for_agent(server['id'])
         return str(server['id'])
@@ -73,21 +74,28 @@ class GuestAgentTest(test.BaseTestCase):
         """Delete a server, and wait until it is gone."""
         ignored = test_utils.call_and_ignore_notfound_exc
         ignored(cls.servers.delete_server, server_id)
-        cls._until(lambda: cls._status(server_id) is None,
-                   'the server is deleted')
+        cls._until(
+            lambda: cls._status(server_id) is None, 'the server is deleted'
+        )
 
     @classmethod
     def wait_for_server(cls, server_id: str, status: str) -> None:
         """Wait until Nova says that a server is in a state."""
-        cls._until(lambda: cls._status(server_id) == status,
-                   f'the server is {status}')
+        cls._until(
+            lambda: cls._status(server_id) == status, f'the server is {status}'
+        )
 
     @classmethod
     def wait_for_agent(cls, server_id: str) -> None:
         """Wait until a server's agent answers."""
         cls.wait_for_server(server_id, 'ACTIVE')
-        cls._until(lambda: cls.client.show_agent(server_id)[
-            'guest_agent']['status'] == 'available', 'the agent answers')
+        cls._until(
+            lambda: (
+                cls.client.show_agent(server_id)['guest_agent']['status']
+                == 'available'
+            ),
+            'the agent answers',
+        )
 
     @classmethod
     def _status(cls, server_id: str) -> str | None:
@@ -96,19 +104,23 @@ class GuestAgentTest(test.BaseTestCase):
         except exceptions.NotFound:
             return None
         if server['status'] == 'ERROR':
-            raise exceptions.TempestException('Server %s: %s' % (
-                server_id, server.get('fault')))
+            raise exceptions.TempestException(
+                'Server %s: %s' % (server_id, server.get('fault'))
+            )
         return str(server['status'])
 
     @classmethod
     def _until(cls, condition: Any, what: str) -> None:
         if not test_utils.call_until_true(
-                condition, CONF.guest_agent.boot_timeout, 1):
+            condition, CONF.guest_agent.boot_timeout, 1
+        ):
             raise exceptions.TimeoutException(
-                'Not within boot_timeout: %s' % what)
+                'Not within boot_timeout: %s' % what
+            )
 
-    def wait_for_command(self, command_id: str, *statuses: str,
-                         server_id: str | None = None) -> dict[str, Any]:
+    def wait_for_command(
+        self, command_id: str, *statuses: str, server_id: str | None = None
+    ) -> dict[str, Any]:
         """Wait until a command has one of some states.
 
         :param statuses: those of a command that has ended if none is named
@@ -116,25 +128,33 @@ class GuestAgentTest(test.BaseTestCase):
         shown: dict[str, Any] = {}
 
         def is_so() -> bool:
-            shown.update(self.client.show_command(
-                server_id or self.server_id, command_id)['command'])
+            shown.update(
+                self.client.show_command(
+                    server_id or self.server_id, command_id
+                )['command']
+            )
             return shown['status'] in (statuses or ENDED)
 
         if not test_utils.call_until_true(
-                is_so, CONF.guest_agent.command_timeout, 0.5):
-            self.fail('Command %s is %s, not %s' % (
-                command_id, shown['status'], statuses or 'ended'))
+            is_so, CONF.guest_agent.command_timeout, 0.5
+        ):
+            self.fail(
+                'Command %s is %s, not %s'
+                % (command_id, shown['status'], statuses or 'ended')
+            )
         return shown
 
     def run_command(self, *command: str, **arguments: Any) -> dict[str, Any]:
         """Run a command to its end."""
         made = self.client.create_command(
-            self.server_id, list(command), **arguments)['command']
+            self.server_id, list(command), **arguments
+        )['command']
         return self.wait_for_command(made['uuid'])
 
     def start_sleeping(self) -> str:
         """Start a command that does not end by itself; return its id."""
-        made = self.client.create_command(
-            self.server_id, ['sleep', '600'])['command']
+        made = self.client.create_command(self.server_id, ['sleep', '600'])[
+            'command'
+        ]
         self.wait_for_command(made['uuid'], 'RUNNING')
         return str(made['uuid'])

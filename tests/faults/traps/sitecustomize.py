@@ -29,9 +29,12 @@ from tests.faults.traps import traps
 class Finder(importlib.abc.MetaPathFinder):
     """Finds modules as usual, and has those with traps get them."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None,
-                  target: types.ModuleType | None = None
-                  ) -> machinery.ModuleSpec | None:
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: types.ModuleType | None = None,
+    ) -> machinery.ModuleSpec | None:
         if fullname not in traps.MODULES:
             return None
         spec = machinery.PathFinder.find_spec(fullname, path, target)

@@ -56,8 +56,11 @@ class Place:
 
 
 _RPC: _Loss = ('oslo_messaging', 'MessagingTimeout', {})
-_AGENT: _Loss = ('guest_agent_ext.exception', 'AgentUnresponsive',
-                 {'may_have_run': True})
+_AGENT: _Loss = (
+    'guest_agent_ext.exception',
+    'AgentUnresponsive',
+    {'may_have_run': True},
+)
 _DATABASE: _Loss = ('oslo_db.exception', 'DBConnectionError', {})
 _BROKER: _Loss = ('oslo_messaging', 'MessageDeliveryFailure', {})
 
@@ -72,8 +75,9 @@ _is_something = functools.partial(operator.is_not, None)
 PLACES: Mapping[str, Place] = {
     # nova-api
     'insert': Place(_COMMANDS, 'create', _DATABASE, can_come_twice=False),
-    'cast': Place('guest_agent_ext.compute.rpcapi', 'ComputeAPI.work',
-                  _BROKER),
+    'cast': Place(
+        'guest_agent_ext.compute.rpcapi', 'ComputeAPI.work', _BROKER
+    ),
     'cancel': Place(_COMMANDS, 'cancel', _DATABASE),
     # guest-agent-compute
     'ask-claim': Place(_CONDUCTOR, 'ConductorAPI.claim', _RPC),
@@ -81,8 +85,13 @@ PLACES: Mapping[str, Place] = {
     'guest-exec': Place(_POSIX, 'PosixLauncher.launch', _AGENT),
     'recover': Place(_SCRIPTS, 'ScriptLauncher.recover', _AGENT),
     'fence': Place(_SCRIPTS, 'ScriptLauncher.fence', _AGENT),
-    'last-status': Place(_SCRIPTS, 'ScriptLauncher.poll', _AGENT,
-                         counts=_is_something, can_come_twice=False),
+    'last-status': Place(
+        _SCRIPTS,
+        'ScriptLauncher.poll',
+        _AGENT,
+        counts=_is_something,
+        can_come_twice=False,
+    ),
     'kill': Place(_SCRIPTS, 'ScriptLauncher.signal_tree', _AGENT),
     'ask-started': Place(_CONDUCTOR, 'ConductorAPI.started', _RPC),
     'ask-finish': Place(_CONDUCTOR, 'ConductorAPI.finish', _RPC),
@@ -106,17 +115,26 @@ DEADLOCK, LOST_COMMIT = 'statement.deadlock', 'commit.lose-reply'
 MODULES = frozenset({place.module for place in PLACES.values()} | {_SESSION})
 
 #: A process is killed at each of these.
-KILLS = [f'{name}.{action}' for name in PLACES
-         for action in (KILL_BEFORE, KILL_AFTER)]
+KILLS = [
+    f'{name}.{action}'
+    for name in PLACES
+    for action in (KILL_BEFORE, KILL_AFTER)
+]
 
 
 def names() -> list[str]:
     """Return all traps: the place, a dot, and what happens there."""
     found = [*KILLS]
-    found += [f'{name}.{action}' for name in PLACES
-              for action in (LOSE_REQUEST, LOSE_REPLY)]
-    found += [f'{name}.{TWICE}' for name, place in PLACES.items()
-              if place.can_come_twice]
+    found += [
+        f'{name}.{action}'
+        for name in PLACES
+        for action in (LOSE_REQUEST, LOSE_REPLY)
+    ]
+    found += [
+        f'{name}.{TWICE}'
+        for name, place in PLACES.items()
+        if place.can_come_twice
+    ]
     return [*found, DEADLOCK, LOST_COMMIT]
 
 
@@ -126,14 +144,18 @@ def set_in(module: types.ModuleType) -> None:
         if place.module == module.__name__:
             *classes, attribute = place.function.split('.')
             owner = functools.reduce(getattr, classes, module)
-            setattr(owner, attribute,
-                    _trapped(name, place, getattr(owner, attribute)))
+            setattr(
+                owner,
+                attribute,
+                _trapped(name, place, getattr(owner, attribute)),
+            )
     if module.__name__ == _SESSION:
         _set_in_session(module)
 
 
-def _trapped(name: str, place: Place,
-             function: Callable[..., Any]) -> Callable[..., Any]:
+def _trapped(
+    name: str, place: Place, function: Callable[..., Any]
+) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

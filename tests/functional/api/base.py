@@ -41,8 +41,10 @@ from guest_agent_ext.db import session
 
 CONF = nova.conf.CONF
 
-PASTE_SAMPLE = (pathlib.Path(__file__).parents[3]
-                / 'etc/guest_agent_ext/api-paste.ini.sample')
+PASTE_SAMPLE = (
+    pathlib.Path(__file__).parents[3]
+    / 'etc/guest_agent_ext/api-paste.ini.sample'
+)
 HOST = 'compute1'
 PROJECT = nova_fixtures.PROJECT_ID
 OTHER_PROJECT = 'b' * 32
@@ -51,8 +53,10 @@ OTHER_PROJECT = 'b' * 32
 def write_paste_config(path: pathlib.Path) -> None:
     """Write Nova's own api-paste.ini, changed as our sample says."""
     (nova_paste,) = [
-        file.locate() for file in metadata.files('nova') or ()
-        if file.name == 'api-paste.ini']
+        file.locate()
+        for file in metadata.files('nova') or ()
+        if file.name == 'api-paste.ini'
+    ]
     config = configparser.ConfigParser(interpolation=None)
     config.read([str(nova_paste), PASTE_SAMPLE])
     with path.open('w') as file:
@@ -80,18 +84,25 @@ class Cloud(test.TestCase):
         # It makes errors of warnings that are for Nova to mend.
         self.patch(nova_fixtures, 'WarningsFixture', fixtures.Fixture)
         super().setUp()
-        self.directory = pathlib.Path(
-            self.useFixture(fixtures.TempDir()).path)
+        self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         self.useFixture(nova_fixtures.RealPolicyFixture())
         self._connect()
         self.rung: list[tuple[str, str]] = []
-        self.patch(doorbell, 'ring', lambda cell, host: self.rung.append(
-            (cell.uuid, host)))
+        self.patch(
+            doorbell,
+            'ring',
+            lambda cell, host: self.rung.append((cell.uuid, host)),
+        )
         self.patch(servers, '_breaker', breaker.Breaker(5))
         self._start_api()
         self.cell = self.cell_mappings['cell1']
-        hosts.register(self.cell.uuid, HOST, machine_id='machine',
-                       version='1', down_time=60)
+        hosts.register(
+            self.cell.uuid,
+            HOST,
+            machine_id='machine',
+            version='1',
+            down_time=60,
+        )
 
     def renew(self) -> None:
         """Forget what an earlier test did."""
@@ -101,10 +112,13 @@ class Cloud(test.TestCase):
         self.path = commands_of(self.instance.uuid)
 
     def _connect(self) -> None:
-        self.flags(connection=f'sqlite:///{self.directory}/api.sqlite',
-                   group='guest_agent_database')
-        self.patch(session, '_context_manager',
-                   enginefacade.transaction_context())
+        self.flags(
+            connection=f'sqlite:///{self.directory}/api.sqlite',
+            group='guest_agent_database',
+        )
+        self.patch(
+            session, '_context_manager', enginefacade.transaction_context()
+        )
         session.configure(CONF)
         migration.sync()
         self.addCleanup(session.get_engine().dispose)
@@ -121,30 +135,55 @@ class Cloud(test.TestCase):
     def patch(self, module: Any, name: str, value: Any) -> None:
         self.useFixture(fixtures.MockPatchObject(module, name, value))
 
-    def make_instance(self, project_id: str = PROJECT,
-                      channel: str = 'yes', **values: Any) -> Any:
+    def make_instance(
+        self, project_id: str = PROJECT, channel: str = 'yes', **values: Any
+    ) -> Any:
         """Make a server as if Nova had built it."""
         context = nova_context.get_admin_context()
         with nova_context.target_cell(context, self.cell) as cell_context:
-            instance = objects.Instance(cell_context, **dict({
-                'uuid': uuidutils.generate_uuid(), 'project_id': project_id,
-                'user_id': 'fake', 'host': HOST,
-                'vm_state': vm_states.ACTIVE, 'task_state': None,
-                'power_state': power_state.RUNNING, 'locked': False,
-                'system_metadata': {'image_hw_qemu_guest_agent': channel},
-            }, **values))
+            instance = objects.Instance(
+                cell_context,
+                **dict(
+                    {
+                        'uuid': uuidutils.generate_uuid(),
+                        'project_id': project_id,
+                        'user_id': 'fake',
+                        'host': HOST,
+                        'vm_state': vm_states.ACTIVE,
+                        'task_state': None,
+                        'power_state': power_state.RUNNING,
+                        'locked': False,
+                        'system_metadata': {
+                            'image_hw_qemu_guest_agent': channel
+                        },
+                    },
+                    **values,
+                ),
+            )
             instance.create()
         objects.InstanceMapping(
-            context, instance_uuid=instance.uuid, project_id=project_id,
-            cell_mapping=self.cell, user_id='fake',
-            queued_for_delete=False).create()
+            context,
+            instance_uuid=instance.uuid,
+            project_id=project_id,
+            cell_mapping=self.cell,
+            user_id='fake',
+            queued_for_delete=False,
+        ).create()
         return instance
 
-    def request(self, method: str, path: str, body: Any = None, *,
-                user: str = 'fake', project_id: str = PROJECT,
-                roles: str = 'reader,member', raw: bytes | None = None,
-                headers: dict[str, str] | None = None,
-                version: str = '/v2.1') -> Any:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        user: str = 'fake',
+        project_id: str = PROJECT,
+        roles: str = 'reader,member',
+        raw: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        version: str = '/v2.1',
+    ) -> Any:
         """Send a request.
 
         :param body: sent as JSON, unless ``raw`` is
@@ -153,37 +192,62 @@ class Cloud(test.TestCase):
         """
         data = json.dumps(body).encode() if body is not None else raw
         return requests.request(
-            method, self.endpoint + version + path, data=data, headers=dict({
-                'Content-Type': 'application/json', 'X-Auth-User': user,
-                'X-Auth-Project-Id': project_id, 'X-Roles': roles,
-            }, **headers or {}))
+            method,
+            self.endpoint + version + path,
+            data=data,
+            headers=dict(
+                {
+                    'Content-Type': 'application/json',
+                    'X-Auth-User': user,
+                    'X-Auth-Project-Id': project_id,
+                    'X-Roles': roles,
+                },
+                **headers or {},
+            ),
+        )
 
     def get(self, path: str, **kwargs: Any) -> Any:
         return self.request('GET', path, **kwargs)
 
     def admin_get(self, path: str, **kwargs: Any) -> Any:
-        return self.get(path, user='admin', roles='admin,member,reader',
-                        **kwargs)
+        return self.get(
+            path, user='admin', roles='admin,member,reader', **kwargs
+        )
 
-    def post(self, arguments: Any = None, *, path: str | None = None,
-             **kwargs: Any) -> Any:
+    def post(
+        self, arguments: Any = None, *, path: str | None = None, **kwargs: Any
+    ) -> Any:
         """Ask for a command."""
         if arguments is None:
             arguments = {'command': ['id']}
-        return self.request('POST', path or self.path, body_of(arguments),
-                            **kwargs)
+        return self.request(
+            'POST', path or self.path, body_of(arguments), **kwargs
+        )
 
-    def end(self, uuid: str, status: str = command.COMPLETED,
-            **values: Any) -> None:
+    def end(
+        self, uuid: str, status: str = command.COMPLETED, **values: Any
+    ) -> None:
         """Have a command started and ended as its host would."""
-        commands.claim(uuid, attempt='attempt', cell_uuid=self.cell.uuid,
-                       host=HOST, boot_id='boot', ticket=1, window=1.0,
-                       grace=600)
-        commands.note_started(uuid, attempt='attempt', pid=7,
-                              started_uptime=1, age=0.0)
-        commands.finish(uuid, attempt='attempt', status=status,
-                        values=dict({'pid': 7, 'exitcode': 0}, **values),
-                        age=0.0)
+        commands.claim(
+            uuid,
+            attempt='attempt',
+            cell_uuid=self.cell.uuid,
+            host=HOST,
+            boot_id='boot',
+            ticket=1,
+            window=1.0,
+            grace=600,
+        )
+        commands.note_started(
+            uuid, attempt='attempt', pid=7, started_uptime=1, age=0.0
+        )
+        commands.finish(
+            uuid,
+            attempt='attempt',
+            status=status,
+            values=dict({'pid': 7, 'exitcode': 0}, **values),
+            age=0.0,
+        )
 
 
 def commands_of(uuid: str) -> str:

@@ -30,8 +30,9 @@ ADMIN = {'user': 'admin', 'roles': 'admin,member,reader'}
 
 
 @pytest.fixture
-def policy_file(cloud: base.Cloud,
-                tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+def policy_file(
+    cloud: base.Cloud, tmp_path: pathlib.Path
+) -> Iterator[pathlib.Path]:
     """A policy file that Nova reads, at first empty."""
     path = tmp_path / 'policy.yaml'
     path.write_text('{}')
@@ -51,23 +52,29 @@ def calls(cloud: base.Cloud, **caller: Any) -> dict[str, int]:
         'index': cloud.get(cloud.path, **caller).status_code,
         'query': cloud.get(cloud.path + '?x=1', **caller).status_code,
         'show': cloud.get(f'{cloud.path}/{uuid}', **caller).status_code,
-        'cancel': cloud.request('POST', f'{cloud.path}/{uuid}/action',
-                                {'cancel': None}, **caller).status_code,
-        'delete': cloud.request('DELETE', f'{cloud.path}/{uuid}',
-                                **caller).status_code,
+        'cancel': cloud.request(
+            'POST', f'{cloud.path}/{uuid}/action', {'cancel': None}, **caller
+        ).status_code,
+        'delete': cloud.request(
+            'DELETE', f'{cloud.path}/{uuid}', **caller
+        ).status_code,
     }
 
 
-@pytest.mark.parametrize(('caller', 'statuses'), [
-    (ADMIN, [200, 400, 200, 400, 200, 202, 204]),
-    (dict(ADMIN, **OTHER_PROJECT), [200, 400, 200, 400, 200, 202, 204]),
-    (MEMBER, [200, 400, 200, 400, 200, 202, 204]),
-    (READER, [403, 403, 200, 400, 200, 403, 403]),
-    ({'roles': 'other'}, [403] * 7),
-    (dict(MEMBER, **OTHER_PROJECT), [404] * 7),
-])
-def test_statuses(cloud: base.Cloud, caller: dict[str, Any],
-                  statuses: list[int]) -> None:
+@pytest.mark.parametrize(
+    ('caller', 'statuses'),
+    [
+        (ADMIN, [200, 400, 200, 400, 200, 202, 204]),
+        (dict(ADMIN, **OTHER_PROJECT), [200, 400, 200, 400, 200, 202, 204]),
+        (MEMBER, [200, 400, 200, 400, 200, 202, 204]),
+        (READER, [403, 403, 200, 400, 200, 403, 403]),
+        ({'roles': 'other'}, [403] * 7),
+        (dict(MEMBER, **OTHER_PROJECT), [404] * 7),
+    ],
+)
+def test_statuses(
+    cloud: base.Cloud, caller: dict[str, Any], statuses: list[int]
+) -> None:
     assert list(calls(cloud, **caller).values()) == statuses
 
 
@@ -76,14 +83,18 @@ def test_other_project_s_server_is_as_none_at_all(cloud: base.Cloud) -> None:
     messages = {
         base.message_of(
             cloud.request(method, base.commands_of(uuid), {}, **OTHER_PROJECT),
-            404, 'itemNotFound').replace(uuid, 'UUID')
+            404,
+            'itemNotFound',
+        ).replace(uuid, 'UUID')
         for method in ('GET', 'POST')
-        for uuid in (cloud.instance.uuid, nobody_s)}
+        for uuid in (cloud.instance.uuid, nobody_s)
+    }
     assert messages == {'Instance UUID could not be found.'}
 
 
 def test_careless_policy_opens_no_other_project(
-        cloud: base.Cloud, policy_file: pathlib.Path) -> None:
+    cloud: base.Cloud, policy_file: pathlib.Path
+) -> None:
     policy_file.write_text('{"%s": "role:guest_exec"}' % policies.USE)
     caller = {'roles': 'guest_exec,member,reader'}
     assert cloud.post(**caller).status_code == 200
@@ -92,15 +103,19 @@ def test_careless_policy_opens_no_other_project(
 
 
 def calls_without_admin(cloud: base.Cloud, **caller: Any) -> list[int]:
-    return [cloud.post(**caller).status_code,
-            cloud.get(cloud.path, **caller).status_code]
+    return [
+        cloud.post(**caller).status_code,
+        cloud.get(cloud.path, **caller).status_code,
+    ]
 
 
 def test_documented_line_restricts_to_a_role(
-        cloud: base.Cloud, policy_file: pathlib.Path) -> None:
+    cloud: base.Cloud, policy_file: pathlib.Path
+) -> None:
     policy_file.write_text(
         '{"%s": "(role:guest_exec and project_id:%%(project_id)s) or '
-        'rule:context_is_admin"}' % policies.USE)
+        'rule:context_is_admin"}' % policies.USE
+    )
     assert cloud.post(**MEMBER).status_code == 403
     assert cloud.post(roles='guest_exec').status_code == 200
     assert cloud.post(**ADMIN).status_code == 200
@@ -108,8 +123,9 @@ def test_documented_line_restricts_to_a_role(
     assert 'arguments' not in shown
 
 
-def test_policy_file_is_read_again(cloud: base.Cloud,
-                                   policy_file: pathlib.Path) -> None:
+def test_policy_file_is_read_again(
+    cloud: base.Cloud, policy_file: pathlib.Path
+) -> None:
     assert cloud.post().status_code == 200
     policy_file.write_text('{"%s": "!"}' % policies.CREATE)
     assert cloud.post().status_code == 403
@@ -127,9 +143,13 @@ def test_reader_sees_neither_arguments_nor_output(cloud: base.Cloud) -> None:
     shown = cloud.get(f'{cloud.path}/{uuid}', **READER).json()['command']
     assert 'arguments' not in shown
     assert shown['result'] == {
-        'pid': 7, 'exitcode': 0, 'signal': None,
-        'out_truncated': False, 'err_truncated': False,
-        'out_bytes': 6, 'err_bytes': 0,
+        'pid': 7,
+        'exitcode': 0,
+        'signal': None,
+        'out_truncated': False,
+        'err_truncated': False,
+        'out_bytes': 6,
+        'err_bytes': 0,
     }
 
 

@@ -24,15 +24,20 @@ from guest_agent_ext.compute import rpcapi
 from tests.functional.api import base
 
 STATUS: rpcapi.AgentStatus = {
-    'reason': None, 'version': '7.2', 'os': 'Debian', 'execution': 'guarded',
-    'supported_commands': ['guest-exec']}
+    'reason': None,
+    'version': '7.2',
+    'os': 'Debian',
+    'execution': 'guarded',
+    'supported_commands': ['guest-exec'],
+}
 
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
     """Answers in the place of the compute service."""
-    call = mock.create_autospec(rpcapi.ComputeAPI.agent_status,
-                                return_value=STATUS)
+    call = mock.create_autospec(
+        rpcapi.ComputeAPI.agent_status, return_value=STATUS
+    )
     monkeypatch.setattr(rpcapi.ComputeAPI, 'agent_status', call)
     return call
 
@@ -56,19 +61,24 @@ def test_unavailable(cloud: base.Cloud, host: mock.Mock) -> None:
     host.return_value = dict(STATUS, reason='It is frozen', execution=None)
     answer = shown(cloud)
     assert (answer['status'], answer['reason']) == (
-        'unavailable', 'It is frozen')
+        'unavailable',
+        'It is frozen',
+    )
     assert answer['version'] == '7.2'
 
 
-@pytest.mark.parametrize(('values', 'words'), [
-    ({'channel': 'no'}, 'hw_qemu_guest_agent=yes'),
-    ({'power_state': power_state.SHUTDOWN}, 'power_state shutdown'),
-    ({'host': 'elsewhere'}, 'guest agent service is down'),
-    ({'locked': True}, 'unlock it first'),
-])
+@pytest.mark.parametrize(
+    ('values', 'words'),
+    [
+        ({'channel': 'no'}, 'hw_qemu_guest_agent=yes'),
+        ({'power_state': power_state.SHUTDOWN}, 'power_state shutdown'),
+        ({'host': 'elsewhere'}, 'guest agent service is down'),
+        ({'locked': True}, 'unlock it first'),
+    ],
+)
 def test_what_refuses_a_command_is_the_reason(
-        cloud: base.Cloud, host: mock.Mock, values: dict[str, Any],
-        words: str) -> None:
+    cloud: base.Cloud, host: mock.Mock, values: dict[str, Any], words: str
+) -> None:
     answer = shown(cloud, cloud.make_instance(**values))
     assert answer['status'] == 'unavailable'
     assert words in answer['reason']
@@ -81,10 +91,13 @@ def test_cell_is_down(cloud: base.Cloud, host: mock.Mock) -> None:
     assert 'cell' in shown(cloud)['reason']
 
 
-@pytest.mark.parametrize('error', [
-    oslo_messaging.MessagingTimeout, oslo_messaging.MessageDeliveryFailure])
-def test_host_does_not_answer(cloud: base.Cloud, host: mock.Mock,
-                              error: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    'error',
+    [oslo_messaging.MessagingTimeout, oslo_messaging.MessageDeliveryFailure],
+)
+def test_host_does_not_answer(
+    cloud: base.Cloud, host: mock.Mock, error: type[Exception]
+) -> None:
     host.side_effect = error
     assert 'does not answer' in shown(cloud)['reason']
 

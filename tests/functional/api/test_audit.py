@@ -32,29 +32,38 @@ from guest_agent_ext.db import commands
 from guest_agent_ext.db import session
 from tests.functional.api import base
 
-SAMPLES = (pathlib.Path(__file__).parents[3]
-           / 'doc/notification_samples')
+SAMPLES = pathlib.Path(__file__).parents[3] / 'doc/notification_samples'
 SECRET = 'hunter2'
-ASKED = {'command': ['sh', SECRET], 'env': {'A': SECRET},
-         'input_data': SECRET}
+ASKED = {'command': ['sh', SECRET], 'env': {'A': SECRET}, 'input_data': SECRET}
 
 
 @pytest.fixture
-def sent(cloud: base.Cloud,
-         monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def sent(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[Any]]:
     """What oslo.messaging's driver for tests was given: message by message
     a tuple of context, message, priority and number of retries.
     """
     messages: list[Any] = []
     monkeypatch.setattr(_impl_test, 'NOTIFICATIONS', messages)
-    monkeypatch.setattr(rpc, 'NOTIFIER', oslo_messaging.Notifier(
-        rpc.NOTIFICATION_TRANSPORT, driver='test',
-        serializer=rpc.RequestContextSerializer(rpc.JsonPayloadSerializer())))
-    base.CONF.set_override('notification_format', 'both',
-                           group='notifications')
+    monkeypatch.setattr(
+        rpc,
+        'NOTIFIER',
+        oslo_messaging.Notifier(
+            rpc.NOTIFICATION_TRANSPORT,
+            driver='test',
+            serializer=rpc.RequestContextSerializer(
+                rpc.JsonPayloadSerializer()
+            ),
+        ),
+    )
+    base.CONF.set_override(
+        'notification_format', 'both', group='notifications'
+    )
     yield messages
-    base.CONF.set_override('notification_format', 'unversioned',
-                           group='notifications')
+    base.CONF.set_override(
+        'notification_format', 'unversioned', group='notifications'
+    )
 
 
 def post(cloud: base.Cloud) -> dict[str, Any]:
@@ -62,11 +71,19 @@ def post(cloud: base.Cloud) -> dict[str, Any]:
 
 
 def start(cloud: base.Cloud, uuid: str) -> None:
-    commands.claim(uuid, attempt='attempt', cell_uuid=cloud.cell.uuid,
-                   host=base.HOST, boot_id='boot', ticket=1, window=1.0,
-                   grace=600)
-    commands.note_started(uuid, attempt='attempt', pid=7, started_uptime=1,
-                          age=0.0)
+    commands.claim(
+        uuid,
+        attempt='attempt',
+        cell_uuid=cloud.cell.uuid,
+        host=base.HOST,
+        boot_id='boot',
+        ticket=1,
+        window=1.0,
+        grace=600,
+    )
+    commands.note_started(
+        uuid, attempt='attempt', pid=7, started_uptime=1, age=0.0
+    )
 
 
 def actions(cloud: base.Cloud) -> list[dict[str, Any]]:
@@ -74,9 +91,12 @@ def actions(cloud: base.Cloud) -> list[dict[str, Any]]:
     path = f'/servers/{cloud.instance.uuid}/os-instance-actions'
     headers = {'OpenStack-API-Version': 'compute 2.84'}
     listed = cloud.admin_get(path, headers=headers).json()['instanceActions']
-    return [cloud.admin_get(f"{path}/{item['request_id']}",
-                            headers=headers).json()['instanceAction']
-            for item in listed]
+    return [
+        cloud.admin_get(
+            f'{path}/{item["request_id"]}', headers=headers
+        ).json()['instanceAction']
+        for item in listed
+    ]
 
 
 def failing(name: str, error: Exception) -> Any:
@@ -85,7 +105,8 @@ def failing(name: str, error: Exception) -> Any:
 
 
 def test_nothing_is_told_before_the_start(
-        cloud: base.Cloud, sent: list[Any]) -> None:
+    cloud: base.Cloud, sent: list[Any]
+) -> None:
     post(cloud)
     audit.tell_due(cloud.cell)
     assert not actions(cloud)
@@ -111,16 +132,22 @@ def test_start_and_end_make_one_action(cloud: base.Cloud) -> None:
     assert action['message'] is None
     assert event['result'] == 'Success'
     assert event['finish_time']
-    assert event['details'] == f"{asked['uuid']}: COMPLETED, exit code 3"
+    assert event['details'] == f'{asked["uuid"]}: COMPLETED, exit code 3'
     assert SECRET not in json.dumps(action)
 
 
-@pytest.mark.parametrize(('source', 'status'), [
-    (command.PENDING, command.CANCELLED), (command.PENDING, command.FAILED),
-    (command.RUNNING, command.LOST), (command.RUNNING, command.FAILED)])
+@pytest.mark.parametrize(
+    ('source', 'status'),
+    [
+        (command.PENDING, command.CANCELLED),
+        (command.PENDING, command.FAILED),
+        (command.RUNNING, command.LOST),
+        (command.RUNNING, command.FAILED),
+    ],
+)
 def test_end_that_no_host_reported(
-        cloud: base.Cloud, sent: list[Any], source: str,
-        status: str) -> None:
+    cloud: base.Cloud, sent: list[Any], source: str, status: str
+) -> None:
     uuid = post(cloud)['uuid']
     if source == command.RUNNING:
         start(cloud, uuid)
@@ -131,10 +158,12 @@ def test_end_that_no_host_reported(
     assert action['events'][0]['result'] == 'Error'
     assert action['events'][0]['details'] == f'{uuid}: {status}'
     assert SECRET not in json.dumps(action)
-    phases = [message['event_type'].rpartition('.')[2]
-              for _, message, *_ in sent]
-    assert phases == (['start', 'end'] if source == command.RUNNING
-                      else ['end'])
+    phases = [
+        message['event_type'].rpartition('.')[2] for _, message, *_ in sent
+    ]
+    assert phases == (
+        ['start', 'end'] if source == command.RUNNING else ['end']
+    )
 
 
 def test_deleted_command_is_told_of(cloud: base.Cloud) -> None:
@@ -153,8 +182,9 @@ def test_overdue_command_is_told_of(cloud: base.Cloud) -> None:
     row = cloud.post({'command': ['id'], 'start_timeout': 1}).json()
     uuid = row['command']['uuid']
     with session.writer() as db:
-        db.execute(sa.text(
-            'UPDATE guest_agent_commands SET start_by = created_at'))
+        db.execute(
+            sa.text('UPDATE guest_agent_commands SET start_by = created_at')
+        )
     commands.end_overdue(500)
     audit.tell_due(cloud.cell)
     (action,) = actions(cloud)
@@ -164,8 +194,10 @@ def test_overdue_command_is_told_of(cloud: base.Cloud) -> None:
 def test_dead_cell_is_told_when_it_is_back(cloud: base.Cloud) -> None:
     uuid = post(cloud)['uuid']
     cloud.end(uuid)
-    with failing('action_start', db_exc.DBConnectionError()), \
-            pytest.raises(db_exc.DBConnectionError):
+    with (
+        failing('action_start', db_exc.DBConnectionError()),
+        pytest.raises(db_exc.DBConnectionError),
+    ):
         audit.tell_due(cloud.cell)
     audit.tell_due(cloud.cell)
     assert not actions(cloud)
@@ -176,8 +208,10 @@ def test_dead_cell_is_told_when_it_is_back(cloud: base.Cloud) -> None:
 
 def test_event_that_was_half_written_is_completed(cloud: base.Cloud) -> None:
     cloud.end(post(cloud)['uuid'])
-    with failing('action_event_finish', db_exc.DBConnectionError()), \
-            pytest.raises(db_exc.DBConnectionError):
+    with (
+        failing('action_event_finish', db_exc.DBConnectionError()),
+        pytest.raises(db_exc.DBConnectionError),
+    ):
         audit.tell_due(cloud.cell)
     expire()
     audit.tell_due(cloud.cell)
@@ -189,9 +223,12 @@ def test_event_that_was_half_written_is_completed(cloud: base.Cloud) -> None:
 def expire() -> None:
     """Have the time pass after which telling is tried again."""
     with session.writer() as db:
-        db.execute(sa.text(
-            'UPDATE guest_agent_commands SET audit_at = created_at '
-            'WHERE audit_at IS NOT NULL'))
+        db.execute(
+            sa.text(
+                'UPDATE guest_agent_commands SET audit_at = created_at '
+                'WHERE audit_at IS NOT NULL'
+            )
+        )
 
 
 def test_server_that_was_purged_ends_the_matter(cloud: base.Cloud) -> None:
@@ -205,7 +242,8 @@ def test_server_that_was_purged_ends_the_matter(cloud: base.Cloud) -> None:
 
 
 def test_change_while_it_is_told_is_told_next(
-        cloud: base.Cloud, sent: list[Any]) -> None:
+    cloud: base.Cloud, sent: list[Any]
+) -> None:
     uuid = post(cloud)['uuid']
     start(cloud, uuid)
     emit = audit.notifications.emit_start
@@ -217,51 +255,62 @@ def test_change_while_it_is_told_is_told_next(
     with mock.patch.object(audit.notifications, 'emit_start', end_meanwhile):
         audit.tell_due(cloud.cell)
     assert [message['event_type'] for _, message, *_ in sent] == [
-        'instance.guest_agent_exec.start', 'instance.guest_agent_exec.end']
+        'instance.guest_agent_exec.start',
+        'instance.guest_agent_exec.end',
+    ]
 
 
-def test_option_turns_actions_off(cloud: base.Cloud,
-                                  sent: list[Any]) -> None:
+def test_option_turns_actions_off(cloud: base.Cloud, sent: list[Any]) -> None:
     cloud.end(post(cloud)['uuid'])
-    base.CONF.set_override('record_instance_actions', False,
-                           group='guest_agent')
+    base.CONF.set_override(
+        'record_instance_actions', False, group='guest_agent'
+    )
     try:
         audit.tell_due(cloud.cell)
     finally:
-        base.CONF.clear_override('record_instance_actions',
-                                 group='guest_agent')
+        base.CONF.clear_override(
+            'record_instance_actions', group='guest_agent'
+        )
     assert not actions(cloud)
     assert len(sent) == 2
 
 
 def test_notifications_are_as_the_samples_say(
-        cloud: base.Cloud, sent: list[Any]) -> None:
+    cloud: base.Cloud, sent: list[Any]
+) -> None:
     uuid = post(cloud)['uuid']
     cloud.end(uuid, exitcode=3, out_data=SECRET.encode())
     audit.tell_due(cloud.cell)
     assert SECRET not in json.dumps(sent)
-    for (_, message, _, retry), phase in zip(sent, ('start', 'end'),
-                                             strict=True):
+    for (_, message, _, retry), phase in zip(
+        sent, ('start', 'end'), strict=True
+    ):
         assert retry == 1
         sample = json.loads(
-            (SAMPLES / f'guest_agent_exec-{phase}.json').read_text())
+            (SAMPLES / f'guest_agent_exec-{phase}.json').read_text()
+        )
         shown = message['payload'].pop('nova_object.data')
         expected = sample['payload'].pop('nova_object.data')
         same = ('type', 'status', 'exitcode', 'signal')
         assert [shown[name] for name in same] == [
-            expected[name] for name in same]
+            expected[name] for name in same
+        ]
         assert (shown['uuid'], shown['instance_uuid']) == (
-            uuid, cloud.instance.uuid)
+            uuid,
+            cloud.instance.uuid,
+        )
         assert shown.keys() == expected.keys()
         assert message['publisher_id'].startswith('guest-agent-conductor:')
         for name in ('event_type', 'payload', 'priority'):
             assert message[name] == sample[name]
 
 
-def test_unversioned_format_sends_none(cloud: base.Cloud,
-                                       sent: list[Any]) -> None:
-    base.CONF.set_override('notification_format', 'unversioned',
-                           group='notifications')
+def test_unversioned_format_sends_none(
+    cloud: base.Cloud, sent: list[Any]
+) -> None:
+    base.CONF.set_override(
+        'notification_format', 'unversioned', group='notifications'
+    )
     cloud.end(post(cloud)['uuid'])
     audit.tell_due(cloud.cell)
     assert len(actions(cloud)) == 1

@@ -33,14 +33,35 @@ ALL_TASK_STATES = objects.fields.InstanceTaskState.ALL
 
 #: Nova's tasks during which a server has its guest, or will have it again.
 FINE = {
-    'block_device_mapping', 'image_backup', 'image_pending_upload',
-    'image_snapshot', 'image_snapshot_pending', 'image_uploading',
-    'migrating', 'networking', 'powering-on', 'reboot_pending',
-    'reboot_pending_hard', 'reboot_started', 'reboot_started_hard',
-    'rebooting', 'rebooting_hard', 'resize_confirming', 'resize_finish',
-    'resize_migrated', 'resize_migrating', 'resize_prep', 'resize_reverting',
-    'restoring', 'resuming', 'scheduling', 'spawning', 'unpausing',
-    'unrescuing', 'unshelving', 'updating_password',
+    'block_device_mapping',
+    'image_backup',
+    'image_pending_upload',
+    'image_snapshot',
+    'image_snapshot_pending',
+    'image_uploading',
+    'migrating',
+    'networking',
+    'powering-on',
+    'reboot_pending',
+    'reboot_pending_hard',
+    'reboot_started',
+    'reboot_started_hard',
+    'rebooting',
+    'rebooting_hard',
+    'resize_confirming',
+    'resize_finish',
+    'resize_migrated',
+    'resize_migrating',
+    'resize_prep',
+    'resize_reverting',
+    'restoring',
+    'resuming',
+    'scheduling',
+    'spawning',
+    'unpausing',
+    'unrescuing',
+    'unshelving',
+    'updating_password',
 }
 
 
@@ -54,13 +75,20 @@ def conflict(cloud: base.Cloud, instance: Any, **caller: Any) -> str:
     return message
 
 
-@pytest.mark.parametrize('vm_state', [
-    state for state in objects.fields.InstanceState.ALL
-    if state not in ('active', 'resized', 'rescued', 'deleted')])
+@pytest.mark.parametrize(
+    'vm_state',
+    [
+        state
+        for state in objects.fields.InstanceState.ALL
+        if state not in ('active', 'resized', 'rescued', 'deleted')
+    ],
+)
 def test_vm_state(cloud: base.Cloud, vm_state: str) -> None:
     instance = cloud.make_instance(vm_state=vm_state)
-    assert (f'has vm_state {vm_state}; it must be active or resized'
-            in conflict(cloud, instance))
+    assert (
+        f'has vm_state {vm_state}; it must be active or resized'
+        in conflict(cloud, instance)
+    )
 
 
 def test_resized_is_fine(cloud: base.Cloud) -> None:
@@ -94,21 +122,29 @@ def test_every_task_of_nova_s_is_known() -> None:
     assert set(ALL_TASK_STATES) == FINE | checks.LEAVING.keys()
 
 
-@pytest.mark.parametrize(('state', 'name'), [
-    (power_state.PAUSED, 'paused'), (power_state.SHUTDOWN, 'shutdown'),
-    (power_state.CRASHED, 'crashed'), (power_state.NOSTATE, 'pending'),
-    (None, 'None')])
+@pytest.mark.parametrize(
+    ('state', 'name'),
+    [
+        (power_state.PAUSED, 'paused'),
+        (power_state.SHUTDOWN, 'shutdown'),
+        (power_state.CRASHED, 'crashed'),
+        (power_state.NOSTATE, 'pending'),
+        (None, 'None'),
+    ],
+)
 def test_power_state(cloud: base.Cloud, state: int, name: str) -> None:
     instance = cloud.make_instance(power_state=state)
-    assert (f'has power_state {name}; it must be running'
-            in conflict(cloud, instance))
+    assert f'has power_state {name}; it must be running' in conflict(
+        cloud, instance
+    )
 
 
 def test_locked_but_for_admins(cloud: base.Cloud) -> None:
     instance = cloud.make_instance(locked=True, locked_by='owner')
     assert 'is locked' in conflict(cloud, instance)
-    response = cloud.post(path=base.commands_of(instance.uuid), user='admin',
-                          roles='admin')
+    response = cloud.post(
+        path=base.commands_of(instance.uuid), user='admin', roles='admin'
+    )
     assert response.status_code == 200
 
 
@@ -129,18 +165,21 @@ def test_host_never_heard_of(cloud: base.Cloud) -> None:
 
 
 def test_host_not_heard_for_long(cloud: base.Cloud) -> None:
-    hosts.register(cloud.cell.uuid, 'silent', machine_id='m', version='1',
-                   down_time=60)
+    hosts.register(
+        cloud.cell.uuid, 'silent', machine_id='m', version='1', down_time=60
+    )
     instance = cloud.make_instance(host='silent')
     base.CONF.set_override('service_down_time', 1, group='guest_agent')
     try:
-        assert cloud.post(
-            path=base.commands_of(instance.uuid)).status_code == 200
+        assert (
+            cloud.post(path=base.commands_of(instance.uuid)).status_code == 200
+        )
         cloud.rung.clear()
         time.sleep(1.1)
         response = cloud.post(path=base.commands_of(instance.uuid))
         assert 'guest agent service is down' in base.message_of(
-            response, 409, 'conflictingRequest')
+            response, 409, 'conflictingRequest'
+        )
     finally:
         base.CONF.clear_override('service_down_time', group='guest_agent')
 
@@ -148,11 +187,15 @@ def test_host_not_heard_for_long(cloud: base.Cloud) -> None:
 def test_not_scheduled_yet(cloud: base.Cloud) -> None:
     uuid = uuidutils.generate_uuid()
     objects.InstanceMapping(
-        nova_context.get_admin_context(), instance_uuid=uuid,
-        project_id=base.PROJECT, user_id='fake').create()
+        nova_context.get_admin_context(),
+        instance_uuid=uuid,
+        project_id=base.PROJECT,
+        user_id='fake',
+    ).create()
     response = cloud.post(path=base.commands_of(uuid))
     assert 'is not scheduled yet' in base.message_of(
-        response, 409, 'conflictingRequest')
+        response, 409, 'conflictingRequest'
+    )
 
 
 def test_deleted(cloud: base.Cloud) -> None:
@@ -164,8 +207,9 @@ def test_deleted(cloud: base.Cloud) -> None:
 
 
 @pytest.fixture
-def dead_cell(cloud: base.Cloud,
-              monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def dead_cell(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, Any]]:
     """A cell whose database fails as ``fate`` says, or hangs without one."""
     fate: dict[str, Any] = {'asked': 0}
     is_over = threading.Event()
@@ -183,21 +227,22 @@ def dead_cell(cloud: base.Cloud,
     base.CONF.clear_override('cell_timeout', group='guest_agent')
 
 
-def test_cell_that_hangs(cloud: base.Cloud,
-                         dead_cell: dict[str, Any]) -> None:
+def test_cell_that_hangs(cloud: base.Cloud, dead_cell: dict[str, Any]) -> None:
     for _ in range(3):
         assert 'The cell of server' in conflict(cloud, cloud.instance)
     # Only the first waited.
     assert dead_cell['asked'] == 1
 
 
-def test_cell_that_refuses(cloud: base.Cloud,
-                           dead_cell: dict[str, Any]) -> None:
+def test_cell_that_refuses(
+    cloud: base.Cloud, dead_cell: dict[str, Any]
+) -> None:
     dead_cell['error'] = db_exc.DBConnectionError()
     assert 'is down' in conflict(cloud, cloud.instance)
 
 
-def test_reading_needs_no_cell(cloud: base.Cloud,
-                               dead_cell: dict[str, Any]) -> None:
+def test_reading_needs_no_cell(
+    cloud: base.Cloud, dead_cell: dict[str, Any]
+) -> None:
     assert cloud.get(cloud.path).status_code == 200
     assert dead_cell['asked'] == 0

@@ -15,29 +15,53 @@ from tests.functional.api import base
 
 
 def test_answers_the_command_as_recorded(cloud: base.Cloud) -> None:
-    response = cloud.post({'command': ['echo', 'ü'], 'cwd': '/tmp',
-                           'env': {'TOKEN': 'secret'}, 'timeout': 5,
-                           'input_data': 'hello', 'output_keep': 'tail'})
+    response = cloud.post(
+        {
+            'command': ['echo', 'ü'],
+            'cwd': '/tmp',
+            'env': {'TOKEN': 'secret'},
+            'timeout': 5,
+            'input_data': 'hello',
+            'output_keep': 'tail',
+        }
+    )
     assert response.status_code == 200
     shown = response.json()['command']
     assert shown.pop('created_at').endswith('Z')
     assert shown.pop('request_id').startswith('req-')
     assert shown == {
-        'uuid': shown['uuid'], 'type': 'exec', 'status': 'PENDING',
+        'uuid': shown['uuid'],
+        'type': 'exec',
+        'status': 'PENDING',
         'instance_uuid': cloud.instance.uuid,
-        'project_id': base.PROJECT, 'user_id': 'fake',
-        'updated_at': None, 'started_at': None, 'finished_at': None,
-        'error': None, 'result': None,
-        'arguments': {'command': ['echo', 'ü'], 'cwd': '/tmp',
-                      'env': ['TOKEN'], 'timeout': 5, 'input_bytes': 5,
-                      'output_keep': 'tail'},
+        'project_id': base.PROJECT,
+        'user_id': 'fake',
+        'updated_at': None,
+        'started_at': None,
+        'finished_at': None,
+        'error': None,
+        'result': None,
+        'arguments': {
+            'command': ['echo', 'ü'],
+            'cwd': '/tmp',
+            'env': ['TOKEN'],
+            'timeout': 5,
+            'input_bytes': 5,
+            'output_keep': 'tail',
+        },
     }
 
 
 def test_records_what_the_host_needs(cloud: base.Cloud) -> None:
-    uuid = cloud.post({'command': ['id'], 'env': {'A': 'secret'},
-                       'input_data': 'aGk=', 'input_encoding': 'base64',
-                       'start_timeout': 30}).json()['command']['uuid']
+    uuid = cloud.post(
+        {
+            'command': ['id'],
+            'env': {'A': 'secret'},
+            'input_data': 'aGk=',
+            'input_encoding': 'base64',
+            'start_timeout': 30,
+        }
+    ).json()['command']['uuid']
     row = commands.get(uuid, with_inputs=True)
     assert row is not None
     assert row.inputs == {'env': {'A': 'secret'}, 'stdin': 'aGk='}

@@ -46,12 +46,16 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
 
 
 def ringing() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate()
-            if thread.name == 'guest-agent-doorbell']
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name == 'guest-agent-doorbell'
+    ]
 
 
-def test_broker_that_refuses(broker: socket.socket,
-                             caplog: pytest.LogCaptureFixture) -> None:
+def test_broker_that_refuses(
+    broker: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
     doorbell.ring(CELL, 'host')
     for thread in ringing():
         thread.join(5)

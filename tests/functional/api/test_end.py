@@ -28,10 +28,15 @@ def new(cloud: base.Cloud) -> str:
     return uuid
 
 
-def cancel(cloud: base.Cloud, uuid: str, body: Any = None,
-           **kwargs: Any) -> Any:
-    return cloud.request('POST', f'{cloud.path}/{uuid}/action',
-                         body or {'cancel': None}, **kwargs)
+def cancel(
+    cloud: base.Cloud, uuid: str, body: Any = None, **kwargs: Any
+) -> Any:
+    return cloud.request(
+        'POST',
+        f'{cloud.path}/{uuid}/action',
+        body or {'cancel': None},
+        **kwargs,
+    )
 
 
 def delete(cloud: base.Cloud, uuid: str, **kwargs: Any) -> Any:
@@ -49,9 +54,16 @@ def test_cancel_of_what_waits(cloud: base.Cloud) -> None:
 
 def test_cancel_of_what_runs_tells_the_host(cloud: base.Cloud) -> None:
     uuid = new(cloud)
-    commands.claim(uuid, attempt='a', cell_uuid=cloud.cell.uuid,
-                   host='elsewhere', boot_id='b', ticket=1, window=1.0,
-                   grace=9)
+    commands.claim(
+        uuid,
+        attempt='a',
+        cell_uuid=cloud.cell.uuid,
+        host='elsewhere',
+        boot_id='b',
+        ticket=1,
+        window=1.0,
+        grace=9,
+    )
     assert cancel(cloud, uuid).status_code == 202
     assert cloud.rung == [(cloud.cell.uuid, 'elsewhere')]
     row = commands.get(uuid)
@@ -67,12 +79,17 @@ def test_cancel_of_what_has_ended(cloud: base.Cloud, status: str) -> None:
     assert not cloud.rung
 
 
-@pytest.mark.parametrize(('body', 'message'), [
-    ({'cancel': {}}, 'cancel must be of type null'),
-    ({'kill': None, 'cancel': None}, 'kill is not known here'),
-    ({'kill': None}, 'cancel is missing')])
-def test_other_actions_are_refused(cloud: base.Cloud, body: Any,
-                                   message: str) -> None:
+@pytest.mark.parametrize(
+    ('body', 'message'),
+    [
+        ({'cancel': {}}, 'cancel must be of type null'),
+        ({'kill': None, 'cancel': None}, 'kill is not known here'),
+        ({'kill': None}, 'cancel is missing'),
+    ],
+)
+def test_other_actions_are_refused(
+    cloud: base.Cloud, body: Any, message: str
+) -> None:
     uuid = new(cloud)
     response = cancel(cloud, uuid, body)
     assert message in base.message_of(response, 400, 'badRequest')

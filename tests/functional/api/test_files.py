@@ -53,34 +53,41 @@ class Host:
         self.aborted: list[str] = []
         self.committed: tuple[int, str] | None = None
 
-    def open_file(self, host: str, instance_uuid: str,
-                  uuid: str) -> rpcapi.Opened:
+    def open_file(
+        self, host: str, instance_uuid: str, uuid: str
+    ) -> rpcapi.Opened:
         self._meet('open')
         row = commands.get(uuid)
         assert row is not None and row.host == host == base.HOST
-        is_small = (row.type == command.FILE_READ
-                    and len(self.content) <= CHUNK)
-        return {'refusal': None, 'size': len(self.content),
-                'data': base64.b64encode(self.content).decode()
-                if is_small else None}
+        is_small = row.type == command.FILE_READ and len(self.content) <= CHUNK
+        return {
+            'refusal': None,
+            'size': len(self.content),
+            'data': base64.b64encode(self.content).decode()
+            if is_small
+            else None,
+        }
 
-    def read_chunk(self, host: str, uuid: str, offset: int,
-                   size: int) -> rpcapi.Chunk:
+    def read_chunk(
+        self, host: str, uuid: str, offset: int, size: int
+    ) -> rpcapi.Chunk:
         self._meet('read')
         assert size <= CHUNK
-        data = self.content[offset:offset + size]
+        data = self.content[offset : offset + size]
         return {'refusal': None, 'data': base64.b64encode(data).decode()}
 
-    def write_chunk(self, host: str, uuid: str, offset: int,
-                    data: bytes) -> rpcapi.Progress:
+    def write_chunk(
+        self, host: str, uuid: str, offset: int, data: bytes
+    ) -> rpcapi.Progress:
         self._meet('write')
         assert len(data) <= rpcapi.WRITE_CHUNK
         self.written.extend(bytes(max(0, offset - len(self.written))))
-        self.written[offset:offset + len(data)] = data
+        self.written[offset : offset + len(data)] = data
         return {'refusal': None, 'done': True}
 
-    def commit(self, host: str, uuid: str, size: int,
-               sha256: str) -> rpcapi.Progress:
+    def commit(
+        self, host: str, uuid: str, size: int, sha256: str
+    ) -> rpcapi.Progress:
         done = self._meet('commit')
         self.committed = (size, sha256)
         return {'refusal': None, 'done': done is not False}
@@ -108,8 +115,8 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     host = Host()
     for name in ('open_file', 'read_chunk', 'write_chunk', 'commit', 'abort'):
         monkeypatch.setattr(
-            rpcapi.ComputeAPI, name,
-            functools.partial(_answer, host, name))
+            rpcapi.ComputeAPI, name, functools.partial(_answer, host, name)
+        )
     monkeypatch.setattr(transfers, 'RETRY_GAP', 0.01)
     monkeypatch.setattr(transfers, 'PATIENCE', 0.5)
     return host
@@ -117,22 +124,32 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
 
 def path_of(cloud: base.Cloud, call: str, **query: str) -> str:
     return '/servers/%s/guest-agent/file-%s?%s' % (
-        cloud.instance.uuid, call, urllib.parse.urlencode(
-            {'path': '/f', **query}))
+        cloud.instance.uuid,
+        call,
+        urllib.parse.urlencode({'path': '/f', **query}),
+    )
 
 
-def read(cloud: base.Cloud, headers: dict[str, str] | None = None,
-         **kwargs: Any) -> Any:
+def read(
+    cloud: base.Cloud, headers: dict[str, str] | None = None, **kwargs: Any
+) -> Any:
     return cloud.get(path_of(cloud, 'read'), headers=headers, **kwargs)
 
 
-def write(cloud: base.Cloud, data: bytes = b'data',
-          headers: dict[str, str] | None = None, query: Any = None,
-          **kwargs: Any) -> Any:
+def write(
+    cloud: base.Cloud,
+    data: bytes = b'data',
+    headers: dict[str, str] | None = None,
+    query: Any = None,
+    **kwargs: Any,
+) -> Any:
     return cloud.request(
-        'POST', path_of(cloud, 'write', **query or {}), raw=data,
+        'POST',
+        path_of(cloud, 'write', **query or {}),
+        raw=data,
         headers={'Content-Length': str(len(data)), **(headers or {})},
-        **kwargs)
+        **kwargs,
+    )
 
 
 def row_of(answer: Any) -> Any:
@@ -140,15 +157,18 @@ def row_of(answer: Any) -> Any:
 
 
 def digest(data: bytes) -> str:
-    return 'sha-256=:%s:' % base64.b64encode(
-        hashlib.sha256(data).digest()).decode()
+    return (
+        'sha-256=:%s:'
+        % base64.b64encode(hashlib.sha256(data).digest()).decode()
+    )
 
 
 # Reading.
 
 
-def test_small_file_is_read_with_one_call(cloud: base.Cloud,
-                                          host: Host) -> None:
+def test_small_file_is_read_with_one_call(
+    cloud: base.Cloud, host: Host
+) -> None:
     host.content[:] = b'\0content'
     answer = read(cloud)
     assert (answer.status_code, answer.content) == (200, b'\0content')
@@ -172,36 +192,60 @@ def test_large_file_is_streamed(cloud: base.Cloud, host: Host) -> None:
 
 
 @pytest.mark.parametrize('size', [10, len(LARGE)])
-@pytest.mark.parametrize(('asked', 'start', 'stop'), [
-    ('0-0', 0, 1), ('3-5', 3, 6), ('4-', 4, None), ('-2', -2, None),
-    ('5-999999999', 5, None), ('-999999999', 0, None)])
-def test_range(cloud: base.Cloud, host: Host, size: int, asked: str,
-               start: int, stop: int | None) -> None:
+@pytest.mark.parametrize(
+    ('asked', 'start', 'stop'),
+    [
+        ('0-0', 0, 1),
+        ('3-5', 3, 6),
+        ('4-', 4, None),
+        ('-2', -2, None),
+        ('5-999999999', 5, None),
+        ('-999999999', 0, None),
+    ],
+)
+def test_range(
+    cloud: base.Cloud,
+    host: Host,
+    size: int,
+    asked: str,
+    start: int,
+    stop: int | None,
+) -> None:
     host.content[:] = LARGE[:size]
     expected = bytes(host.content[start:stop])
     answer = read(cloud, {'Range': 'bytes=' + asked})
     assert (answer.status_code, answer.content) == (206, expected)
     first = start if start >= 0 else size + start
     assert answer.headers['Content-Range'] == 'bytes %d-%d/%d' % (
-        first, first + len(expected) - 1, size)
+        first,
+        first + len(expected) - 1,
+        size,
+    )
     if size == 10:
         assert answer.headers['Content-Digest'] == digest(expected)
 
 
-@pytest.mark.parametrize('headers', [
-    {'Range': 'bytes=0-1,3-4'}, {'Range': 'lines=1-2'},
-    {'Range': 'bytes=5-2'},
-    {'Range': 'bytes=0-1', 'If-Range': '"tag"'}])
+@pytest.mark.parametrize(
+    'headers',
+    [
+        {'Range': 'bytes=0-1,3-4'},
+        {'Range': 'lines=1-2'},
+        {'Range': 'bytes=5-2'},
+        {'Range': 'bytes=0-1', 'If-Range': '"tag"'},
+    ],
+)
 def test_range_that_is_not_honoured_gives_all(
-        cloud: base.Cloud, host: Host, headers: dict[str, str]) -> None:
+    cloud: base.Cloud, host: Host, headers: dict[str, str]
+) -> None:
     host.content[:] = b'0123456789'
     answer = read(cloud, headers)
     assert (answer.status_code, answer.content) == (200, b'0123456789')
 
 
 @pytest.mark.parametrize('size', [0, 10, len(LARGE)])
-def test_range_outside_the_file(cloud: base.Cloud, host: Host,
-                                size: int) -> None:
+def test_range_outside_the_file(
+    cloud: base.Cloud, host: Host, size: int
+) -> None:
     host.content[:] = LARGE[:size]
     answer = read(cloud, {'Range': 'bytes=%d-' % size})
     base.message_of(answer, 416, 'computeFault')
@@ -210,21 +254,26 @@ def test_range_outside_the_file(cloud: base.Cloud, host: Host,
     assert len(host.aborted) == (size > CHUNK)
 
 
-@pytest.mark.parametrize(('kind', 'code', 'name'), [
-    ('missing', 404, 'itemNotFound'), ('unsuitable', 400, 'badRequest'),
-    ('refused', 409, 'conflictingRequest'),
-    ('later', 409, 'conflictingRequest'),
-    ('ended', 409, 'conflictingRequest')])
+@pytest.mark.parametrize(
+    ('kind', 'code', 'name'),
+    [
+        ('missing', 404, 'itemNotFound'),
+        ('unsuitable', 400, 'badRequest'),
+        ('refused', 409, 'conflictingRequest'),
+        ('later', 409, 'conflictingRequest'),
+        ('ended', 409, 'conflictingRequest'),
+    ],
+)
 @pytest.mark.parametrize('call', [read, write])
-def test_what_the_host_refuses(cloud: base.Cloud, host: Host, call: Any,
-                               kind: str, code: int, name: str) -> None:
+def test_what_the_host_refuses(
+    cloud: base.Cloud, host: Host, call: Any, kind: str, code: int, name: str
+) -> None:
     host.fail['open'] = [kind]
     answer = call(cloud)
     assert kind in base.message_of(answer, code, name)
     # Nobody has claimed it: it must not wait for its start_timeout.
     row = row_of(answer)
-    assert (row.status, row.error) == (command.FAILED,
-                                       'The host says ' + kind)
+    assert (row.status, row.error) == (command.FAILED, 'The host says ' + kind)
 
 
 @pytest.mark.parametrize('call', [read, write])
@@ -252,23 +301,29 @@ def test_busy_process(cloud: base.Cloud, host: Host, call: Any) -> None:
 
 
 @pytest.mark.parametrize('call', [read, write])
-def test_host_does_not_answer(cloud: base.Cloud, host: Host,
-                              call: Any) -> None:
+def test_host_does_not_answer(
+    cloud: base.Cloud, host: Host, call: Any
+) -> None:
     host.fail['open'] = [oslo_messaging.MessagingTimeout()]
     answer = call(cloud)
     assert cloud.instance.uuid in base.message_of(
-        answer, 409, 'conflictingRequest')
+        answer, 409, 'conflictingRequest'
+    )
     assert host.aborted
     assert row_of(answer).status == command.FAILED
 
 
-@pytest.mark.parametrize('problem', [
-    'later', oslo_messaging.MessagingTimeout()], ids=str)
+@pytest.mark.parametrize(
+    'problem', ['later', oslo_messaging.MessagingTimeout()], ids=str
+)
 def test_what_may_be_better_soon_is_asked_again(
-        cloud: base.Cloud, host: Host, problem: Any) -> None:
+    cloud: base.Cloud, host: Host, problem: Any
+) -> None:
     host.content[:] = LARGE
-    host.fail = {'read': [problem, None, problem],
-                 'commit': [problem, False, None]}
+    host.fail = {
+        'read': [problem, None, problem],
+        'commit': [problem, False, None],
+    }
     assert read(cloud).content == LARGE
     host.fail = {'write': [problem], 'commit': [False, problem]}
     assert write(cloud, LARGE).status_code == 204
@@ -279,21 +334,34 @@ def test_what_may_be_better_soon_is_asked_again(
 # A stream, without what requests makes of it.
 
 
-def call(cloud: base.Cloud, method: str, path: str,
-         body: Any = b'', size: int | None = None) -> Any:
-    req = webob.Request.blank('/v2.1' + path, method=method, headers={
-        'X-Auth-User': 'fake', 'X-Auth-Project-Id': base.PROJECT,
-        'X-Roles': 'reader,member'})
+def call(
+    cloud: base.Cloud,
+    method: str,
+    path: str,
+    body: Any = b'',
+    size: int | None = None,
+) -> Any:
+    req = webob.Request.blank(
+        '/v2.1' + path,
+        method=method,
+        headers={
+            'X-Auth-User': 'fake',
+            'X-Auth-Project-Id': base.PROJECT,
+            'X-Roles': 'reader,member',
+        },
+    )
     if size is not None:
         req.environ['wsgi.input'] = body
         req.environ['CONTENT_LENGTH'] = str(size)
     return req.get_response(cloud.app())
 
 
-@pytest.mark.parametrize('problem', [
-    'refused', oslo_messaging.MessagingTimeout()], ids=str)
+@pytest.mark.parametrize(
+    'problem', ['refused', oslo_messaging.MessagingTimeout()], ids=str
+)
 def test_failure_in_mid_stream_breaks_the_connection(
-        cloud: base.Cloud, host: Host, problem: Any) -> None:
+    cloud: base.Cloud, host: Host, problem: Any
+) -> None:
     host.content[:] = LARGE
     host.fail['read'] = [None] + [problem] * 1000
     answer = call(cloud, 'GET', path_of(cloud, 'read'))
@@ -308,8 +376,7 @@ def test_failure_in_mid_stream_breaks_the_connection(
 
 
 @pytest.mark.parametrize('chunks', [0, 1])
-def test_client_goes_away(cloud: base.Cloud, host: Host,
-                          chunks: int) -> None:
+def test_client_goes_away(cloud: base.Cloud, host: Host, chunks: int) -> None:
     cloud.flags(max_transfers=1, group='guest_agent')
     host.content[:] = LARGE
     answer = call(cloud, 'GET', path_of(cloud, 'read'))
@@ -338,8 +405,7 @@ class Source(io.RawIOBase):
         count = min(size, self._left)
         self._left -= count
         self.read_bytes += count
-        self.ahead = max(self.ahead,
-                         self.read_bytes - len(self._host.written))
+        self.ahead = max(self.ahead, self.read_bytes - len(self._host.written))
         return bytes(count)
 
 
@@ -353,8 +419,7 @@ def test_body_is_streamed(cloud: base.Cloud, host: Host) -> None:
     assert source.ahead <= 4 * rpcapi.WRITE_CHUNK
 
 
-def test_no_more_is_read_than_was_said(cloud: base.Cloud,
-                                       host: Host) -> None:
+def test_no_more_is_read_than_was_said(cloud: base.Cloud, host: Host) -> None:
     """Some servers block where nothing is left."""
     source = Source(host, 1000)
     answer = call(cloud, 'POST', path_of(cloud, 'write'), source, 10)
@@ -366,8 +431,10 @@ def test_body_that_ends_early(cloud: base.Cloud, host: Host) -> None:
     source = Source(host, rpcapi.WRITE_CHUNK + 5)
     answer = call(cloud, 'POST', path_of(cloud, 'write'), source, len(LARGE))
     assert answer.status_int == 400
-    message = 'ended after %d of %d bytes' % (rpcapi.WRITE_CHUNK + 5,
-                                              len(LARGE))
+    message = 'ended after %d of %d bytes' % (
+        rpcapi.WRITE_CHUNK + 5,
+        len(LARGE),
+    )
     assert message in json.loads(answer.body)['badRequest']['message']
     assert message in host.aborted[0]
     assert host.committed is None
@@ -382,8 +449,7 @@ def test_client_that_breaks_off(cloud: base.Cloud, host: Host) -> None:
     assert host.aborted and host.committed is None
 
 
-def test_refused_body_is_read_a_little(cloud: base.Cloud,
-                                       host: Host) -> None:
+def test_refused_body_is_read_a_little(cloud: base.Cloud, host: Host) -> None:
     """A client that is still sending would not see the answer."""
     host.fail['open'] = ['refused'] * 2
     for size in (1000, 100 * 1024 * 1024):
@@ -396,9 +462,17 @@ def test_refused_body_is_read_a_little(cloud: base.Cloud,
 # Writing.
 
 
-@pytest.mark.parametrize('size', [
-    0, 1, rpcapi.WRITE_CHUNK - 1, rpcapi.WRITE_CHUNK, rpcapi.WRITE_CHUNK + 1,
-    len(LARGE)])
+@pytest.mark.parametrize(
+    'size',
+    [
+        0,
+        1,
+        rpcapi.WRITE_CHUNK - 1,
+        rpcapi.WRITE_CHUNK,
+        rpcapi.WRITE_CHUNK + 1,
+        len(LARGE),
+    ],
+)
 def test_file_is_written(cloud: base.Cloud, host: Host, size: int) -> None:
     data = LARGE[:size]
     answer = write(cloud, data)
@@ -414,7 +488,11 @@ def test_arguments(cloud: base.Cloud, host: Host) -> None:
     answer = write(cloud, query={'mode': '0640', 'append': 'true'})
     shown = cloud.get(f'{cloud.path}/{answer.headers[UUID]}').json()
     assert shown['command']['arguments'] == {
-        'path': '/f', 'size': 4, 'mode': '0640', 'append': True}
+        'path': '/f',
+        'size': 4,
+        'mode': '0640',
+        'append': True,
+    }
     assert shown['command']['result'] is None
     listed = cloud.get(f'{cloud.path}?type=file-write').json()['commands']
     assert [item['uuid'] for item in listed] == [answer.headers[UUID]]
@@ -422,22 +500,35 @@ def test_arguments(cloud: base.Cloud, host: Host) -> None:
 
 def test_body_of_any_type(cloud: base.Cloud, host: Host) -> None:
     for content_type in ('application/x-tar', 'text/plain', 'nonsense'):
-        assert write(cloud, headers={
-            'Content-Type': content_type}).status_code == 204
+        assert (
+            write(cloud, headers={'Content-Type': content_type}).status_code
+            == 204
+        )
 
 
 def test_digest_is_checked(cloud: base.Cloud, host: Host) -> None:
-    assert write(cloud, headers={
-        'Content-Digest': 'md5=:x:, ' + digest(b'data')}).status_code == 204
+    assert (
+        write(
+            cloud, headers={'Content-Digest': 'md5=:x:, ' + digest(b'data')}
+        ).status_code
+        == 204
+    )
     answer = write(cloud, headers={'Content-Digest': digest(b'other')})
     message = base.message_of(answer, 400, 'badRequest')
     assert hashlib.sha256(b'other').hexdigest() in message
     assert host.aborted == [message]
 
 
-@pytest.mark.parametrize('value', [
-    'sha-256=abc', 'sha-256=:abc:', 'sha-256=', 'sha-256=:====:',
-    'md5=:x:, sha-256=:AAAA:'])
+@pytest.mark.parametrize(
+    'value',
+    [
+        'sha-256=abc',
+        'sha-256=:abc:',
+        'sha-256=',
+        'sha-256=:====:',
+        'md5=:x:, sha-256=:AAAA:',
+    ],
+)
 def test_malformed_digest(cloud: base.Cloud, host: Host, value: str) -> None:
     answer = write(cloud, headers={'Content-Digest': value})
     assert 'Content-Digest' in base.message_of(answer, 400, 'badRequest')
@@ -458,17 +549,21 @@ def test_too_large(cloud: base.Cloud, host: Host) -> None:
     answer = write(cloud, bytes(200001))
     assert answer.status_code == 413
     assert '200000' in answer.text
-    cloud.flags(max_file_size=1024 ** 3, group='guest_agent')
+    cloud.flags(max_file_size=1024**3, group='guest_agent')
 
 
-@pytest.mark.parametrize(('where', 'kind', 'code', 'name'), [
-    ('write', 'refused', 409, 'conflictingRequest'),
-    ('write', 'ended', 409, 'conflictingRequest'),
-    ('commit', 'refused', 409, 'conflictingRequest'),
-    ('commit', 'unsuitable', 400, 'badRequest')])
-def test_write_is_refused_on_the_way(cloud: base.Cloud, host: Host,
-                                     where: str, kind: str, code: int,
-                                     name: str) -> None:
+@pytest.mark.parametrize(
+    ('where', 'kind', 'code', 'name'),
+    [
+        ('write', 'refused', 409, 'conflictingRequest'),
+        ('write', 'ended', 409, 'conflictingRequest'),
+        ('commit', 'refused', 409, 'conflictingRequest'),
+        ('commit', 'unsuitable', 400, 'badRequest'),
+    ],
+)
+def test_write_is_refused_on_the_way(
+    cloud: base.Cloud, host: Host, where: str, kind: str, code: int, name: str
+) -> None:
     host.fail[where] = [kind]
     answer = write(cloud, LARGE)
     assert kind in base.message_of(answer, code, name)
@@ -488,32 +583,69 @@ def test_commit_without_an_answer(cloud: base.Cloud, host: Host) -> None:
 # What comes before.
 
 
-@pytest.mark.parametrize('path', [
-    '', 'f', './f', '~/f', 'C:f', 'C:', '/tmp/', 'C:\\tmp\\', '\\f', '/a\0b',
-    '/' + 'é' * 2048, 'file:///f'])
+@pytest.mark.parametrize(
+    'path',
+    [
+        '',
+        'f',
+        './f',
+        '~/f',
+        'C:f',
+        'C:',
+        '/tmp/',
+        'C:\\tmp\\',
+        '\\f',
+        '/a\0b',
+        '/' + 'é' * 2048,
+        'file:///f',
+    ],
+)
 @pytest.mark.parametrize('name', ['read', 'write'])
-def test_paths_that_are_refused(cloud: base.Cloud, host: Host, name: str,
-                                path: str) -> None:
-    answer = cloud.request('GET' if name == 'read' else 'POST',
-                           path_of(cloud, name, path=path))
+def test_paths_that_are_refused(
+    cloud: base.Cloud, host: Host, name: str, path: str
+) -> None:
+    answer = cloud.request(
+        'GET' if name == 'read' else 'POST', path_of(cloud, name, path=path)
+    )
     message = base.message_of(answer, 400, 'badRequest')
     assert message.startswith('path must be the absolute path')
     assert host.calls == []
 
 
-@pytest.mark.parametrize('path', [
-    '/', '/f', '/a b/ü/100%/%41', '/new\nline', '/back\\', 'C:\\a b.txt',
-    'c:/x', '\\\\server\\share\\f', '/' + 'x' * 4095])
-def test_paths_that_are_accepted(cloud: base.Cloud, host: Host,
-                                 path: str) -> None:
+@pytest.mark.parametrize(
+    'path',
+    [
+        '/',
+        '/f',
+        '/a b/ü/100%/%41',
+        '/new\nline',
+        '/back\\',
+        'C:\\a b.txt',
+        'c:/x',
+        '\\\\server\\share\\f',
+        '/' + 'x' * 4095,
+    ],
+)
+def test_paths_that_are_accepted(
+    cloud: base.Cloud, host: Host, path: str
+) -> None:
     answer = cloud.get(path_of(cloud, 'read', path=path))
     assert answer.status_code == 200
     assert row_of(answer).arguments == {'path': path}
 
 
-@pytest.mark.parametrize('query', [
-    'path=/f&path=/g', 'path=/f&mode=0888', 'path=/f&mode=rw',
-    'path=/f&append=yes', 'path=/f&other=1', '', 'path=%ff'])
+@pytest.mark.parametrize(
+    'query',
+    [
+        'path=/f&path=/g',
+        'path=/f&mode=0888',
+        'path=/f&mode=rw',
+        'path=/f&append=yes',
+        'path=/f&other=1',
+        '',
+        'path=%ff',
+    ],
+)
 def test_malformed_query(cloud: base.Cloud, host: Host, query: str) -> None:
     path = path_of(cloud, 'write').partition('?')[0]
     answer = cloud.request('POST', f'{path}?{query}', raw=b'x')
@@ -524,21 +656,20 @@ def test_malformed_query(cloud: base.Cloud, host: Host, query: str) -> None:
 def test_who_may(cloud: base.Cloud, host: Host) -> None:
     for call_ in (read, write):
         assert call_(cloud, roles='reader').status_code == 403
-        assert call_(cloud,
-                     project_id=base.OTHER_PROJECT).status_code == 404
+        assert call_(cloud, project_id=base.OTHER_PROJECT).status_code == 404
     assert host.calls == []
 
 
 def test_locked_server_may_be_read(cloud: base.Cloud, host: Host) -> None:
     cloud.instance = cloud.make_instance(locked=True)
-    assert 'locked' in base.message_of(write(cloud), 409,
-                                       'conflictingRequest')
+    assert 'locked' in base.message_of(write(cloud), 409, 'conflictingRequest')
     assert read(cloud).status_code == 200
 
 
 @pytest.mark.parametrize('call_', [read, write])
-def test_server_must_be_running(cloud: base.Cloud, host: Host,
-                                call_: Any) -> None:
+def test_server_must_be_running(
+    cloud: base.Cloud, host: Host, call_: Any
+) -> None:
     cloud.instance = cloud.make_instance(vm_state='stopped')
     base.message_of(call_(cloud), 409, 'conflictingRequest')
     assert host.calls == []
@@ -553,13 +684,15 @@ def test_bound_of_the_server(cloud: base.Cloud, host: Host) -> None:
 
 
 def test_idempotency_key_is_refused(cloud: base.Cloud, host: Host) -> None:
-    base.message_of(write(cloud, headers={'Idempotency-Key': 'k'}), 400,
-                    'badRequest')
+    base.message_of(
+        write(cloud, headers={'Idempotency-Key': 'k'}), 400, 'badRequest'
+    )
 
 
 @pytest.mark.parametrize('name', ['read', 'write'])
-def test_answers_as_nova_s_own(cloud: base.Cloud, host: Host,
-                               name: str) -> None:
+def test_answers_as_nova_s_own(
+    cloud: base.Cloud, host: Host, name: str
+) -> None:
     """A raw route has what Nova does for every other."""
     path = path_of(cloud, name)
     method, code = ('GET', 200) if name == 'read' else ('POST', 204)

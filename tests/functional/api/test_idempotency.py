@@ -26,10 +26,12 @@ from tests.functional.api import base
 BODY = {'command': ['id'], 'env': {'A': 'x', 'B': 'y'}}
 
 
-def post(cloud: base.Cloud, asked: Any = None, key: str = 'key',
-         **kwargs: Any) -> Any:
-    return cloud.post(asked or BODY, headers={'Idempotency-Key': key},
-                      **kwargs)
+def post(
+    cloud: base.Cloud, asked: Any = None, key: str = 'key', **kwargs: Any
+) -> Any:
+    return cloud.post(
+        asked or BODY, headers={'Idempotency-Key': key}, **kwargs
+    )
 
 
 def uuid_of(response: Any) -> str:
@@ -61,8 +63,9 @@ def test_parallel_posts_make_one_command(cloud: base.Cloud) -> None:
 
 def test_other_body(cloud: base.Cloud) -> None:
     uuid = uuid_of(post(cloud))
-    message = base.message_of(post(cloud, dict(BODY, timeout=5)), 422,
-                              'computeFault')
+    message = base.message_of(
+        post(cloud, dict(BODY, timeout=5)), 422, 'computeFault'
+    )
     assert uuid in message
     assert count(cloud) == 1
 
@@ -70,10 +73,17 @@ def test_other_body(cloud: base.Cloud) -> None:
 def test_key_is_its_user_s_project_s_and_server_s(cloud: base.Cloud) -> None:
     other = base.commands_of(cloud.make_instance().uuid)
     admin = {'user': 'admin', 'roles': 'admin'}
-    uuids = [uuid_of(response) for response in (
-        post(cloud), post(cloud, key='Key'), post(cloud, user='other'),
-        post(cloud, path=other), post(cloud, **admin),
-        post(cloud, project_id=base.OTHER_PROJECT, **admin))]
+    uuids = [
+        uuid_of(response)
+        for response in (
+            post(cloud),
+            post(cloud, key='Key'),
+            post(cloud, user='other'),
+            post(cloud, path=other),
+            post(cloud, **admin),
+            post(cloud, project_id=base.OTHER_PROJECT, **admin),
+        )
+    ]
     assert len(set(uuids)) == 6
 
 
@@ -119,26 +129,34 @@ def test_key_of_a_wrong_length(cloud: base.Cloud, key: str) -> None:
 def test_longest_key(cloud: base.Cloud) -> None:
     key = 'x' * 254
     assert uuid_of(post(cloud, key=key + 'y')) != uuid_of(
-        post(cloud, key=key + 'z'))
+        post(cloud, key=key + 'z')
+    )
 
 
 def test_other_calls_have_no_key(cloud: base.Cloud) -> None:
     uuid = uuid_of(cloud.post())
     for method, path in (
-            ('GET', cloud.path), ('GET', f'{cloud.path}/{uuid}'),
-            ('DELETE', f'{cloud.path}/{uuid}'),
-            ('POST', f'{cloud.path}/{uuid}/action'),
-            ('GET', '/guest-agent/hosts')):
-        response = cloud.request(method, path, {'cancel': None},
-                                 headers={'Idempotency-Key': 'key'})
-        assert 'Idempotency-Key' in base.message_of(response, 400,
-                                                    'badRequest')
-    assert cloud.get(f'{cloud.path}/{uuid}').json()['command'][
-        'status'] == 'PENDING'
+        ('GET', cloud.path),
+        ('GET', f'{cloud.path}/{uuid}'),
+        ('DELETE', f'{cloud.path}/{uuid}'),
+        ('POST', f'{cloud.path}/{uuid}/action'),
+        ('GET', '/guest-agent/hosts'),
+    ):
+        response = cloud.request(
+            method, path, {'cancel': None}, headers={'Idempotency-Key': 'key'}
+        )
+        assert 'Idempotency-Key' in base.message_of(
+            response, 400, 'badRequest'
+        )
+    assert (
+        cloud.get(f'{cloud.path}/{uuid}').json()['command']['status']
+        == 'PENDING'
+    )
 
 
 def test_commit_of_unknown_fate_says_to_repeat(
-        cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def create(*args: Any) -> None:
         raise db_exc.DBConnectionError()
 
@@ -150,7 +168,8 @@ def test_commit_of_unknown_fate_says_to_repeat(
 
 
 def test_first_that_was_withdrawn_says_to_repeat(
-        cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def create(*args: Any) -> None:
         raise db_exc.DBDuplicateEntry()
 
@@ -164,6 +183,9 @@ def test_first_that_was_withdrawn_says_to_repeat(
 def test_body_cannot_be_told_from_what_is_kept(cloud: base.Cloud) -> None:
     uuid_of(post(cloud)), uuid_of(post(cloud, key='other'))
     with session.reader() as db:
-        rows = db.scalars(sa.select(keys.models.IdempotencyKey).order_by(
-            keys.models.IdempotencyKey.id.desc()).limit(2)).all()
+        rows = db.scalars(
+            sa.select(keys.models.IdempotencyKey)
+            .order_by(keys.models.IdempotencyKey.id.desc())
+            .limit(2)
+        ).all()
     assert rows[0].body_hash != rows[1].body_hash

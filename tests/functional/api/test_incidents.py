@@ -51,22 +51,26 @@ def listed(response: Any) -> list[str]:
     return [shown['uuid'] for shown in response.json()['commands']]
 
 
-def test_own_project_s_servers(cloud: base.Cloud,
-                               uuids: dict[str, str]) -> None:
+def test_own_project_s_servers(
+    cloud: base.Cloud, uuids: dict[str, str]
+) -> None:
     own = [uuids['admin'], uuids['mine']]
     assert listed(cloud.get(PATH)) == own
     assert listed(cloud.admin_get(PATH)) == own
     assert listed(cloud.admin_get(PATH + '?all_projects=false')) == own
     assert listed(cloud.get(PATH, project_id=base.OTHER_PROJECT)) == [
-        uuids['other']]
+        uuids['other']
+    ]
 
 
-def test_admin_sees_all_projects(cloud: base.Cloud,
-                                 uuids: dict[str, str]) -> None:
+def test_admin_sees_all_projects(
+    cloud: base.Cloud, uuids: dict[str, str]
+) -> None:
     response = cloud.admin_get(PATH + '?all_projects=true')
     assert listed(response) == list(uuids.values())[::-1]
     assert {shown['host'] for shown in response.json()['commands']} == {
-        base.HOST}
+        base.HOST
+    }
 
 
 def test_admin_s_filters(cloud: base.Cloud, uuids: dict[str, str]) -> None:
@@ -74,8 +78,9 @@ def test_admin_s_filters(cloud: base.Cloud, uuids: dict[str, str]) -> None:
         return listed(cloud.admin_get(f'{PATH}?all_projects=true&{query}'))
 
     cloud.end(uuids['mine'])
-    assert listed(cloud.admin_get(
-        f'{PATH}?project_id={base.OTHER_PROJECT}')) == [uuids['other']]
+    assert listed(
+        cloud.admin_get(f'{PATH}?project_id={base.OTHER_PROJECT}')
+    ) == [uuids['other']]
     assert found('status=COMPLETED') == [uuids['mine']]
     assert len(found('host=' + base.HOST)) == 3
     assert found('host=another') == []
@@ -84,35 +89,50 @@ def test_admin_s_filters(cloud: base.Cloud, uuids: dict[str, str]) -> None:
 def test_since(cloud: base.Cloud, uuids: dict[str, str]) -> None:
     with session.writer() as db:
         for uuid, day in zip(uuids.values(), (1, 2, 3), strict=True):
-            db.execute(sa.update(models.Command).values(
-                created_at=datetime.datetime(2026, 3, day))
-                .where(models.Command.uuid == uuid))
+            db.execute(
+                sa.update(models.Command)
+                .values(created_at=datetime.datetime(2026, 3, day))
+                .where(models.Command.uuid == uuid)
+            )
     query = '?all_projects=true&since=2026-03-02T00:00:00Z'
     assert listed(cloud.admin_get(PATH + query)) == [
-        uuids['admin'], uuids['other']]
+        uuids['admin'],
+        uuids['other'],
+    ]
 
 
-@pytest.mark.parametrize('query', [
-    'all_projects=true', 'all_projects=false', 'host=x',
-    'project_id=' + base.OTHER_PROJECT])
+@pytest.mark.parametrize(
+    'query',
+    [
+        'all_projects=true',
+        'all_projects=false',
+        'host=x',
+        'project_id=' + base.OTHER_PROJECT,
+    ],
+)
 def test_others_are_for_admins(cloud: base.Cloud, query: str) -> None:
     message = base.message_of(cloud.get(f'{PATH}?{query}'), 403, 'forbidden')
     assert query.split('=')[0] in message
 
 
-@pytest.mark.parametrize(('query', 'message'), [
-    ('since=yesterday', 'since must match'),
-    ('since=2026-13-01T00:00:00Z', 'since must be a time'),
-    ('all_projects=yes', 'all_projects must be one of'),
-    ('user_id=x', 'user_id is not known'),
-    ('marker=' + 'a' * 36, 'marker must be a command of this list')])
+@pytest.mark.parametrize(
+    ('query', 'message'),
+    [
+        ('since=yesterday', 'since must match'),
+        ('since=2026-13-01T00:00:00Z', 'since must be a time'),
+        ('all_projects=yes', 'all_projects must be one of'),
+        ('user_id=x', 'user_id is not known'),
+        ('marker=' + 'a' * 36, 'marker must be a command of this list'),
+    ],
+)
 def test_malformed(cloud: base.Cloud, query: str, message: str) -> None:
     response = cloud.admin_get(f'{PATH}?{query}')
     assert message in base.message_of(response, 400, 'badRequest')
 
 
-def test_pages_follow_their_links(cloud: base.Cloud,
-                                  uuids: dict[str, str]) -> None:
+def test_pages_follow_their_links(
+    cloud: base.Cloud, uuids: dict[str, str]
+) -> None:
     answer = cloud.admin_get(PATH + '?all_projects=true&limit=2').json()
     (link,) = answer['commands_links']
     url = link['href'].removeprefix(cloud.endpoint + '/v2.1')
@@ -120,14 +140,16 @@ def test_pages_follow_their_links(cloud: base.Cloud,
     assert listed(cloud.admin_get(url)) == [uuids['mine']]
 
 
-def test_marker_of_another_project(cloud: base.Cloud,
-                                   uuids: dict[str, str]) -> None:
+def test_marker_of_another_project(
+    cloud: base.Cloud, uuids: dict[str, str]
+) -> None:
     response = cloud.get(f'{PATH}?marker={uuids["other"]}')
     base.message_of(response, 400, 'badRequest')
 
 
-def test_reader_sees_no_arguments(cloud: base.Cloud,
-                                  uuids: dict[str, str]) -> None:
+def test_reader_sees_no_arguments(
+    cloud: base.Cloud, uuids: dict[str, str]
+) -> None:
     for shown in cloud.get(PATH, roles='reader').json()['commands']:
         assert 'arguments' not in shown
     for shown in cloud.get(PATH).json()['commands']:

@@ -39,60 +39,104 @@ ARGUMENT_TABLE: list[tuple[Any, str]] = [
     ({'command': ['a', 1]}, f'{ARGUMENTS}.command[1] must be of type string'),
     ({'command': ['a', None]}, f'{ARGUMENTS}.command[1] must be of type'),
     ({'command': ['a', [SECRET]]}, f'{ARGUMENTS}.command[1] must be of type'),
-    ({'command': ['a', SECRET + '\0']},
-     f'{ARGUMENTS}.command[1] must be valid Unicode without NUL'),
-    ({'command': ['a', SECRET + '\ud800']},
-     f'{ARGUMENTS}.command[1] must be valid Unicode'),
-    ({'command': ['a'] * 1025},
-     f'{ARGUMENTS}.command must have at most 1024 value'),
+    (
+        {'command': ['a', SECRET + '\0']},
+        f'{ARGUMENTS}.command[1] must be valid Unicode without NUL',
+    ),
+    (
+        {'command': ['a', SECRET + '\ud800']},
+        f'{ARGUMENTS}.command[1] must be valid Unicode',
+    ),
+    (
+        {'command': ['a'] * 1025},
+        f'{ARGUMENTS}.command must have at most 1024 value',
+    ),
     ({'command': ['x' * 65537]}, 'at most 65536 bytes, not 65537'),
     ({'command': ['ü' * 32769]}, 'at most 65536 bytes, not 65538'),
     ({'command': ['a'], 'input_data': 'x' * 65536}, 'input_data'),
     ({'command': ['a'], 'env': {'A': 'x' * 65535}}, 'env'),
-    ({'command': ['a'], 'timeout': 0},
-     f'{ARGUMENTS}.timeout must be at least 1, not 0'),
-    ({'command': ['a'], 'timeout': 86401},
-     f'{ARGUMENTS}.timeout must be at most 86400, not 86401'),
-    ({'command': ['a'], 'timeout': True},
-     f'{ARGUMENTS}.timeout must be of type integer, not True'),
-    ({'command': ['a'], 'timeout': '5'},
-     f"{ARGUMENTS}.timeout must be of type integer, not '5'"),
-    ({'command': ['a'], 'timeout': 5.0},
-     f'{ARGUMENTS}.timeout must be of type integer, not 5.0'),
-    ({'command': ['a'], 'timeout': None},
-     f'{ARGUMENTS}.timeout must be of type integer, not None'),
-    ({'command': ['a'], 'timeout': 10 ** 1000},
-     f'{ARGUMENTS}.timeout must be at most 86400'),
-    ({'command': ['a'], 'start_timeout': -1},
-     f'{ARGUMENTS}.start_timeout must be at least 1'),
-    ({'command': ['a'], 'output_keep': 'middle'},
-     f'{ARGUMENTS}.output_keep must be one of: head, tail, not middle'),
-    ({'command': ['a'], 'input_encoding': 'utf-16', 'input_data': ''},
-     f'{ARGUMENTS}.input_encoding must be one of: utf-8, base64'),
-    ({'command': ['a'], 'input_encoding': 'base64', 'input_data': SECRET},
-     f'{ARGUMENTS}.input_data must be base64'),
-    ({'command': ['a'], 'input_encoding': 'base64', 'input_data': 'aG!k='},
-     f'{ARGUMENTS}.input_data must be base64'),
-    ({'command': ['a'], 'input_encoding': 'base64', 'input_data': 'ü'},
-     f'{ARGUMENTS}.input_data must be base64'),
-    ({'command': ['a'], 'input_data': SECRET + '\udfff'},
-     f'{ARGUMENTS}.input_data must be valid Unicode'),
+    (
+        {'command': ['a'], 'timeout': 0},
+        f'{ARGUMENTS}.timeout must be at least 1, not 0',
+    ),
+    (
+        {'command': ['a'], 'timeout': 86401},
+        f'{ARGUMENTS}.timeout must be at most 86400, not 86401',
+    ),
+    (
+        {'command': ['a'], 'timeout': True},
+        f'{ARGUMENTS}.timeout must be of type integer, not True',
+    ),
+    (
+        {'command': ['a'], 'timeout': '5'},
+        f"{ARGUMENTS}.timeout must be of type integer, not '5'",
+    ),
+    (
+        {'command': ['a'], 'timeout': 5.0},
+        f'{ARGUMENTS}.timeout must be of type integer, not 5.0',
+    ),
+    (
+        {'command': ['a'], 'timeout': None},
+        f'{ARGUMENTS}.timeout must be of type integer, not None',
+    ),
+    (
+        {'command': ['a'], 'timeout': 10**1000},
+        f'{ARGUMENTS}.timeout must be at most 86400',
+    ),
+    (
+        {'command': ['a'], 'start_timeout': -1},
+        f'{ARGUMENTS}.start_timeout must be at least 1',
+    ),
+    (
+        {'command': ['a'], 'output_keep': 'middle'},
+        f'{ARGUMENTS}.output_keep must be one of: head, tail, not middle',
+    ),
+    (
+        {'command': ['a'], 'input_encoding': 'utf-16', 'input_data': ''},
+        f'{ARGUMENTS}.input_encoding must be one of: utf-8, base64',
+    ),
+    (
+        {'command': ['a'], 'input_encoding': 'base64', 'input_data': SECRET},
+        f'{ARGUMENTS}.input_data must be base64',
+    ),
+    (
+        {'command': ['a'], 'input_encoding': 'base64', 'input_data': 'aG!k='},
+        f'{ARGUMENTS}.input_data must be base64',
+    ),
+    (
+        {'command': ['a'], 'input_encoding': 'base64', 'input_data': 'ü'},
+        f'{ARGUMENTS}.input_data must be base64',
+    ),
+    (
+        {'command': ['a'], 'input_data': SECRET + '\udfff'},
+        f'{ARGUMENTS}.input_data must be valid Unicode',
+    ),
     ({'command': ['a'], 'input_data': 5}, f'{ARGUMENTS}.input_data must be'),
-    ({'command': ['a'], 'env': [SECRET]},
-     f'{ARGUMENTS}.env must be of type object'),
-    ({'command': ['a'], 'env': {f'A={SECRET}': ''}},
-     f'{ARGUMENTS}.env may have only names that match'),
+    (
+        {'command': ['a'], 'env': [SECRET]},
+        f'{ARGUMENTS}.env must be of type object',
+    ),
+    (
+        {'command': ['a'], 'env': {f'A={SECRET}': ''}},
+        f'{ARGUMENTS}.env may have only names that match',
+    ),
     ({'command': ['a'], 'env': {'': SECRET}}, f'{ARGUMENTS}.env may have'),
     ({'command': ['a'], 'env': {'A\n': SECRET}}, f'{ARGUMENTS}.env may have'),
     ({'command': ['a'], 'env': {'É': SECRET}}, f'{ARGUMENTS}.env may have'),
-    ({'command': ['a'], 'env': {'A': 1}},
-     f'{ARGUMENTS}.env.A must be of type string'),
-    ({'command': ['a'], 'env': {'A': SECRET + '\0'}},
-     f'{ARGUMENTS}.env.A must be valid Unicode without NUL'),
+    (
+        {'command': ['a'], 'env': {'A': 1}},
+        f'{ARGUMENTS}.env.A must be of type string',
+    ),
+    (
+        {'command': ['a'], 'env': {'A': SECRET + '\0'}},
+        f'{ARGUMENTS}.env.A must be valid Unicode without NUL',
+    ),
     ({'command': ['a'], 'cwd': ''}, f'{ARGUMENTS}.cwd must have at least 1'),
     ({'command': ['a'], 'cwd': '/\0'}, f'{ARGUMENTS}.cwd must be valid'),
-    ({'command': ['a'], 'shell': True},
-     f'{ARGUMENTS}.shell is not known here; known are: command, '),
+    (
+        {'command': ['a'], 'shell': True},
+        f'{ARGUMENTS}.shell is not known here; known are: command, ',
+    ),
     ({'command': ['a'], '\ud800': 1}, r"'\ud800' is not known here"),
 ]
 
@@ -111,26 +155,39 @@ BODY_TABLE: list[tuple[bytes, str]] = [
     (b'[]', 'The request body must be of type object'),
     (b'{}', 'command is missing'),
     (b'{"command": []}', 'command must be of type object'),
-    (b'{"command": {"arguments": {"command": ["a"]}}}',
-     'command.type is missing'),
-    (b'{"command": {"type": "file-read", "arguments": {"command": ["a"]}}}',
-     "command.type must be one of: exec, not 'file-read'"),
+    (
+        b'{"command": {"arguments": {"command": ["a"]}}}',
+        'command.type is missing',
+    ),
+    (
+        b'{"command": {"type": "file-read", "arguments": {"command": ["a"]}}}',
+        "command.type must be one of: exec, not 'file-read'",
+    ),
     (b'{"command": {"type": "exec"}}', 'command.arguments is missing'),
-    (b'{"command": {"type": "exec", "type": "exec", "arguments": {}}}',
-     'type is there twice'),
-    (b'{"command": {"type": "exec", "arguments": {"command": ["a"]}, "x": 1}}',
-     'command.x is not known here'),
-    (b'{"command": {"type": "exec", "arguments": {"command": ["a"]}}, "y": 1}',
-     'y is not known here; known are: command'),
-    (b'{"command": {"type": "exec", "arguments": {"command": ["a"],'
-     b' "timeout": 1e400}}}', 'timeout must be of type integer, not inf'),
+    (
+        b'{"command": {"type": "exec", "type": "exec", "arguments": {}}}',
+        'type is there twice',
+    ),
+    (
+        b'{"command": {"type": "exec", "arguments": {"command": ["a"]}, "x": 1}}',
+        'command.x is not known here',
+    ),
+    (
+        b'{"command": {"type": "exec", "arguments": {"command": ["a"]}}, "y": 1}',
+        'y is not known here; known are: command',
+    ),
+    (
+        b'{"command": {"type": "exec", "arguments": {"command": ["a"],'
+        b' "timeout": 1e400}}}',
+        'timeout must be of type integer, not inf',
+    ),
 ]
 
 QUERY_TABLE: list[tuple[str, str]] = [
     ('limit=-1', "limit must match ^[0-9]{1,9}$, not '-1'"),
-    ('limit=', "limit must match"),
-    ('limit=ten', "limit must match"),
-    ('limit=' + '9' * 5000, "limit must match"),
+    ('limit=', 'limit must match'),
+    ('limit=ten', 'limit must match'),
+    ('limit=' + '9' * 5000, 'limit must match'),
     ('limit=1&limit=2', 'limit must have at most 1 value'),
     ('status=pending', 'status must be one of: PENDING, RUNNING, '),
     ('status=PENDING&status=LOST', 'status must have at most 1 value'),
@@ -149,8 +206,9 @@ def version(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.mark.parametrize(('arguments', 'said'), ARGUMENT_TABLE)
-def test_arguments(cloud: base.Cloud, version: str, arguments: Any,
-                   said: str) -> None:
+def test_arguments(
+    cloud: base.Cloud, version: str, arguments: Any, said: str
+) -> None:
     response = cloud.post(arguments, version=version)
     message = base.message_of(response, 400, 'badRequest')
     assert said in message
@@ -159,15 +217,13 @@ def test_arguments(cloud: base.Cloud, version: str, arguments: Any,
 
 
 @pytest.mark.parametrize(('body', 'said'), BODY_TABLE)
-def test_body(cloud: base.Cloud, version: str, body: bytes,
-              said: str) -> None:
+def test_body(cloud: base.Cloud, version: str, body: bytes, said: str) -> None:
     response = cloud.request('POST', cloud.path, raw=body, version=version)
     assert said in base.message_of(response, 400, 'badRequest')
 
 
 @pytest.mark.parametrize(('query', 'said'), QUERY_TABLE)
-def test_query(cloud: base.Cloud, version: str, query: str,
-               said: str) -> None:
+def test_query(cloud: base.Cloud, version: str, query: str, said: str) -> None:
     response = cloud.get(f'{cloud.path}?{query}', version=version)
     assert said in base.message_of(response, 400, 'badRequest')
 
@@ -186,8 +242,7 @@ def test_query_where_none_is_known(cloud: base.Cloud, path: str) -> None:
 def test_largest_body_is_accepted(cloud: base.Cloud) -> None:
     # As JSON, \u0001 takes six bytes for one.
     argument = '\x01' * (command.MAX_INPUT_BYTES - 2)
-    response = cloud.post({'command': ['a', argument],
-                           'input_data': 'b'})
+    response = cloud.post({'command': ['a', argument], 'input_data': 'b'})
     assert response.status_code == 200
     assert response.json()['command']['arguments']['command'][1] == argument
 
@@ -206,47 +261,71 @@ def test_other_calls_are_limited_as_before(cloud: base.Cloud) -> None:
 
 
 @pytest.mark.parametrize('content_type', [None, 'text/plain'])
-def test_content_type_may_be_missing(cloud: base.Cloud,
-                                     content_type: str | None) -> None:
+def test_content_type_may_be_missing(
+    cloud: base.Cloud, content_type: str | None
+) -> None:
     body = json.dumps(base.body_of({'command': ['id']})).encode()
-    response = cloud.request('POST', cloud.path, raw=body,
-                             headers={'Content-Type': content_type})
+    response = cloud.request(
+        'POST', cloud.path, raw=body, headers={'Content-Type': content_type}
+    )
     assert response.status_code == 200
 
 
 def test_other_content_type_is_nova_s_415(cloud: base.Cloud) -> None:
-    response = cloud.request('POST', cloud.path, raw=b'a=b', headers={
-        'Content-Type': 'application/x-www-form-urlencoded'})
+    response = cloud.request(
+        'POST',
+        cloud.path,
+        raw=b'a=b',
+        headers={'Content-Type': 'application/x-www-form-urlencoded'},
+    )
     base.message_of(response, 415, 'badMediaType')
 
 
-@pytest.mark.parametrize(('method', 'path'), [
-    ('PUT', ''), ('DELETE', ''), ('PATCH', '/x'), ('POST', '/x')])
-def test_method_without_route_is_nova_s_404(cloud: base.Cloud, method: str,
-                                            path: str) -> None:
+@pytest.mark.parametrize(
+    ('method', 'path'),
+    [('PUT', ''), ('DELETE', ''), ('PATCH', '/x'), ('POST', '/x')],
+)
+def test_method_without_route_is_nova_s_404(
+    cloud: base.Cloud, method: str, path: str
+) -> None:
     assert cloud.request(method, cloud.path + path).status_code == 404
 
 
-@pytest.mark.parametrize('server', [
-    'x', '%ff', '%00', '..%2f', UNKNOWN, UNKNOWN.replace('-', ''),
-    '1' * 5000, '{}', "'; --"])
+@pytest.mark.parametrize(
+    'server',
+    [
+        'x',
+        '%ff',
+        '%00',
+        '..%2f',
+        UNKNOWN,
+        UNKNOWN.replace('-', ''),
+        '1' * 5000,
+        '{}',
+        "'; --",
+    ],
+)
 @pytest.mark.parametrize('method', ['GET', 'POST'])
 def test_no_such_server(cloud: base.Cloud, method: str, server: str) -> None:
-    response = cloud.request(method, base.commands_of(server),
-                             raw=b'{}' if method == 'POST' else None)
+    response = cloud.request(
+        method,
+        base.commands_of(server),
+        raw=b'{}' if method == 'POST' else None,
+    )
     assert response.status_code == 404
 
 
-@pytest.mark.parametrize('uuid', [
-    'x', '%ff', '%00', '1' * 5000, UNKNOWN])
+@pytest.mark.parametrize('uuid', ['x', '%ff', '%00', '1' * 5000, UNKNOWN])
 def test_no_such_command(cloud: base.Cloud, uuid: str) -> None:
     response = cloud.get(f'{cloud.path}/{uuid}')
     assert 'could not be found' in base.message_of(
-        response, 404, 'itemNotFound')
+        response, 404, 'itemNotFound'
+    )
 
 
 def test_database_is_asked_for_uuids_only(
-        cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # MySQL takes "x " for "x"; PostgreSQL fails where there is a NUL.
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError
@@ -254,8 +333,9 @@ def test_database_is_asked_for_uuids_only(
     monkeypatch.setattr(commands, 'get', refuse)
     path = f'{cloud.path}/{uuidutils.generate_uuid()}%20'
     assert cloud.get(path).status_code == 404
-    monkeypatch.setattr(objects.InstanceMapping, 'get_by_instance_uuid',
-                        refuse)
+    monkeypatch.setattr(
+        objects.InstanceMapping, 'get_by_instance_uuid', refuse
+    )
     path = base.commands_of(cloud.instance.uuid + '%20')
     assert cloud.get(path).status_code == 404
 
@@ -266,6 +346,7 @@ def test_foreign_project_in_the_path(cloud: base.Cloud) -> None:
 
 
 def test_microversion_that_nova_lacks(cloud: base.Cloud) -> None:
-    response = cloud.get(cloud.path, headers={
-        'OpenStack-API-Version': 'compute 2.9999'})
+    response = cloud.get(
+        cloud.path, headers={'OpenStack-API-Version': 'compute 2.9999'}
+    )
     assert response.status_code == 406

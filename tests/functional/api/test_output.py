@@ -32,8 +32,11 @@ def host(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
     """Answers in the place of the compute service."""
     call = mock.create_autospec(
         rpcapi.ComputeAPI.read_output,
-        return_value={'data': base64.b64encode(b'\0live').decode(),
-                      'reason': None})
+        return_value={
+            'data': base64.b64encode(b'\0live').decode(),
+            'reason': None,
+        },
+    )
     monkeypatch.setattr(rpcapi.ComputeAPI, 'read_output', call)
     return call
 
@@ -50,15 +53,20 @@ def ended(cloud: base.Cloud, keep: str = 'head', **values: Any) -> str:
 
 
 def start(cloud: base.Cloud, uuid: str) -> None:
-    commands.claim(uuid, attempt='a', cell_uuid=cloud.cell.uuid,
-                   host=base.HOST, boot_id='boot', ticket=1, window=1.0,
-                   grace=600)
-    commands.note_started(uuid, attempt='a', pid=7, started_uptime=1,
-                          age=0.0)
+    commands.claim(
+        uuid,
+        attempt='a',
+        cell_uuid=cloud.cell.uuid,
+        host=base.HOST,
+        boot_id='boot',
+        ticket=1,
+        window=1.0,
+        grace=600,
+    )
+    commands.note_started(uuid, attempt='a', pid=7, started_uptime=1, age=0.0)
 
 
-def get(cloud: base.Cloud, uuid: str, query: str = '',
-        **caller: Any) -> Any:
+def get(cloud: base.Cloud, uuid: str, query: str = '', **caller: Any) -> Any:
     return cloud.get(f'{cloud.path}/{uuid}/output{query}', **caller)
 
 
@@ -67,41 +75,57 @@ def piece(response: Any) -> tuple[bytes, int, int, str]:
     assert response.status_code == 200, response.text
     assert response.headers['Content-Type'] == 'application/octet-stream'
     headers = response.headers
-    return (response.content, int(headers[PREFIX + 'Offset']),
-            int(headers[PREFIX + 'Next-Offset']),
-            headers[PREFIX + 'Complete'])
+    return (
+        response.content,
+        int(headers[PREFIX + 'Offset']),
+        int(headers[PREFIX + 'Next-Offset']),
+        headers[PREFIX + 'Complete'],
+    )
 
 
-@pytest.mark.parametrize(('query', 'expected'), [
-    ('', (b'\0\xffout', 0, 5, 'true')),
-    ('?offset=2', (b'out', 2, 5, 'true')),
-    ('?offset=5', (b'', 5, 5, 'true')),
-    ('?offset=9', (b'', 9, 9, 'true')),
-    ('?stream=err&offset=1', (b'rr', 1, 3, 'true')),
-])
-def test_ended(cloud: base.Cloud, query: str,
-               expected: tuple[bytes, int, int, str]) -> None:
-    uuid = ended(cloud, out_data=b'\0\xffout', out_bytes=9, err_data=b'err',
-                 err_bytes=3)
+@pytest.mark.parametrize(
+    ('query', 'expected'),
+    [
+        ('', (b'\0\xffout', 0, 5, 'true')),
+        ('?offset=2', (b'out', 2, 5, 'true')),
+        ('?offset=5', (b'', 5, 5, 'true')),
+        ('?offset=9', (b'', 9, 9, 'true')),
+        ('?stream=err&offset=1', (b'rr', 1, 3, 'true')),
+    ],
+)
+def test_ended(
+    cloud: base.Cloud, query: str, expected: tuple[bytes, int, int, str]
+) -> None:
+    uuid = ended(
+        cloud, out_data=b'\0\xffout', out_bytes=9, err_data=b'err', err_bytes=3
+    )
     assert piece(get(cloud, uuid, query)) == expected
 
 
-@pytest.mark.parametrize(('query', 'expected'), [
-    ('', (b'tail', 96, 100, 'true')),
-    ('?offset=98', (b'il', 98, 100, 'true')),
-    ('?offset=100', (b'', 100, 100, 'true')),
-])
+@pytest.mark.parametrize(
+    ('query', 'expected'),
+    [
+        ('', (b'tail', 96, 100, 'true')),
+        ('?offset=98', (b'il', 98, 100, 'true')),
+        ('?offset=100', (b'', 100, 100, 'true')),
+    ],
+)
 def test_tail_of_what_was_written(
-        cloud: base.Cloud, query: str,
-        expected: tuple[bytes, int, int, str]) -> None:
+    cloud: base.Cloud, query: str, expected: tuple[bytes, int, int, str]
+) -> None:
     uuid = ended(cloud, 'tail', out_data=b'tail', out_bytes=100)
     assert piece(get(cloud, uuid, query)) == expected
 
 
 def test_each_stream_has_all_that_is_kept(cloud: base.Cloud) -> None:
     kept = b'x' * command.MAX_OUTPUT_BYTES
-    uuid = ended(cloud, out_data=kept, err_data=kept,
-                 out_bytes=len(kept), err_bytes=len(kept))
+    uuid = ended(
+        cloud,
+        out_data=kept,
+        err_data=kept,
+        out_bytes=len(kept),
+        err_bytes=len(kept),
+    )
     assert get(cloud, uuid).content == kept
     assert get(cloud, uuid, '?stream=err').content == kept
 
@@ -117,9 +141,14 @@ def test_running(cloud: base.Cloud, host: mock.Mock) -> None:
     uuid = new(cloud)
     start(cloud, uuid)
     assert piece(get(cloud, uuid, '?stream=err&offset=3')) == (
-        b'\0live', 3, 8, 'false')
-    host.assert_called_once_with(mock.ANY, base.HOST, cloud.instance.uuid,
-                                 uuid, 'err', 3)
+        b'\0live',
+        3,
+        8,
+        'false',
+    )
+    host.assert_called_once_with(
+        mock.ANY, base.HOST, cloud.instance.uuid, uuid, 'err', 3
+    )
 
 
 def test_tail_while_it_runs(cloud: base.Cloud, host: mock.Mock) -> None:
@@ -145,8 +174,10 @@ def test_host_does_not_answer(cloud: base.Cloud, host: mock.Mock) -> None:
     assert cloud.instance.uuid in message
 
 
-@pytest.mark.parametrize('query', [
-    '?offset=-1', '?offset=x', '?stream=both', '?offset=1&offset=2', '?x=1'])
+@pytest.mark.parametrize(
+    'query',
+    ['?offset=-1', '?offset=x', '?stream=both', '?offset=1&offset=2', '?x=1'],
+)
 def test_malformed_query(cloud: base.Cloud, query: str) -> None:
     base.message_of(get(cloud, new(cloud), query), 400, 'badRequest')
 
@@ -154,8 +185,7 @@ def test_malformed_query(cloud: base.Cloud, query: str) -> None:
 def test_who_may_read(cloud: base.Cloud) -> None:
     uuid = ended(cloud, out_data=b'secret', out_bytes=6)
     assert get(cloud, uuid, roles='reader').status_code == 403
-    assert get(cloud, uuid,
-               project_id=base.OTHER_PROJECT).status_code == 404
+    assert get(cloud, uuid, project_id=base.OTHER_PROJECT).status_code == 404
     other = base.commands_of(cloud.make_instance().uuid)
     assert cloud.get(f'{other}/{uuid}/output').status_code == 404
 

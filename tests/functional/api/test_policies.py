@@ -36,19 +36,23 @@ GABBITS = pathlib.Path(__file__).parents[1] / 'gabbits'
 #: What the operator says of policies.USE: as documented, and forgetful.
 POLICIES = {
     'restricted': '(role:guest_exec and project_id:%(project_id)s) or '
-                  'rule:context_is_admin',
+    'rule:context_is_admin',
     'careless': 'role:guest_exec',
 }
 
 
 @pytest.fixture
-def policy_file(cloud: base.Cloud, request: pytest.FixtureRequest,
-                tmp_path: pathlib.Path) -> Iterator[None]:
+def policy_file(
+    cloud: base.Cloud, request: pytest.FixtureRequest, tmp_path: pathlib.Path
+) -> Iterator[None]:
     """The policy file that goes with a file of tests."""
     kind = request.getfixturevalue('file').stem.split('-')[0]
     path = tmp_path / 'policy.yaml'
-    path.write_text('"%s": "%s"' % (policies.USE, POLICIES[kind])
-                    if kind in POLICIES else '{}')
+    path.write_text(
+        '"%s": "%s"' % (policies.USE, POLICIES[kind])
+        if kind in POLICIES
+        else '{}'
+    )
     nova_policy.reset()
     base.CONF.set_override('policy_file', str(path), group='oslo_policy')
     yield
@@ -59,42 +63,64 @@ def policy_file(cloud: base.Cloud, request: pytest.FixtureRequest,
 @pytest.fixture
 def environment(cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the files call by name: a server with two commands."""
-    ended, pending = (cloud.post().json()['command']['uuid']
-                      for _ in range(2))
+    ended, pending = (cloud.post().json()['command']['uuid'] for _ in range(2))
     cloud.end(ended, out_data=b'output', out_bytes=6, err_bytes=0)
     path = f'/v2.1/servers/{cloud.instance.uuid}/guest-agent'
     for name, value in {
-            'PROJECT': base.PROJECT, 'OTHER_PROJECT': base.OTHER_PROJECT,
-            'AGENT': path, 'COMMANDS': path + '/commands',
-            'ENDED': ended, 'PENDING': pending}.items():
+        'PROJECT': base.PROJECT,
+        'OTHER_PROJECT': base.OTHER_PROJECT,
+        'AGENT': path,
+        'COMMANDS': path + '/commands',
+        'ENDED': ended,
+        'PENDING': pending,
+    }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(rpcapi.ComputeAPI, 'agent_status', mock.Mock(
-        return_value=rpcapi.unavailable('It is asleep')))
+    monkeypatch.setattr(
+        rpcapi.ComputeAPI,
+        'agent_status',
+        mock.Mock(return_value=rpcapi.unavailable('It is asleep')),
+    )
     for name, answer in {
-            'open_file': {'refusal': None, 'size': 0, 'data': ''},
-            'write_chunk': {'refusal': None, 'done': True},
-            'commit': {'refusal': None, 'done': True}}.items():
-        monkeypatch.setattr(rpcapi.ComputeAPI, name,
-                            mock.Mock(return_value=answer))
+        'open_file': {'refusal': None, 'size': 0, 'data': ''},
+        'write_chunk': {'refusal': None, 'done': True},
+        'commit': {'refusal': None, 'done': True},
+    }.items():
+        monkeypatch.setattr(
+            rpcapi.ComputeAPI, name, mock.Mock(return_value=answer)
+        )
 
 
-@pytest.mark.parametrize('file', sorted(GABBITS.glob('*.yaml')),
-                         ids=lambda file: file.stem)
-def test_matrix(cloud: base.Cloud, environment: None, policy_file: None,
-                file: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    'file', sorted(GABBITS.glob('*.yaml')), ids=lambda file: file.stem
+)
+def test_matrix(
+    cloud: base.Cloud, environment: None, policy_file: None, file: pathlib.Path
+) -> None:
     suite: Any = suitemaker.test_suite_from_dict(
-        unittest.defaultTestLoader, file.stem,
-        utils.load_yaml(yaml_file=str(file)), str(GABBITS), 'nova', 80, None,
-        cloud.app, handlers=[kind() for kind in handlers.RESPONSE_HANDLERS])
+        unittest.defaultTestLoader,
+        file.stem,
+        utils.load_yaml(yaml_file=str(file)),
+        str(GABBITS),
+        'nova',
+        80,
+        None,
+        cloud.app,
+        handlers=[kind() for kind in handlers.RESPONSE_HANDLERS],
+    )
     result = unittest.TestResult()
     suite.run(result)
     assert result.testsRun == suite.countTestCases() > 0
-    assert [f'{test}: {trace}' for test, trace
-            in result.failures + result.errors] == []
+    assert [
+        f'{test}: {trace}' for test, trace in result.failures + result.errors
+    ] == []
     assert not result.skipped
 
 
 def test_every_rule_is_in_the_matrix() -> None:
-    calls = {test['name'] for test in utils.load_yaml(
-        yaml_file=str(GABBITS / 'admin.yaml'))['tests']}
+    calls = {
+        test['name']
+        for test in utils.load_yaml(yaml_file=str(GABBITS / 'admin.yaml'))[
+            'tests'
+        ]
+    }
     assert len(calls) == len(policies.list_rules()) - 1

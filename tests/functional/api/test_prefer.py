@@ -23,8 +23,9 @@ from tests.functional.api import base
 
 
 @pytest.fixture(autouse=True)
-def place(cloud: base.Cloud,
-          monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def place(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """One may wait at once."""
     # What stands in for the server says that it has no threads.
     monkeypatch.setattr(places, 'threads', lambda environ: 2)
@@ -40,8 +41,9 @@ def pool() -> Iterator[concurrent.futures.ThreadPoolExecutor]:
 
 
 def show(cloud: base.Cloud, uuid: str, seconds: int) -> Any:
-    return cloud.get(f'{cloud.path}/{uuid}',
-                     headers={'Prefer': f'wait={seconds}'})
+    return cloud.get(
+        f'{cloud.path}/{uuid}', headers={'Prefer': f'wait={seconds}'}
+    )
 
 
 def wait_for_waiter() -> None:
@@ -52,8 +54,8 @@ def wait_for_waiter() -> None:
 
 
 def test_get_is_answered_at_the_end(
-        cloud: base.Cloud,
-        pool: concurrent.futures.ThreadPoolExecutor) -> None:
+    cloud: base.Cloud, pool: concurrent.futures.ThreadPoolExecutor
+) -> None:
     delays = []
     for _ in range(5):
         uuid = cloud.post().json()['command']['uuid']
@@ -72,8 +74,8 @@ def test_get_is_answered_at_the_end(
 
 
 def test_beyond_the_places_the_answer_comes_at_once(
-        cloud: base.Cloud,
-        pool: concurrent.futures.ThreadPoolExecutor) -> None:
+    cloud: base.Cloud, pool: concurrent.futures.ThreadPoolExecutor
+) -> None:
     uuid = cloud.post().json()['command']['uuid']
     first = pool.submit(show, cloud, uuid, 20)
     wait_for_waiter()

@@ -40,9 +40,11 @@ def new(cloud: base.Cloud, seconds: int | None = None) -> str:
     if seconds is not None:
         cloud.end(uuid)
         with session.writer() as db:
-            db.execute(sa.update(models.Command)
-                       .where(models.Command.uuid == uuid)
-                       .values(finished_at=sqltypes.utc_in(-seconds)))
+            db.execute(
+                sa.update(models.Command)
+                .where(models.Command.uuid == uuid)
+                .values(finished_at=sqltypes.utc_in(-seconds))
+            )
     return uuid
 
 
@@ -75,14 +77,16 @@ def test_with_the_server_that_nova_forgot(cloud: base.Cloud) -> None:
     ended, waiting = new(cloud, 1), new(cloud)
     assert sum(purge.run()) == 0
     objects.InstanceMapping.get_by_instance_uuid(
-        nova_context.get_admin_context(), cloud.instance.uuid).destroy()
+        nova_context.get_admin_context(), cloud.instance.uuid
+    ).destroy()
     assert sum(purge.run()) == 1
     assert commands.get(ended) is None
     assert commands.get(waiting) and commands.get(kept)
 
 
-def test_batch_by_batch(cloud: base.Cloud,
-                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_by_batch(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(purge, 'BATCH', 2)
     for _ in range(5):
         new(cloud, 86401)
@@ -100,7 +104,8 @@ def test_one_process_at_a_time(cloud: base.Cloud) -> None:
 
 
 def test_who_has_lost_its_lease_stops(
-        cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(purge, 'BATCH', 1)
     monkeypatch.setattr(purge, 'LEASE', -1)
     new(cloud, 86401), new(cloud, 86401)
@@ -112,8 +117,9 @@ def test_who_has_lost_its_lease_stops(
     assert purge.count() == 1
 
 
-def test_program_says_what_it_did(cloud: base.Cloud,
-                                  capsys: pytest.CaptureFixture[str]) -> None:
+def test_program_says_what_it_did(
+    cloud: base.Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
     new(cloud, 86401)
     assert manage.purge() == 0
     assert capsys.readouterr() == ('Removed commands: 1\n', '')

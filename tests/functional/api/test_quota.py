@@ -63,11 +63,15 @@ def limits(cloud: base.Cloud, bounds: Any) -> Iterator[dict[str, int]]:
     registered: dict[str, int] = {}
     client = mock.Mock()
     client.registered_limits.side_effect = lambda: [
-        mock.Mock(resource_name=name) for name in registered]
+        mock.Mock(resource_name=name) for name in registered
+    ]
     quota._enforcer.cache_clear()
-    with (limit_fixture.LimitFixture(registered, {}),
-          fixtures.MockPatchObject(limit_utils, '_identity_client',
-                                   return_value=client)):
+    with (
+        limit_fixture.LimitFixture(registered, {}),
+        fixtures.MockPatchObject(
+            limit_utils, '_identity_client', return_value=client
+        ),
+    ):
         yield registered
     quota._enforcer.cache_clear()
 
@@ -99,12 +103,12 @@ def test_server_is_full(cloud: base.Cloud, bounds: Any) -> None:
     assert cloud.post().status_code == 200
 
 
-def test_parallel_requests_do_not_fill_it_further(cloud: base.Cloud,
-                                                  bounds: Any) -> None:
+def test_parallel_requests_do_not_fill_it_further(
+    cloud: base.Cloud, bounds: Any
+) -> None:
     bounds('guest_agent', max_unfinished_per_server=3)
     # All of them pass the first check before any is recorded.
-    with mock.patch.object(quota.Bounds, 'check',
-                           _once_all_have(8)):
+    with mock.patch.object(quota.Bounds, 'check', _once_all_have(8)):
         numbers = numbers_of(cloud, 8)
     assert set(numbers) <= {200, 429}
     assert unfinished(cloud) == numbers.count(200) <= 3
@@ -122,8 +126,9 @@ def _once_all_have(count: int) -> Any:
     return checked
 
 
-def test_project_is_full(cloud: base.Cloud, bounds: Any,
-                         project: dict[str, str]) -> None:
+def test_project_is_full(
+    cloud: base.Cloud, bounds: Any, project: dict[str, str]
+) -> None:
     bounds('guest_agent', max_unfinished_per_project=1)
     assert cloud.post(**project).status_code == 200
     other = cloud.make_instance(**project)
@@ -133,8 +138,9 @@ def test_project_is_full(cloud: base.Cloud, bounds: Any,
     assert 'may have 1 unfinished' in message
 
 
-def test_who_asks_is_not_charged(cloud: base.Cloud, bounds: Any,
-                                 project: dict[str, str]) -> None:
+def test_who_asks_is_not_charged(
+    cloud: base.Cloud, bounds: Any, project: dict[str, str]
+) -> None:
     bounds('guest_agent', max_unfinished_per_project=1)
     admin = {'user': 'admin', 'roles': 'admin,member,reader'}
     assert cloud.post(**admin).status_code == 200
@@ -147,34 +153,44 @@ def test_project_without_bound(cloud: base.Cloud, bounds: Any) -> None:
 
 
 def test_parallel_requests_do_not_pass_the_project_s_bound(
-        cloud: base.Cloud, bounds: Any, project: dict[str, str]) -> None:
+    cloud: base.Cloud, bounds: Any, project: dict[str, str]
+) -> None:
     bounds('guest_agent', max_unfinished_per_project=3)
-    with mock.patch.object(quota.Bounds, 'check',
-                           _once_all_have(8)):
+    with mock.patch.object(quota.Bounds, 'check', _once_all_have(8)):
         numbers = numbers_of(cloud, 8, **project)
     assert set(numbers) <= {200, 403}
     assert unfinished(cloud, **project) == numbers.count(200) <= 3
 
 
-def test_unified_limit(cloud: base.Cloud, limits: dict[str, int],
-                       project: dict[str, str]) -> None:
+def test_unified_limit(
+    cloud: base.Cloud, limits: dict[str, int], project: dict[str, str]
+) -> None:
     limits[quota.RESOURCE] = 2
-    assert [cloud.post(**project).status_code
-            for _ in range(3)] == [200, 200, 403]
+    assert [cloud.post(**project).status_code for _ in range(3)] == [
+        200,
+        200,
+        403,
+    ]
 
 
-def test_unified_limit_of_none(cloud: base.Cloud,
-                               limits: dict[str, int]) -> None:
+def test_unified_limit_of_none(
+    cloud: base.Cloud, limits: dict[str, int]
+) -> None:
     limits[quota.RESOURCE] = 0
     message = base.message_of(cloud.post(), 403, 'forbidden')
     assert 'may have 0 unfinished' in message
 
 
-@pytest.mark.parametrize(('strategy', 'status'), [
-    ('require', 200), ('ignore', 403)])
+@pytest.mark.parametrize(
+    ('strategy', 'status'), [('require', 200), ('ignore', 403)]
+)
 def test_limit_that_is_not_registered(
-        cloud: base.Cloud, bounds: Any, limits: dict[str, int], strategy: str,
-        status: int) -> None:
+    cloud: base.Cloud,
+    bounds: Any,
+    limits: dict[str, int],
+    strategy: str,
+    status: int,
+) -> None:
     bounds('quota', unified_limits_resource_strategy=strategy)
     assert cloud.post().status_code == status
 
@@ -188,24 +204,33 @@ def test_keystone_is_not_configured(cloud: base.Cloud, bounds: Any) -> None:
     assert unfinished(cloud) == 0
 
 
-def test_keystone_goes_away(cloud: base.Cloud,
-                            limits: dict[str, int]) -> None:
-    with mock.patch.object(limit.Enforcer, 'get_project_limits', autospec=True,
-                           side_effect=ksa_exc.ConnectFailure()):
+def test_keystone_goes_away(cloud: base.Cloud, limits: dict[str, int]) -> None:
+    with mock.patch.object(
+        limit.Enforcer,
+        'get_project_limits',
+        autospec=True,
+        side_effect=ksa_exc.ConnectFailure(),
+    ):
         assert cloud.post().status_code == 503
     assert unfinished(cloud) == 0
 
 
 def test_keystone_goes_away_after_the_command_is_recorded(
-        cloud: base.Cloud, limits: dict[str, int]) -> None:
-    with mock.patch.object(limit_utils, 'should_enforce', autospec=True,
-                           side_effect=[False, ksa_exc.ConnectFailure()]):
+    cloud: base.Cloud, limits: dict[str, int]
+) -> None:
+    with mock.patch.object(
+        limit_utils,
+        'should_enforce',
+        autospec=True,
+        side_effect=[False, ksa_exc.ConnectFailure()],
+    ):
         assert cloud.post().status_code == 503
     assert unfinished(cloud) == 0
 
 
 def test_keystone_is_asked_for_the_limits_only(
-        cloud: base.Cloud, limits: dict[str, int]) -> None:
+    cloud: base.Cloud, limits: dict[str, int]
+) -> None:
     """Once per request; what is the cloud's, never again."""
     limits[quota.RESOURCE] = 1000
     cloud.post()
@@ -218,8 +243,9 @@ def test_keystone_is_asked_for_the_limits_only(
     assert keystone.registered_limits.call_count == 1
 
 
-def test_limit_is_changed(cloud: base.Cloud, limits: dict[str, int],
-                          project: dict[str, str]) -> None:
+def test_limit_is_changed(
+    cloud: base.Cloud, limits: dict[str, int], project: dict[str, str]
+) -> None:
     limits[quota.RESOURCE] = 0
     assert cloud.post(**project).status_code == 403
     limits[quota.RESOURCE] = 1

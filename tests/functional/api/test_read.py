@@ -57,7 +57,10 @@ def test_pages_follow_their_links(cloud: base.Cloud, version: str) -> None:
         assert url.startswith(cloud.endpoint + version) or not url
         url = url.removeprefix(cloud.endpoint + version)
         assert not url or parse.parse_qs(parse.urlsplit(url).query) == {
-            'limit': ['2'], 'status': ['PENDING'], 'marker': [pages[-1][-1]]}
+            'limit': ['2'],
+            'status': ['PENDING'],
+            'marker': [pages[-1][-1]],
+        }
     assert pages == [uuids[4:2:-1], uuids[2:0:-1], uuids[:1]]
 
 
@@ -91,48 +94,78 @@ def test_filters(cloud: base.Cloud) -> None:
 
 
 def test_list_leaves_out_the_output(cloud: base.Cloud) -> None:
-    cloud.end(new(cloud), out_data=b'x' * command.MAX_OUTPUT_BYTES,
-              err_data=b'y', out_bytes=None, err_bytes=1)
+    cloud.end(
+        new(cloud),
+        out_data=b'x' * command.MAX_OUTPUT_BYTES,
+        err_data=b'y',
+        out_bytes=None,
+        err_bytes=1,
+    )
     (shown,) = cloud.get(cloud.path).json()['commands']
     assert shown['result'] == {
-        'pid': 7, 'exitcode': 0, 'signal': None,
-        'out_truncated': True, 'err_truncated': False,
-        'out_bytes': None, 'err_bytes': 1,
+        'pid': 7,
+        'exitcode': 0,
+        'signal': None,
+        'out_truncated': True,
+        'err_truncated': False,
+        'out_bytes': None,
+        'err_bytes': 1,
     }
     assert shown['arguments'] == {'command': ['id']}
 
 
-def result_of(cloud: base.Cloud, asked: dict[str, Any],
-              **values: Any) -> dict[str, Any]:
-    uuid = cloud.post(dict({'command': ['id']}, **asked)).json()[
-        'command']['uuid']
+def result_of(
+    cloud: base.Cloud, asked: dict[str, Any], **values: Any
+) -> dict[str, Any]:
+    uuid = cloud.post(dict({'command': ['id']}, **asked)).json()['command'][
+        'uuid'
+    ]
     cloud.end(uuid, **values)
     result: dict[str, Any] = cloud.get(f'{cloud.path}/{uuid}').json()[
-        'command']['result']
+        'command'
+    ]['result']
     return result
 
 
 def test_result(cloud: base.Cloud) -> None:
     result = result_of(
-        cloud, {}, exitcode=None, signal=9, out_data='ü'.encode(),
-        err_data=b'\xff', out_bytes=2, err_bytes=1)
+        cloud,
+        {},
+        exitcode=None,
+        signal=9,
+        out_data='ü'.encode(),
+        err_data=b'\xff',
+        out_bytes=2,
+        err_bytes=1,
+    )
     assert result == {
-        'pid': 7, 'exitcode': None, 'signal': 9,
-        'out_data': 'ü', 'out_encoding': 'utf-8', 'out_bytes': 2,
+        'pid': 7,
+        'exitcode': None,
+        'signal': 9,
+        'out_data': 'ü',
+        'out_encoding': 'utf-8',
+        'out_bytes': 2,
         'out_truncated': False,
-        'err_data': '/w==', 'err_encoding': 'base64', 'err_bytes': 1,
+        'err_data': '/w==',
+        'err_encoding': 'base64',
+        'err_bytes': 1,
         'err_truncated': False,
     }
 
 
 @pytest.mark.parametrize(('keep', 'out'), [('head', 'a'), ('tail', 'b')])
-def test_streams_share_the_result(cloud: base.Cloud, keep: str,
-                                  out: str) -> None:
+def test_streams_share_the_result(
+    cloud: base.Cloud, keep: str, out: str
+) -> None:
     kept = command.MAX_OUTPUT_BYTES
     result = result_of(
-        cloud, {'output_keep': keep},
+        cloud,
+        {'output_keep': keep},
         out_data=b'a' * 1000 + b'c' * (kept - 2000) + b'b' * 1000,
-        out_bytes=5_000_000, err_data=b'e' * 1000, err_bytes=1000)
+        out_bytes=5_000_000,
+        err_data=b'e' * 1000,
+        err_bytes=1000,
+    )
     assert len(result['out_data']) == kept - 1000
     assert result['out_data'][0 if keep == 'head' else -1] == out
     assert (result['out_truncated'], result['err_truncated']) == (True, False)
@@ -144,18 +177,32 @@ def test_states_on_the_way(cloud: base.Cloud) -> None:
 
     def shown() -> dict[str, Any]:
         found: dict[str, Any] = cloud.get(f'{cloud.path}/{uuid}').json()[
-            'command']
+            'command'
+        ]
         return found
 
-    commands.claim(uuid, attempt='a', cell_uuid=cloud.cell.uuid,
-                   host=base.HOST, boot_id='b', ticket=1, window=1.0, grace=9)
+    commands.claim(
+        uuid,
+        attempt='a',
+        cell_uuid=cloud.cell.uuid,
+        host=base.HOST,
+        boot_id='b',
+        ticket=1,
+        window=1.0,
+        grace=9,
+    )
     assert (shown()['status'], shown()['started_at']) == ('PENDING', None)
     commands.note_started(uuid, attempt='a', pid=1, started_uptime=1, age=0)
     assert shown()['status'] == 'RUNNING'
     assert shown()['started_at'] is not None
     assert shown()['result'] is None
-    commands.finish(uuid, attempt='a', status=command.LOST,
-                    values={'error': 'why'}, age=None)
+    commands.finish(
+        uuid,
+        attempt='a',
+        status=command.LOST,
+        values={'error': 'why'},
+        age=None,
+    )
     assert (shown()['status'], shown()['error']) == ('LOST', 'why')
     assert shown()['finished_at'] is not None
     assert shown()['result']['out_data'] == ''
@@ -163,23 +210,32 @@ def test_states_on_the_way(cloud: base.Cloud) -> None:
 
 def test_command_that_never_started_has_no_result(cloud: base.Cloud) -> None:
     uuid = new(cloud)
-    commands.end(uuid, source=command.PENDING, status=command.FAILED,
-                 error='why')
+    commands.end(
+        uuid, source=command.PENDING, status=command.FAILED, error='why'
+    )
     shown = cloud.get(f'{cloud.path}/{uuid}').json()['command']
     assert (shown['status'], shown['result']) == ('FAILED', None)
 
 
 def test_hosts(cloud: base.Cloud) -> None:
-    hosts.register(cloud.cell.uuid, 'busy', machine_id='m', version='2',
-                   down_time=60)
+    hosts.register(
+        cloud.cell.uuid, 'busy', machine_id='m', version='2', down_time=60
+    )
     instance = cloud.make_instance(host='busy')
     cloud.post(path=base.commands_of(instance.uuid))
-    shown = {host['host']: host for host in cloud.admin_get(
-        '/guest-agent/hosts').json()['hosts']}
+    shown = {
+        host['host']: host
+        for host in cloud.admin_get('/guest-agent/hosts').json()['hosts']
+    }
     assert shown['busy'].pop('last_seen_at').endswith('Z')
     assert shown['busy'] == {
-        'host': 'busy', 'cell': cloud.cell.uuid, 'state': 'up',
-        'version': '2', 'running': 0, 'pending': 1}
+        'host': 'busy',
+        'cell': cloud.cell.uuid,
+        'state': 'up',
+        'version': '2',
+        'running': 0,
+        'pending': 1,
+    }
 
 
 def test_hosts_are_for_admins(cloud: base.Cloud) -> None:

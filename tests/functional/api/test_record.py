@@ -32,8 +32,9 @@ def statements(cloud: base.Cloud) -> Iterator[list[str]]:
     """The statements that our database was sent."""
     sent: list[str] = []
 
-    def note(connection: Any, cursor: Any, statement: str,
-             *others: Any) -> None:
+    def note(
+        connection: Any, cursor: Any, statement: str, *others: Any
+    ) -> None:
         if statement != 'BEGIN':
             sent.append(statement.split()[0])
 
@@ -43,8 +44,9 @@ def statements(cloud: base.Cloud) -> Iterator[list[str]]:
     sa.event.remove(engine, 'before_cursor_execute', note)
 
 
-def test_number_of_statements_is_known(cloud: base.Cloud,
-                                       statements: list[str]) -> None:
+def test_number_of_statements_is_known(
+    cloud: base.Cloud, statements: list[str]
+) -> None:
     # The host's state, what the server and its project have, the row, the row
     # with its times, and what they have now.
     cloud.post()
@@ -60,8 +62,9 @@ def test_number_of_all_statements_is_known(cloud: base.Cloud) -> None:
     """Those that Nova's own databases are sent for us are counted too."""
     sent: list[str] = []
 
-    def note(connection: Any, cursor: Any, statement: str,
-             *others: Any) -> None:
+    def note(
+        connection: Any, cursor: Any, statement: str, *others: Any
+    ) -> None:
         if statement != 'BEGIN':
             sent.append(statement)
 
@@ -70,11 +73,14 @@ def test_number_of_all_statements_is_known(cloud: base.Cloud) -> None:
     try:
         counts = {}
         for name, request in (
-                ('POST', cloud.post),
-                ('GET', lambda: cloud.get(f'{cloud.path}/{uuid}')),
-                ('list', lambda: cloud.get(cloud.path)),
-                ('metadata', lambda: cloud.get(
-                    f'/servers/{cloud.instance.uuid}/metadata'))):
+            ('POST', cloud.post),
+            ('GET', lambda: cloud.get(f'{cloud.path}/{uuid}')),
+            ('list', lambda: cloud.get(cloud.path)),
+            (
+                'metadata',
+                lambda: cloud.get(f'/servers/{cloud.instance.uuid}/metadata'),
+            ),
+        ):
             sent.clear()
             assert request().status_code == 200
             counts[name] = len(sent)
@@ -96,23 +102,26 @@ def fail_commit(monkeypatch: pytest.MonkeyPatch, is_made: bool) -> None:
 
 
 def test_commit_whose_answer_is_lost(
-        cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fail_commit(monkeypatch, is_made=True)
     uuid = cloud.post().json()['command']['uuid']
     assert cloud.get(f'{cloud.path}/{uuid}').status_code == 200
     assert len(cloud.rung) == 1
 
 
-def test_commit_of_unknown_fate(cloud: base.Cloud,
-                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commit_of_unknown_fate(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fail_commit(monkeypatch, is_made=False)
     message = base.message_of(cloud.post(), 503, 'serviceUnavailable')
     assert 'may have been accepted' in message
     assert not cloud.rung
 
 
-def test_database_that_stays_away(cloud: base.Cloud,
-                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_that_stays_away(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fail_commit(monkeypatch, is_made=True)
 
     def get(*args: Any, **kwargs: Any) -> None:
@@ -122,18 +131,22 @@ def test_database_that_stays_away(cloud: base.Cloud,
     base.message_of(cloud.post(), 503, 'serviceUnavailable')
 
 
-@pytest.mark.parametrize('asked', [
-    {'command': ['echo', SECRET]},
-    {'command': ['id'], 'env': {'A': SECRET}},
-    {'command': ['id'], 'input_data': SECRET},
-    {'command': ['id', SECRET], 'timeout': 0},
-    {'command': SECRET},
-    {'command': ['id', SECRET + '\0']},
-    {'command': ['id'], 'input_data': SECRET, 'input_encoding': 'base64'},
-    {'command': [SECRET] * 65536},
-])
-def test_nothing_secret_is_logged(cloud: base.Cloud, asked: Any,
-                                  caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    'asked',
+    [
+        {'command': ['echo', SECRET]},
+        {'command': ['id'], 'env': {'A': SECRET}},
+        {'command': ['id'], 'input_data': SECRET},
+        {'command': ['id', SECRET], 'timeout': 0},
+        {'command': SECRET},
+        {'command': ['id', SECRET + '\0']},
+        {'command': ['id'], 'input_data': SECRET, 'input_encoding': 'base64'},
+        {'command': [SECRET] * 65536},
+    ],
+)
+def test_nothing_secret_is_logged(
+    cloud: base.Cloud, asked: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     cloud.post(asked)
     assert caplog.records
@@ -141,13 +154,15 @@ def test_nothing_secret_is_logged(cloud: base.Cloud, asked: Any,
 
 
 def test_nothing_secret_is_logged_of_a_failure(
-        cloud: base.Cloud, caplog: pytest.LogCaptureFixture) -> None:
+    cloud: base.Cloud, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     with session.writer() as db:
         db.execute(sa.text('ALTER TABLE guest_agent_commands RENAME TO x'))
     try:
-        response = cloud.post({'command': ['id', SECRET],
-                               'env': {'A': SECRET}})
+        response = cloud.post(
+            {'command': ['id', SECRET], 'env': {'A': SECRET}}
+        )
     finally:
         with session.writer() as db:
             db.execute(sa.text('ALTER TABLE x RENAME TO guest_agent_commands'))
@@ -158,8 +173,10 @@ def test_nothing_secret_is_logged_of_a_failure(
 
 
 def test_answer_that_does_not_fit_its_schema(
-        cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch,
-        caplog: pytest.LogCaptureFixture) -> None:
+    cloud: base.Cloud,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     uuid = cloud.post({'command': [SECRET]}).json()['command']['uuid']
     cloud.end(uuid, out_data=SECRET.encode(), exitcode='no number')
     assert cloud.get(f'{cloud.path}/{uuid}').status_code == 500

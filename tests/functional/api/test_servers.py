@@ -29,17 +29,22 @@ def instance(cloud: base.Cloud) -> Any:
 
 def read(instance: Any) -> servers.Server | None:
     mapping = objects.InstanceMapping.get_by_instance_uuid(
-        nova_context.get_admin_context(), instance.uuid)
+        nova_context.get_admin_context(), instance.uuid
+    )
     return servers.read(mapping.cell_mapping, [instance.uuid, 'no such']).get(
-        instance.uuid)
+        instance.uuid
+    )
 
 
 def test_where_it_is_and_in_which_state(instance: Any) -> None:
     instance.task_state = 'migrating'
     instance.save()
     assert read(instance) == servers.Server(
-        host=instance.host, vm_state='active', task_state='migrating',
-        deleted=False)
+        host=instance.host,
+        vm_state='active',
+        task_state='migrating',
+        deleted=False,
+    )
 
 
 def test_deleted_server_is_told_as_such(instance: Any) -> None:
@@ -49,7 +54,8 @@ def test_deleted_server_is_told_as_such(instance: Any) -> None:
 
 
 def test_one_that_a_move_between_cells_has_hidden_is_none(
-        instance: Any) -> None:
+    instance: Any,
+) -> None:
     instance.hidden = True
     instance.save()
     assert read(instance) is None

@@ -52,25 +52,41 @@ def connect(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[None]:
         conf.register_opts(db_options.database_opts, group=group)
     conf([])
     conf.set_override('connection', url, group='api_database')
-    monkeypatch.setattr(session, '_context_manager',
-                        enginefacade.transaction_context())
+    monkeypatch.setattr(
+        session, '_context_manager', enginefacade.transaction_context()
+    )
     session.configure(conf)
     migration.sync()
     yield
     session.get_engine().dispose()
 
 
-def new(start_timeout: int = 300, key: dict[str, str] | None = None,
-        **values: Any) -> str:
+def new(
+    start_timeout: int = 300, key: dict[str, str] | None = None, **values: Any
+) -> str:
     """Record a command and return its uuid."""
     uuid = str(uuid_module.uuid4())
-    commands.create(dict({
-        'uuid': uuid, 'type': command.EXEC, 'project_id': 'project',
-        'user_id': 'user', 'request_id': 'req-1', 'instance_uuid': 'server',
-        'instance_project_id': 'project', 'cell_uuid': CELL, 'host': 'host',
-        'arguments': {'command': ['id']}, 'timeout': 60,
-        'inputs': {'env': {'TOKEN': 'secret'}, 'stdin': 'aGk='},
-    }, **values), start_timeout, key)
+    commands.create(
+        dict(
+            {
+                'uuid': uuid,
+                'type': command.EXEC,
+                'project_id': 'project',
+                'user_id': 'user',
+                'request_id': 'req-1',
+                'instance_uuid': 'server',
+                'instance_project_id': 'project',
+                'cell_uuid': CELL,
+                'host': 'host',
+                'arguments': {'command': ['id']},
+                'timeout': 60,
+                'inputs': {'env': {'TOKEN': 'secret'}, 'stdin': 'aGk='},
+            },
+            **values,
+        ),
+        start_timeout,
+        key,
+    )
     return uuid
 
 
@@ -81,24 +97,36 @@ def key_columns(scope: str) -> dict[str, str]:
 def end_earlier(uuid: str, seconds: int) -> None:
     """Have a command that has ended have done so earlier."""
     with session.writer() as db:
-        db.execute(sa.update(models.Command)
-                   .where(models.Command.uuid == uuid)
-                   .values(finished_at=sqltypes.utc_in(-seconds)))
+        db.execute(
+            sa.update(models.Command)
+            .where(models.Command.uuid == uuid)
+            .values(finished_at=sqltypes.utc_in(-seconds))
+        )
 
 
-def claim(uuid: str, attempt: str = 'first', *, window: float = 30,
-          grace: int = 600) -> bool:
+def claim(
+    uuid: str, attempt: str = 'first', *, window: float = 30, grace: int = 600
+) -> bool:
     row = commands.claim(
-        uuid, attempt=attempt, cell_uuid=CELL, host='host', boot_id='boot',
-        ticket=100, window=window, grace=grace)
+        uuid,
+        attempt=attempt,
+        cell_uuid=CELL,
+        host='host',
+        boot_id='boot',
+        ticket=100,
+        window=window,
+        grace=grace,
+    )
     assert row is None or (row.uuid, row.attempt) == (uuid, attempt)
     return row is not None
 
 
-def finish(uuid: str, status: str, attempt: str = 'first',
-           **values: Any) -> str:
-    return commands.finish(uuid, attempt=attempt, status=status,
-                           values=values, age=1.0)
+def finish(
+    uuid: str, status: str, attempt: str = 'first', **values: Any
+) -> str:
+    return commands.finish(
+        uuid, attempt=attempt, status=status, values=values, age=1.0
+    )
 
 
 def read(uuid: str) -> models.Command:
@@ -113,13 +141,19 @@ class DatabaseContract:
     def test_migrations_make_what_the_models_say(self) -> None:
         with session.get_engine().connect() as connection:
             context = alembic_migration.MigrationContext.configure(
-                connection, opts={
+                connection,
+                opts={
                     'version_table': migration.VERSION_TABLE,
                     'compare_type': True,
-                    'include_name': lambda name, kind, parents:
-                        migration.is_ours(name, kind)})
-            assert autogenerate.compare_metadata(
-                context, models.Base.metadata) == []
+                    'include_name': lambda name, kind, parents: (
+                        migration.is_ours(name, kind)
+                    ),
+                },
+            )
+            assert (
+                autogenerate.compare_metadata(context, models.Base.metadata)
+                == []
+            )
 
     def test_sync_again_changes_nothing(self) -> None:
         migration.sync()
@@ -132,7 +166,8 @@ class DatabaseContract:
         assert 299 < (row.start_by - row.created_at).total_seconds() < 301
 
     def test_no_log_has_what_a_row_holds(
-            self, caplog: pytest.LogCaptureFixture) -> None:
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         caplog.set_level(logging.DEBUG, logger='sqlalchemy.engine')
         uuid = new()
         assert commands.get(uuid, with_inputs=True) is not None
@@ -158,8 +193,9 @@ class DatabaseContract:
         uuid = new()
         attempts = [str(number) for number in range(16)]
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            won = list(pool.map(lambda attempt: claim(uuid, attempt),
-                                attempts))
+            won = list(
+                pool.map(lambda attempt: claim(uuid, attempt), attempts)
+            )
         assert won.count(True) == 1
         assert read(uuid).attempt == attempts[won.index(True)]
 
@@ -172,8 +208,9 @@ class DatabaseContract:
     def test_no_claim_after_a_cancel_was_asked_for(self) -> None:
         uuid = new()
         with session.writer() as db:
-            db.execute(models.Command.__table__.update().values(
-                cancel_requested=True))
+            db.execute(
+                models.Command.__table__.update().values(cancel_requested=True)
+            )
         assert not claim(uuid)
 
     def test_cancel_ends_what_waits(self) -> None:
@@ -205,8 +242,10 @@ class DatabaseContract:
                 assert cancelled.result()
             row = read(uuid)
             assert (row.status, row.cancel_requested) == (
-                (command.RUNNING, True) if claimed.result()
-                else (command.CANCELLED, False))
+                (command.RUNNING, True)
+                if claimed.result()
+                else (command.CANCELLED, False)
+            )
 
     def test_only_what_has_ended_is_deleted(self) -> None:
         uuid = new()
@@ -244,10 +283,12 @@ class DatabaseContract:
         assert keys.find('waiting') is not None
         new(key=key_columns('ended'))
 
-    @pytest.mark.parametrize(('seconds', 'is_known'), [
-        (86300, True), (86401, False)])
-    def test_key_outlives_its_command(self, seconds: int,
-                                      is_known: bool) -> None:
+    @pytest.mark.parametrize(
+        ('seconds', 'is_known'), [(86300, True), (86401, False)]
+    )
+    def test_key_outlives_its_command(
+        self, seconds: int, is_known: bool
+    ) -> None:
         uuid = new(key=key_columns('scope'))
         claim(uuid)
         finish(uuid, command.COMPLETED)
@@ -318,8 +359,9 @@ class DatabaseContract:
         assert commands.get(ended) is None
         assert commands.get(waiting) and commands.get(other)
 
-    @pytest.mark.parametrize(('seconds', 'is_known'), [
-        (1000, True), (86401, False)])
+    @pytest.mark.parametrize(
+        ('seconds', 'is_known'), [(1000, True), (86401, False)]
+    )
     def test_key_outlives_a_purge(self, seconds: int, is_known: bool) -> None:
         uuid = new(key=key_columns('scope'))
         commands.cancel(uuid)
@@ -339,8 +381,11 @@ class DatabaseContract:
 
     def test_one_of_many_takes_a_lease(self) -> None:
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            taken = list(pool.map(lambda number: leases.take(
-                'x', str(number), 60), range(16)))
+            taken = list(
+                pool.map(
+                    lambda number: leases.take('x', str(number), 60), range(16)
+                )
+            )
         assert taken.count(True) == 1
 
     def test_no_claim_whose_ticket_passes_start_by(self) -> None:
@@ -382,20 +427,27 @@ class DatabaseContract:
         claim(uuid)
         assert finish(uuid, status) == command.OK
         assert not claim(uuid, 'second')
-        assert not commands.adopt(uuid, previous='first', attempt='second',
-                                  cell_uuid=CELL, host='host')
+        assert not commands.adopt(
+            uuid,
+            previous='first',
+            attempt='second',
+            cell_uuid=CELL,
+            host='host',
+        )
         for other in set(command.ENDED) - {status}:
             assert finish(uuid, other) == command.SUPERSEDED
             for source in command.sources_of(other):
-                assert not commands.end(uuid, source=source, status=other,
-                                        error='')
+                assert not commands.end(
+                    uuid, source=source, status=other, error=''
+                )
         assert read(uuid).status == status
 
     def test_start_is_told_from_its_age_and_kept(self) -> None:
         uuid = new()
         claim(uuid)
-        commands.note_started(uuid, attempt='first', pid=7,
-                              started_uptime=1234, age=5.0)
+        commands.note_started(
+            uuid, attempt='first', pid=7, started_uptime=1234, age=5.0
+        )
         first = read(uuid)
         assert first.started_at is not None and first.updated_at is not None
         age = (first.updated_at - first.started_at).total_seconds()
@@ -406,9 +458,14 @@ class DatabaseContract:
     def test_what_is_open_is_known_until_the_end(self) -> None:
         uuid = new(type=command.FILE_WRITE, arguments={'path': '/p'})
         claim(uuid)
-        commands.note_started(uuid, attempt='first', pid=None,
-                              started_uptime=None, age=0.0,
-                              opened={'handle': 3})
+        commands.note_started(
+            uuid,
+            attempt='first',
+            pid=None,
+            started_uptime=None,
+            age=0.0,
+            opened={'handle': 3},
+        )
         assert read(uuid).opened == {'handle': 3}
         finish(uuid, command.COMPLETED)
         assert read(uuid).opened is None
@@ -417,8 +474,9 @@ class DatabaseContract:
         uuid = new()
         claim(uuid)
         assert not audit.due(CELL, 10)
-        commands.note_started(uuid, attempt='first', pid=1,
-                              started_uptime=1, age=0.0)
+        commands.note_started(
+            uuid, attempt='first', pid=1, started_uptime=1, age=0.0
+        )
         assert [row.uuid for row in audit.due(CELL, 10)] == [uuid]
         assert audit.take(uuid, 60)
         assert not audit.take(uuid, 60)
@@ -428,8 +486,10 @@ class DatabaseContract:
         assert not audit.due(CELL, 10)
         audit.note_told(uuid, command.RUNNING)
         (row,) = audit.due(CELL, 10)
-        assert (row.audited, row.status) == (command.RUNNING,
-                                             command.COMPLETED)
+        assert (row.audited, row.status) == (
+            command.RUNNING,
+            command.COMPLETED,
+        )
         assert audit.take(uuid, 60)
         audit.note_told(uuid, command.COMPLETED)
         assert not audit.due(CELL, 10)
@@ -450,8 +510,9 @@ class DatabaseContract:
 
     def test_audit_that_was_not_told_is_due_again(self) -> None:
         uuid = new()
-        commands.end(uuid, source=command.PENDING, status=command.FAILED,
-                     error='error')
+        commands.end(
+            uuid, source=command.PENDING, status=command.FAILED, error='error'
+        )
         assert audit.take(uuid, -1)
         assert len(audit.due(CELL, 10)) == 1
         assert not audit.due('other', 10)
@@ -463,7 +524,8 @@ class DatabaseContract:
         row = read(late)
         assert row.status == command.FAILED
         assert row.error == (
-            f'{commands.NOT_STARTED}. Last seen: The agent is not connected')
+            f'{commands.NOT_STARTED}. Last seen: The agent is not connected'
+        )
         assert row.inputs is None
         assert read(early).status == command.PENDING
 
@@ -485,20 +547,24 @@ class DatabaseContract:
         uuids = [new() for _ in range(5)]
         new(instance_uuid='another')
         page = commands.list_of_instance('server', limit=3)
-        rest = commands.list_of_instance('server', limit=3,
-                                         before=page[-1].id)
+        rest = commands.list_of_instance('server', limit=3, before=page[-1].id)
         assert [row.uuid for row in (*page, *rest)] == uuids[::-1]
 
     def test_list_filters_by_the_status_that_is_shown(self) -> None:
         waiting, handed_out, running = new(), new(), new()
         claim(handed_out)
         claim(running)
-        commands.note_started(running, attempt='first', pid=1,
-                              started_uptime=1, age=0)
+        commands.note_started(
+            running, attempt='first', pid=1, started_uptime=1, age=0
+        )
 
         def listed(status: str) -> set[str]:
-            return {row.uuid for row in commands.list_of_instance(
-                'server', limit=10, statuses=[status])}
+            return {
+                row.uuid
+                for row in commands.list_of_instance(
+                    'server', limit=10, statuses=[status]
+                )
+            }
 
         assert listed(command.PENDING) == {waiting, handed_out}
         assert listed(command.RUNNING) == {running}
@@ -545,27 +611,32 @@ class DatabaseContract:
         _, handed_out, running = new(), new(), new()
         for uuid in (handed_out, running):
             claim(uuid)
-        commands.note_started(running, attempt='first', pid=1,
-                              started_uptime=1, age=0)
+        commands.note_started(
+            running, attempt='first', pid=1, started_uptime=1, age=0
+        )
         (state,) = hosts.list_all()
         assert (state.running, state.pending) == (1, 2)
         assert state.silent_for < 60
 
 
 def register(machine_id: str, down_time: int = 60) -> int | None:
-    return hosts.register(CELL, 'host', machine_id=machine_id, version='1',
-                          down_time=down_time)
+    return hosts.register(
+        CELL, 'host', machine_id=machine_id, version='1', down_time=down_time
+    )
 
 
-def work_of(incarnation: int | None,
-            limit: int = 10) -> Sequence[commands.Work]:
+def work_of(
+    incarnation: int | None, limit: int = 10
+) -> Sequence[commands.Work]:
     assert incarnation is not None
     work = hosts.heartbeat(CELL, 'host', incarnation, limit)
     assert work is not None
     return work
 
 
-def server_for(uuid: str, *, incarnation: int, cell_uuid: str = CELL,
-               host: str = 'host') -> str | None:
-    return commands.instance_for(uuid, cell_uuid=cell_uuid, host=host,
-                                 incarnation=incarnation)
+def server_for(
+    uuid: str, *, incarnation: int, cell_uuid: str = CELL, host: str = 'host'
+) -> str | None:
+    return commands.instance_for(
+        uuid, cell_uuid=cell_uuid, host=host, incarnation=incarnation
+    )

@@ -19,9 +19,10 @@ from tests.functional.db import contract
 
 
 class TestSQLite(contract.DatabaseContract):
-
     @pytest.fixture(autouse=True)
-    def database(self, monkeypatch: pytest.MonkeyPatch,
-                 tmp_path: pathlib.Path) -> Iterator[None]:
-        yield from contract.connect(monkeypatch,
-                                    f'sqlite:///{tmp_path}/api.sqlite')
+    def database(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+    ) -> Iterator[None]:
+        yield from contract.connect(
+            monkeypatch, f'sqlite:///{tmp_path}/api.sqlite'
+        )

@@ -89,8 +89,9 @@ def test_nobody_waits_for_a_broker_that_hangs(broker: Broker) -> None:
     assert broker.rung == ['first', 'a', 'b']
 
 
-def test_what_waits_is_bounded(broker: Broker,
-                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_is_bounded(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doorbell, 'MAX_WAITING', 2)
     broker.is_free.clear()
     doorbell.ring(cell(), 'first')
@@ -114,7 +115,8 @@ def test_failure_silences_its_cell_only(broker: Broker) -> None:
 
 
 def test_cell_is_rung_again_after_a_while(
-        broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doorbell, '_breaker', breaker.Breaker(0))
     broker.error = ConnectionRefusedError('refused')
     doorbell.ring(cell(), 'one')
@@ -134,8 +136,9 @@ def test_cell_that_cannot_be_reached_delays_no_other(broker: Broker) -> None:
     assert broker.is_reached.wait(WAIT)
 
 
-def test_no_thread_is_no_error(broker: Broker,
-                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_is_no_error(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -148,7 +151,8 @@ def test_no_thread_is_no_error(broker: Broker,
 
 
 def test_works_in_a_process_that_was_forked_while_it_rang(
-        broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broker.is_free.clear()
     doorbell.ring(cell(), 'parent')
     assert broker.is_reached.wait(WAIT)

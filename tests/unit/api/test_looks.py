@@ -34,7 +34,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
 
 
 def test_one_look_serves_all_who_wait(
-        asked: list[set[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(looks, 'FRESH', 60)
     board = looks.Looks()
     with board.one(1), board.one(2), board.one(2):
@@ -47,8 +48,9 @@ def test_one_look_serves_all_who_wait(
         assert asked[1:] == [{1, 2, 3}]
 
 
-def test_old_look_is_not_good(asked: list[set[int]],
-                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_look_is_not_good(
+    asked: list[set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(looks, 'FRESH', -1)
     board = looks.Looks()
     with board.one(1):
@@ -58,15 +60,18 @@ def test_old_look_is_not_good(asked: list[set[int]],
     assert asked == [{1, 2}, {1}]
 
 
-def test_failed_look_is_none(asked: list[set[int]],
-                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_look_is_none(
+    asked: list[set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(looks, 'FRESH', 60)
     board = looks.Looks()
     with board.one(1):
         with monkeypatch.context() as patched:
-            patched.setattr(commands, 'statuses',
-                            lambda ids: (_ for _ in ()).throw(
-                                db_exc.DBConnectionError()))
+            patched.setattr(
+                commands,
+                'statuses',
+                lambda ids: (_ for _ in ()).throw(db_exc.DBConnectionError()),
+            )
             with pytest.raises(db_exc.DBError):
                 board.status(1)
         assert board.status(1) == command.PENDING

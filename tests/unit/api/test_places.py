@@ -31,14 +31,22 @@ def test_places_are_bounded_and_given_back() -> None:
         assert again
 
 
-@pytest.mark.parametrize(('name', 'content', 'threads'), [
-    ('uwsgi', {'opt': {'threads': b'6'}}, 6),
-    ('uwsgi', {'opt': {}}, 1),
-    ('mod_wsgi', {'threads_per_process': 15}, 15),
-    ('mod_wsgi', {}, places.THREADS),
-    ('none', {}, places.THREADS)])
-def test_threads_of_a_server(monkeypatch: pytest.MonkeyPatch, name: str,
-                             content: dict[str, Any], threads: int) -> None:
+@pytest.mark.parametrize(
+    ('name', 'content', 'threads'),
+    [
+        ('uwsgi', {'opt': {'threads': b'6'}}, 6),
+        ('uwsgi', {'opt': {}}, 1),
+        ('mod_wsgi', {'threads_per_process': 15}, 15),
+        ('mod_wsgi', {}, places.THREADS),
+        ('none', {}, places.THREADS),
+    ],
+)
+def test_threads_of_a_server(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: dict[str, Any],
+    threads: int,
+) -> None:
     monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(**content))
     assert places.threads({'wsgi.multithread': True}) == threads
     assert places.threads({'wsgi.multithread': False}) == 1

@@ -21,10 +21,11 @@ from guest_agent_ext.api import sizelimit
 
 MATCHES = routes.mapper().matchlist
 #: Routes that answer bytes.
-RAW = [prefix + '/servers/{server_id}/guest-agent/' + path
-       for prefix in ('', '/{project_id:[0-9a-f-]+}')
-       for path in ('commands/{command_id}/output', 'file-read',
-                    'file-write')]
+RAW = [
+    prefix + '/servers/{server_id}/guest-agent/' + path
+    for prefix in ('', '/{project_id:[0-9a-f-]+}')
+    for path in ('commands/{command_id}/output', 'file-read', 'file-write')
+]
 
 
 @pytest.mark.parametrize('route', MATCHES, ids=lambda route: route.routepath)
@@ -34,8 +35,7 @@ def test_every_method_has_its_schemas(route: Any) -> None:
     wanted = ['request_query_schemas']
     if route.routepath not in RAW:
         wanted.append('response_body_schemas')
-    if (route.conditions['method'] == ['POST']
-            and route.routepath not in RAW):
+    if route.conditions['method'] == ['POST'] and route.routepath not in RAW:
         wanted.append('request_body_schemas')
     for attribute in wanted:
         assert len(getattr(method, attribute)._schemas) == 1
@@ -43,14 +43,20 @@ def test_every_method_has_its_schemas(route: Any) -> None:
 
 @pytest.mark.parametrize('route', routes.ROUTES, ids=str)
 def test_every_route_is_there_with_and_without_project(
-        route: routes.Route) -> None:
-    paths = [match.routepath for match in MATCHES
-             if match.conditions['method'] == [route.method]]
+    route: routes.Route,
+) -> None:
+    paths = [
+        match.routepath
+        for match in MATCHES
+        if match.conditions['method'] == [route.method]
+    ]
     assert route.path in paths
     assert '/{project_id:[0-9a-f-]+}' + route.path in paths
 
 
 def test_larger_bodies_are_for_routes_of_ours() -> None:
     for method, path in sizelimit.LIMITS:
-        assert any(path.fullmatch(route.path) and route.method == method
-                   for route in routes.ROUTES)
+        assert any(
+            path.fullmatch(route.path) and route.method == method
+            for route in routes.ROUTES
+        )

@@ -19,9 +19,13 @@ import pytest
 
 from guest_agent_ext.api import schemas
 
-SCHEMAS = {name: value for name, value in vars(schemas).items()
-           if isinstance(value, dict) and value.get('type') == 'object'
-           and not name.startswith('_')}
+SCHEMAS = {
+    name: value
+    for name, value in vars(schemas).items()
+    if isinstance(value, dict)
+    and value.get('type') == 'object'
+    and not name.startswith('_')
+}
 
 
 def objects(schema: Any) -> Iterator[dict[str, Any]]:
@@ -38,8 +42,10 @@ def objects(schema: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize('name', SCHEMAS)
 def test_every_object_is_closed(name: str) -> None:
-    assert all(schema['additionalProperties'] is False
-               for schema in objects(SCHEMAS[name]))
+    assert all(
+        schema['additionalProperties'] is False
+        for schema in objects(SCHEMAS[name])
+    )
 
 
 @pytest.mark.parametrize('name', SCHEMAS)

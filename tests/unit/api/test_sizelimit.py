@@ -33,8 +33,9 @@ def limiter() -> Any:
     return sizelimit.filter_factory({})(application)
 
 
-def send(limiter: Any, method: str, path: str, size: int,
-         chunked: bool = False) -> tuple[int, str]:
+def send(
+    limiter: Any, method: str, path: str, size: int, chunked: bool = False
+) -> tuple[int, str]:
     req = webob.Request.blank(path, method=method)
     if chunked:
         req.body_file = io.BytesIO(b'x' * size)
@@ -48,8 +49,9 @@ def send(limiter: Any, method: str, path: str, size: int,
 
 @pytest.mark.parametrize('chunked', [False, True])
 @pytest.mark.parametrize('prefix', ['', '/0a1b2c'])
-def test_commands_may_be_large(limiter: Any, prefix: str,
-                               chunked: bool) -> None:
+def test_commands_may_be_large(
+    limiter: Any, prefix: str, chunked: bool
+) -> None:
     path = prefix + COMMANDS
     assert send(limiter, 'POST', path, LIMIT, chunked) == (200, str(LIMIT))
     code, text = send(limiter, 'POST', path, LIMIT + 1, chunked)
@@ -58,12 +60,21 @@ def test_commands_may_be_large(limiter: Any, prefix: str,
 
 
 @pytest.mark.parametrize('chunked', [False, True])
-@pytest.mark.parametrize(('method', 'path'), [
-    ('PUT', COMMANDS), ('POST', COMMANDS + '/x'), ('POST', '/servers'),
-    ('POST', '/x' + COMMANDS), ('POST', '/servers/a/b/guest-agent/commands'),
-    ('POST', COMMANDS + '/'), ('POST', '/servers/%ff')])
-def test_others_as_oslo_has_them(limiter: Any, method: str, path: str,
-                                 chunked: bool) -> None:
+@pytest.mark.parametrize(
+    ('method', 'path'),
+    [
+        ('PUT', COMMANDS),
+        ('POST', COMMANDS + '/x'),
+        ('POST', '/servers'),
+        ('POST', '/x' + COMMANDS),
+        ('POST', '/servers/a/b/guest-agent/commands'),
+        ('POST', COMMANDS + '/'),
+        ('POST', '/servers/%ff'),
+    ],
+)
+def test_others_as_oslo_has_them(
+    limiter: Any, method: str, path: str, chunked: bool
+) -> None:
     assert send(limiter, method, path, 114688, chunked) == (200, '114688')
     assert send(limiter, method, path, 114689, chunked)[0] == 413
 
@@ -71,10 +82,12 @@ def test_others_as_oslo_has_them(limiter: Any, method: str, path: str,
 def test_section_of_paste_still_counts() -> None:
     application = webob.dec.wsgify(lambda req: 'fine')
     limiter = sizelimit.filter_factory({}, max_request_body_size='5')(
-        application)
+        application
+    )
     try:
         assert send(limiter, 'POST', '/servers', 6)[0] == 413
     finally:
         # oslo.middleware has it count for the whole process.
-        cfg.CONF.clear_override('max_request_body_size',
-                                group='oslo_middleware')
+        cfg.CONF.clear_override(
+            'max_request_body_size', group='oslo_middleware'
+        )

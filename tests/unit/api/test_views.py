@@ -25,40 +25,55 @@ KEPT = command.MAX_OUTPUT_BYTES
 
 
 def row(**values: Any) -> models.Command:
-    return models.Command(**dict({
-        'uuid': 'uuid', 'type': command.EXEC, 'status': command.COMPLETED,
-        'created_at': TIME, 'started_at': TIME, 'arguments': {},
-    }, **values))
+    return models.Command(
+        **dict(
+            {
+                'uuid': 'uuid',
+                'type': command.EXEC,
+                'status': command.COMPLETED,
+                'created_at': TIME,
+                'started_at': TIME,
+                'arguments': {},
+            },
+            **values,
+        )
+    )
 
 
-def result(viewer: views.Viewer | None = None,
-           **values: Any) -> dict[str, Any]:
+def result(
+    viewer: views.Viewer | None = None, **values: Any
+) -> dict[str, Any]:
     viewer = viewer or views.Viewer(sees_contents=True, is_admin=False)
     found: dict[str, Any] = views.show(row(**values), viewer)['result']
     return found
 
 
-@pytest.mark.parametrize(('kept', 'written', 'truncated'), [
-    (0, 0, False),
-    (0, None, False),
-    (5, 5, False),
-    (5, None, False),
-    (5, 6, True),
-    (0, 1, True),
-    (KEPT, KEPT, False),
-    (KEPT, KEPT + 1, True),
-    (KEPT, None, False),
-])
+@pytest.mark.parametrize(
+    ('kept', 'written', 'truncated'),
+    [
+        (0, 0, False),
+        (0, None, False),
+        (5, 5, False),
+        (5, None, False),
+        (5, 6, True),
+        (0, 1, True),
+        (KEPT, KEPT, False),
+        (KEPT, KEPT + 1, True),
+        (KEPT, None, False),
+    ],
+)
 def test_truncated_exactly_when_bytes_are_missing(
-        kept: int, written: int | None, truncated: bool) -> None:
+    kept: int, written: int | None, truncated: bool
+) -> None:
     found = result(out_data=b'x' * kept, out_bytes=written)
     assert found['out_truncated'] is truncated
     assert found['err_truncated'] is False
 
 
 def test_truncated_by_the_other_stream() -> None:
-    found = result(out_data=b'x' * KEPT, out_bytes=KEPT,
-                   err_data=b'y', err_bytes=1)
+    found = result(
+        out_data=b'x' * KEPT, out_bytes=KEPT, err_data=b'y', err_bytes=1
+    )
     assert (found['out_truncated'], found['err_truncated']) == (True, False)
     assert len(found['out_data']) == KEPT - 1
 
@@ -70,8 +85,11 @@ def test_halves() -> None:
 
 
 def test_tail_keeps_the_end_and_nothing_of_nothing() -> None:
-    found = result(out_data=b'a' + b'x' * (KEPT - 1), err_data=b'y',
-                   arguments={'output_keep': 'tail'})
+    found = result(
+        out_data=b'a' + b'x' * (KEPT - 1),
+        err_data=b'y',
+        arguments={'output_keep': 'tail'},
+    )
     assert found['out_data'] == 'x' * (KEPT - 1)
     found = result(out_data=b'', arguments={'output_keep': 'tail'})
     assert found['out_data'] == ''
@@ -83,13 +101,22 @@ def test_character_that_is_cut_makes_base64() -> None:
     assert found['out_encoding'] == 'base64'
     found = result(out_data='ü'.encode() * (KEPT // 2))
     assert (found['out_encoding'], len(found['out_data'])) == (
-        'utf-8', KEPT // 2)
+        'utf-8',
+        KEPT // 2,
+    )
 
 
-@pytest.mark.parametrize(('status', 'started'), [
-    (command.PENDING, None), (command.RUNNING, None),
-    (command.RUNNING, TIME), (command.FAILED, None),
-    (command.CANCELLED, None), (command.LOST, None)])
+@pytest.mark.parametrize(
+    ('status', 'started'),
+    [
+        (command.PENDING, None),
+        (command.RUNNING, None),
+        (command.RUNNING, TIME),
+        (command.FAILED, None),
+        (command.CANCELLED, None),
+        (command.LOST, None),
+    ],
+)
 def test_no_result_yet_or_ever(status: str, started: Any) -> None:
     assert result(status=status, started_at=started, out_data=b'x') is None
 
@@ -101,22 +128,30 @@ def test_times_are_cut_to_the_second() -> None:
     assert shown['finished_at'] is None
 
 
-@pytest.mark.parametrize(('sees_contents', 'is_admin', 'names'), [
-    (False, False, set()), (True, False, {'arguments'}),
-    (False, True, {'host'}), (True, True, {'arguments', 'host'})])
-def test_what_only_some_see(sees_contents: bool, is_admin: bool,
-                            names: set[str]) -> None:
+@pytest.mark.parametrize(
+    ('sees_contents', 'is_admin', 'names'),
+    [
+        (False, False, set()),
+        (True, False, {'arguments'}),
+        (False, True, {'host'}),
+        (True, True, {'arguments', 'host'}),
+    ],
+)
+def test_what_only_some_see(
+    sees_contents: bool, is_admin: bool, names: set[str]
+) -> None:
     viewer = views.Viewer(sees_contents, is_admin)
     shown = views.show(row(host='h', out_data=b'x'), viewer)
     assert {'arguments', 'host'} & shown.keys() == names
     assert ('out_data' in shown['result']) is sees_contents
 
 
-@pytest.mark.parametrize(('silent_for', 'state'), [
-    (0.0, 'up'), (60.0, 'up'), (60.1, 'down')])
-def test_host_is_down_once_it_is_silent(silent_for: float,
-                                        state: str) -> None:
-    shown = views.host(hosts.HostState('h', 'c', '1', TIME, silent_for, 1, 2),
-                       down_time=60)
+@pytest.mark.parametrize(
+    ('silent_for', 'state'), [(0.0, 'up'), (60.0, 'up'), (60.1, 'down')]
+)
+def test_host_is_down_once_it_is_silent(silent_for: float, state: str) -> None:
+    shown = views.host(
+        hosts.HostState('h', 'c', '1', TIME, silent_for, 1, 2), down_time=60
+    )
     assert shown['state'] == state
     assert (shown['running'], shown['pending']) == (1, 2)

@@ -24,11 +24,24 @@ from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
 
 
-@pytest.mark.parametrize(('header', 'seconds'), [
-    ('wait=5', 5), ('wait = "7"', 7), ('respond-async, WAIT=3; x=1', 3),
-    ('wait=0', 0), ('wait=1000', 30), ('wait=4, wait=9', 4),
-    ('', None), ('wait', None), ('wait=x', None), ('wait=-1', None),
-    ('await=3', None), ('wait=1.5', None), ('x="wait=3"', None)])
+@pytest.mark.parametrize(
+    ('header', 'seconds'),
+    [
+        ('wait=5', 5),
+        ('wait = "7"', 7),
+        ('respond-async, WAIT=3; x=1', 3),
+        ('wait=0', 0),
+        ('wait=1000', 30),
+        ('wait=4, wait=9', 4),
+        ('', None),
+        ('wait', None),
+        ('wait=x', None),
+        ('wait=-1', None),
+        ('await=3', None),
+        ('wait=1.5', None),
+        ('x="wait=3"', None),
+    ],
+)
 def test_preference(header: str, seconds: int | None) -> None:
     assert waiting.preferred({'Prefer': header}) == seconds
 
@@ -56,8 +69,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def request(multithread: bool = True, prefer: str = 'wait=2') -> Any:
-    return types.SimpleNamespace(headers={'Prefer': prefer},
-                                 environ={'wsgi.multithread': multithread})
+    return types.SimpleNamespace(
+        headers={'Prefer': prefer}, environ={'wsgi.multithread': multithread}
+    )
 
 
 @pytest.fixture
@@ -79,26 +93,26 @@ def test_gap_grows_to_its_limit(clock: Clock, row: models.Command) -> None:
 
 
 def test_end_is_answered_at_the_next_look(
-        clock: Clock, row: models.Command,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    clock: Clock, row: models.Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     statuses = iter([command.PENDING, command.RUNNING, command.LOST])
-    monkeypatch.setattr(commands, 'statuses',
-                        lambda ids: {3: next(statuses)})
+    monkeypatch.setattr(commands, 'statuses', lambda ids: {3: next(statuses)})
     monkeypatch.setattr(looks, 'FRESH', -1)
     waiting.waited(request(), row)
     assert len(clock.slept) == 2
 
 
 def test_deleted_command_is_not_waited_for(
-        clock: Clock, row: models.Command,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    clock: Clock, row: models.Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(commands, 'statuses', lambda ids: {})
     waiting.waited(request(), row)
     assert clock.slept == []
 
 
 def test_database_that_stays_away_does_not_hide_what_was_accepted(
-        row: models.Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    row: models.Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def statuses(ids: Collection[int]) -> dict[int, str]:
         raise db_exc.DBConnectionError()
 
@@ -106,8 +120,9 @@ def test_database_that_stays_away_does_not_hide_what_was_accepted(
     assert waiting.waited(request(), row)[0] is row
 
 
-def test_nobody_waits_without_threads(clock: Clock,
-                                      row: models.Command) -> None:
+def test_nobody_waits_without_threads(
+    clock: Clock, row: models.Command
+) -> None:
     waiting.CONF.set_override('max_waiters', 16, group='guest_agent')
     try:
         assert waiting.waited(request(multithread=False), row) == (row, {})

@@ -31,12 +31,15 @@ def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         bar.advance(8)
     lines = terminal.getvalue().split('\r')[1:]
     assert lines == [
-        '[%-40s]   0%%  0 of 8' % '', '[%-40s]  25%%  2 of 8' % ('#' * 10),
-        '[%-40s] 100%%  10 of 10\n' % ('#' * 40)]
+        '[%-40s]   0%%  0 of 8' % '',
+        '[%-40s]  25%%  2 of 8' % ('#' * 10),
+        '[%-40s] 100%%  10 of 10\n' % ('#' * 40),
+    ]
 
 
 def test_nothing_where_no_terminal_is(
-        capsys: pytest.CaptureFixture[str]) -> None:
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     bar = progress.Bar(8)
     with bar:
         bar.advance(8)

@@ -21,10 +21,18 @@ import pytest
 from guest_agent_ext import exception
 from guest_agent_ext.compute import inquiry
 
-ENABLED = {'guest-exec': True, 'guest-exec-status': True,
-           'guest-get-osinfo': True, 'guest-file-open': False}
-NOTHING = {'version': None, 'os': None, 'supported_commands': None,
-           'execution': None}
+ENABLED = {
+    'guest-exec': True,
+    'guest-exec-status': True,
+    'guest-get-osinfo': True,
+    'guest-file-open': False,
+}
+NOTHING = {
+    'version': None,
+    'os': None,
+    'supported_commands': None,
+    'execution': None,
+}
 
 
 class Guests:
@@ -34,7 +42,8 @@ class Guests:
         self.enabled = dict(ENABLED)
         self.answers: dict[str, Any] = {
             'guest-get-osinfo': {'id': 'debian', 'pretty-name': 'Debian 12'},
-            'guest-fsfreeze-status': 'thawed'}
+            'guest-fsfreeze-status': 'thawed',
+        }
         self.ping_error: Exception | None = None
 
     def ping(self, uuid: str) -> None:
@@ -42,12 +51,17 @@ class Guests:
         if self.ping_error is not None:
             raise self.ping_error
 
-    def probe_command(self, uuid: str, request: Mapping[str, Any],
-                      timeout: int) -> Any:
+    def probe_command(
+        self, uuid: str, request: Mapping[str, Any], timeout: int
+    ) -> Any:
         if request['execute'] == 'guest-info':
-            return {'version': '7.2', 'supported_commands': [
-                {'name': name, 'enabled': is_enabled}
-                for name, is_enabled in self.enabled.items()]}
+            return {
+                'version': '7.2',
+                'supported_commands': [
+                    {'name': name, 'enabled': is_enabled}
+                    for name, is_enabled in self.enabled.items()
+                ],
+            }
         answer = self.answers[request['execute']]
         if isinstance(answer, Exception):
             raise answer
@@ -66,31 +80,50 @@ def inquiries(guests: Guests) -> inquiry.Inquiries:
 
 def test_available(inquiries: inquiry.Inquiries) -> None:
     assert inquiries.agent_status('server') == {
-        'reason': None, 'version': '7.2', 'os': 'Debian 12',
-        'supported_commands': ['guest-exec', 'guest-exec-status',
-                               'guest-get-osinfo'],
-        'execution': 'guarded'}
+        'reason': None,
+        'version': '7.2',
+        'os': 'Debian 12',
+        'supported_commands': [
+            'guest-exec',
+            'guest-exec-status',
+            'guest-get-osinfo',
+        ],
+        'execution': 'guarded',
+    }
 
 
-@pytest.mark.parametrize('error', [
-    exception.AgentNotConfigured(), exception.AgentNotConnected(),
-    exception.AgentUnresponsive(), exception.DomainNotRunning('paused'),
-    exception.DomainNotFound(), exception.HypervisorUnavailable()])
-def test_no_answer_to_a_ping(inquiries: inquiry.Inquiries, guests: Guests,
-                             error: Exception) -> None:
+@pytest.mark.parametrize(
+    'error',
+    [
+        exception.AgentNotConfigured(),
+        exception.AgentNotConnected(),
+        exception.AgentUnresponsive(),
+        exception.DomainNotRunning('paused'),
+        exception.DomainNotFound(),
+        exception.HypervisorUnavailable(),
+    ],
+)
+def test_no_answer_to_a_ping(
+    inquiries: inquiry.Inquiries, guests: Guests, error: Exception
+) -> None:
     guests.ping_error = error
     assert inquiries.agent_status('server') == {
-        'reason': str(error), **NOTHING}
+        'reason': str(error),
+        **NOTHING,
+    }
 
 
-def test_blocked_by_the_guest_s_policy(inquiries: inquiry.Inquiries,
-                                       guests: Guests) -> None:
+def test_blocked_by_the_guest_s_policy(
+    inquiries: inquiry.Inquiries, guests: Guests
+) -> None:
     guests.enabled['guest-exec'] = False
     status = inquiries.agent_status('server')
     assert 'allow-rpcs' in (status['reason'] or '')
     assert status['version'] == '7.2'
-    assert status['supported_commands'] == ['guest-exec-status',
-                                            'guest-get-osinfo']
+    assert status['supported_commands'] == [
+        'guest-exec-status',
+        'guest-get-osinfo',
+    ]
     assert status['execution'] is None
 
 
@@ -101,18 +134,19 @@ def test_frozen(inquiries: inquiry.Inquiries, guests: Guests) -> None:
     assert 'frozen for a snapshot' in (status['reason'] or '')
 
 
-def test_guest_without_os_release(inquiries: inquiry.Inquiries,
-                                  guests: Guests) -> None:
+def test_guest_without_os_release(
+    inquiries: inquiry.Inquiries, guests: Guests
+) -> None:
     guests.answers['guest-get-osinfo'] = exception.AgentRefused()
     status = inquiries.agent_status('server')
     assert (status['reason'], status['os']) == (None, None)
 
 
-def test_what_a_guest_says_is_bounded(inquiries: inquiry.Inquiries,
-                                      guests: Guests) -> None:
+def test_what_a_guest_says_is_bounded(
+    inquiries: inquiry.Inquiries, guests: Guests
+) -> None:
     guests.answers['guest-get-osinfo'] = {'pretty-name': 'x' * 9999}
-    guests.enabled.update({f'a{number}' * 300: True
-                           for number in range(1000)})
+    guests.enabled.update({f'a{number}' * 300: True for number in range(1000)})
     status = inquiries.agent_status('server')
     assert len(status['os'] or '') == inquiry.MAX_CHARACTERS
     names = status['supported_commands'] or []
@@ -120,8 +154,11 @@ def test_what_a_guest_says_is_bounded(inquiries: inquiry.Inquiries,
     assert max(map(len, names)) == inquiry.MAX_CHARACTERS
 
 
-def test_few_at_once(inquiries: inquiry.Inquiries, guests: Guests,
-                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_at_once(
+    inquiries: inquiry.Inquiries,
+    guests: Guests,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(inquiry, 'WAIT', 0.01)
     asked, answered = threading.Semaphore(0), threading.Event()
 
@@ -130,9 +167,10 @@ def test_few_at_once(inquiries: inquiry.Inquiries, guests: Guests,
         answered.wait(30)
 
     monkeypatch.setattr(guests, 'ping', hang)
-    threads = [threading.Thread(target=inquiries.agent_status,
-                                args=('server',))
-               for _ in range(inquiry.PLACES)]
+    threads = [
+        threading.Thread(target=inquiries.agent_status, args=('server',))
+        for _ in range(inquiry.PLACES)
+    ]
     for thread in threads:
         thread.start()
         assert asked.acquire(timeout=30)
@@ -144,19 +182,30 @@ def test_few_at_once(inquiries: inquiry.Inquiries, guests: Guests,
 
 
 def test_output(inquiries: inquiry.Inquiries, guests: Guests) -> None:
-    guests.answers.update({
-        'guest-exec': {'pid': 7},
-        'guest-exec-status': {'exited': True, 'exitcode': 0,
-                              'out-data': 'b3V0cHV0'}})
+    guests.answers.update(
+        {
+            'guest-exec': {'pid': 7},
+            'guest-exec-status': {
+                'exited': True,
+                'exitcode': 0,
+                'out-data': 'b3V0cHV0',
+            },
+        }
+    )
     assert inquiries.read_output('server', 'command', 'out', 3) == {
-        'data': 'b3V0cHV0', 'reason': None}
+        'data': 'b3V0cHV0',
+        'reason': None,
+    }
 
 
 def test_output_of_a_guest_that_does_not_answer(
-        inquiries: inquiry.Inquiries, guests: Guests) -> None:
+    inquiries: inquiry.Inquiries, guests: Guests
+) -> None:
     guests.ping_error = exception.AgentUnresponsive()
     assert inquiries.read_output('server', 'command', 'out', 3) == {
-        'data': '', 'reason': str(guests.ping_error)}
+        'data': '',
+        'reason': str(guests.ping_error),
+    }
 
 
 @pytest.fixture
@@ -164,9 +213,14 @@ def direct_capture(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guest where no launcher works, and direct capture permitted."""
     guests.answers |= {
         'guest-exec': {'pid': 5},
-        'guest-exec-status': {'exited': True, 'exitcode': 127}}
-    monkeypatch.setattr(inquiry.CONF.guest_agent, 'allow_unbounded_capture',
-                        True, raising=False)
+        'guest-exec-status': {'exited': True, 'exitcode': 127},
+    }
+    monkeypatch.setattr(
+        inquiry.CONF.guest_agent,
+        'allow_unbounded_capture',
+        True,
+        raising=False,
+    )
 
 
 @pytest.mark.usefixtures('direct_capture')
@@ -176,6 +230,9 @@ def test_direct_capture_is_told(inquiries: inquiry.Inquiries) -> None:
 
 @pytest.mark.usefixtures('direct_capture')
 def test_other_launchers_give_output_at_the_end(
-        inquiries: inquiry.Inquiries) -> None:
+    inquiries: inquiry.Inquiries,
+) -> None:
     assert inquiries.read_output('server', 'command', 'out', 3) == {
-        'data': '', 'reason': None}
+        'data': '',
+        'reason': None,
+    }

@@ -31,18 +31,42 @@ from guest_agent_ext.guest import launcher
 
 PROBE = launcher.Probe(boot_id='boot', uptime=1000, ids=())
 CLAIM: rpcapi.Claim = {
-    'uuid': 'command', 'type': command.EXEC, 'exec': {
-        'command': ['id'], 'cwd': None, 'env': {}, 'stdin': '',
-        'output_keep': 'head'},
-    'file': None, 'timeout': 60, 'boot_id': 'boot',
-    'ticket': 7000, 'started_uptime': None}
+    'uuid': 'command',
+    'type': command.EXEC,
+    'exec': {
+        'command': ['id'],
+        'cwd': None,
+        'env': {},
+        'stdin': '',
+        'output_keep': 'head',
+    },
+    'file': None,
+    'timeout': 60,
+    'boot_id': 'boot',
+    'ticket': 7000,
+    'started_uptime': None,
+}
 RUNNING = launcher.Running(pid=77, started=1000, uptime=1100)
 
 
 def ended(**values: Any) -> launcher.Ended:
-    return launcher.Ended(**(dict(
-        pid=77, start_ticks=1000, exitcode=3, signal=None, never_ran=False,
-        error=None, out=b'out', err=b'', out_bytes=3, err_bytes=0) | values))
+    return launcher.Ended(
+        **(
+            dict(
+                pid=77,
+                start_ticks=1000,
+                exitcode=3,
+                signal=None,
+                never_ran=False,
+                error=None,
+                out=b'out',
+                err=b'',
+                out_bytes=3,
+                err_bytes=0,
+            )
+            | values
+        )
+    )
 
 
 class Lane:
@@ -80,10 +104,15 @@ def lane() -> Lane:
 
 
 def make(lane: Lane, **values: Any) -> job.Job:
-    work: Any = {'uuid': 'command', 'type': command.EXEC,
-                 'instance_uuid': 'server',
-                 'status': command.PENDING, 'attempt': None,
-                 'cancel_requested': False, 'start_in': 300.0}
+    work: Any = {
+        'uuid': 'command',
+        'type': command.EXEC,
+        'instance_uuid': 'server',
+        'status': command.PENDING,
+        'attempt': None,
+        'cancel_requested': False,
+        'start_in': 300.0,
+    }
     return job.Job(lane, dict(work, **values))
 
 
@@ -121,10 +150,13 @@ def test_claim_bounds_the_start_by_the_guests_clock(lane: Lane) -> None:
     assert ticket == 1000 + int(window * 100)
 
 
-@pytest.mark.parametrize(('start_in', 'is_urgent'), [
-    (job.URGENT - 1, True), (job.URGENT + 1, False)])
+@pytest.mark.parametrize(
+    ('start_in', 'is_urgent'),
+    [(job.URGENT - 1, True), (job.URGENT + 1, False)],
+)
 def test_urgent_command_has_the_guest_asked_anew(
-        lane: Lane, start_in: float, is_urgent: bool) -> None:
+    lane: Lane, start_in: float, is_urgent: bool
+) -> None:
     lane.recent_probe = mock.Mock(return_value=PROBE)
     lane.guest.poll.return_value = ended()
     run(make(lane, start_in=start_in))
@@ -162,8 +194,7 @@ def test_unanswered_launch_is_sent_again_unchanged(lane: Lane) -> None:
     lane.guest.poll.side_effect = [launcher.Taken()]
     lane.guest.recover.side_effect = [ended()]
     run(make(lane))
-    first, second = (call.args[0] for call in
-                     lane.guest.launch.call_args_list)
+    first, second = (call.args[0] for call in lane.guest.launch.call_args_list)
     assert first == second
     assert lane.end['status'] == command.COMPLETED
 
@@ -253,7 +284,8 @@ def test_launcher_killed_before_its_record_is_lost(lane: Lane) -> None:
 
 
 def test_launcher_that_knows_why_the_end_is_unknown_is_quoted(
-        lane: Lane) -> None:
+    lane: Lane,
+) -> None:
     lane.guest.poll.return_value = launcher.Died('It was too large')
     run(make(lane))
     assert lane.end == {'status': command.LOST, 'error': 'It was too large'}
@@ -261,10 +293,13 @@ def test_launcher_that_knows_why_the_end_is_unknown_is_quoted(
 
 def test_what_never_ran_failed_with_the_shells_words(lane: Lane) -> None:
     lane.guest.poll.return_value = ended(
-        never_ran=True, error='/no/such: not found')
+        never_ran=True, error='/no/such: not found'
+    )
     run(make(lane))
-    assert lane.end == {'status': command.FAILED,
-                        'error': '/no/such: not found'}
+    assert lane.end == {
+        'status': command.FAILED,
+        'error': '/no/such: not found',
+    }
 
 
 def test_agents_refusal_of_the_launch_failed(lane: Lane) -> None:
@@ -278,50 +313,60 @@ def test_timeout_is_told_by_the_guests_clock(lane: Lane) -> None:
     paused = launcher.Running(pid=77, started=1000, uptime=1000 + 59 * 100)
     over = launcher.Running(pid=77, started=1000, uptime=1000 + 61 * 100)
     lane.guest.recover.side_effect = [
-        paused, over, ended(signal=15, killed=command.TIMED_OUT)]
+        paused,
+        over,
+        ended(signal=15, killed=command.TIMED_OUT),
+    ]
     item = adopted(lane)
     for _ in range(3):
         item.step()
     lane.guest.signal_tree.assert_not_called()
     run(item)
     lane.guest.signal_tree.assert_called_once_with(
-        'command', 'TERM', command.TIMED_OUT)
+        'command', 'TERM', command.TIMED_OUT
+    )
     assert lane.end['status'] == command.TIMED_OUT
     assert lane.end['signal'] == 15
 
 
 def test_tree_that_ignores_sigterm_is_killed_after_the_grace(
-        lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(job.CONF.guest_agent, 'kill_grace', 0, raising=False)
     lane.guest.recover.side_effect = [
         launcher.Running(pid=77, started=0, uptime=6100),
         launcher.Running(pid=77, started=0, uptime=6100),
-        launcher.Running(pid=77, started=0, uptime=6100), ended(signal=9)]
+        launcher.Running(pid=77, started=0, uptime=6100),
+        ended(signal=9),
+    ]
     run(adopted(lane))
-    assert [call.args[1] for call in
-            lane.guest.signal_tree.call_args_list][:2] == ['TERM', 'KILL']
+    assert [call.args[1] for call in lane.guest.signal_tree.call_args_list][
+        :2
+    ] == ['TERM', 'KILL']
 
 
 def test_kill_that_met_nobody_leaves_what_the_guest_recorded(
-        lane: Lane) -> None:
+    lane: Lane,
+) -> None:
     lane.guest.recover.side_effect = [
-        launcher.Running(pid=77, started=0, uptime=6100), ended()]
+        launcher.Running(pid=77, started=0, uptime=6100),
+        ended(),
+    ]
     run(adopted(lane))
     assert lane.end['status'] == command.COMPLETED
 
 
-def test_killed_by_a_service_that_could_not_tell_any_more(
-        lane: Lane) -> None:
+def test_killed_by_a_service_that_could_not_tell_any_more(lane: Lane) -> None:
     lane.guest.recover.return_value = ended(
-        signal=15, killed=command.CANCELLED)
+        signal=15, killed=command.CANCELLED
+    )
     run(adopted(lane))
     lane.guest.signal_tree.assert_not_called()
     assert lane.end['status'] == command.CANCELLED
     assert 'cancelled' in lane.end['error']
 
 
-def test_end_of_a_command_that_moved_is_kept_in_the_guest(
-        lane: Lane) -> None:
+def test_end_of_a_command_that_moved_is_kept_in_the_guest(lane: Lane) -> None:
     lane.guest.poll.return_value = ended()
     lane.conductor.finish.return_value = command.MOVED
     run(make(lane))

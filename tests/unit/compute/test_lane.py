@@ -28,19 +28,30 @@ PATIENCE = 10
 
 def make(guests: mock.Mock) -> compute_lane.Lane:
     return compute_lane.Lane(
-        SERVER, guests, mock.Mock(), {'host': 'here', 'incarnation': 1},
-        lambda lane: True)
+        SERVER,
+        guests,
+        mock.Mock(),
+        {'host': 'here', 'incarnation': 1},
+        lambda lane: True,
+    )
 
 
 def test_lane_goes_on_after_what_nobody_foresaw(
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(compute_lane, 'PROBE_GAPS', (0.01,))
     monkeypatch.setattr(compute_lane, 'ABSENT_GAP', 0.01)
     guests = mock.Mock()
     guests.ping.side_effect = exception.DomainNotRunning('paused')
     lane = make(guests)
-    item = mock.Mock(uuid='command', due=0.0, is_done=False, is_expired=False,
-                     is_held=True, needs_guest=True)
+    item = mock.Mock(
+        uuid='command',
+        due=0.0,
+        is_done=False,
+        is_expired=False,
+        is_held=True,
+        needs_guest=True,
+    )
     told_again = threading.Event()
 
     def tell(state: str) -> None:
@@ -65,8 +76,9 @@ def test_guest_waits_with_others_like_it_while_it_does_not_answer() -> None:
         guests.ping.side_effect = error
         lane._step(item)
     # It answered a moment ago, and is not asked the fourth time.
-    assert [call.kwargs['is_suspect']
-            for call in guests.ping.call_args_list] == [False, True, True]
+    assert [
+        call.kwargs['is_suspect'] for call in guests.ping.call_args_list
+    ] == [False, True, True]
     lane._answered_at -= compute_lane.TRUST
     lane._step(item)
     assert guests.ping.call_args.kwargs == {'is_suspect': False}
@@ -86,13 +98,15 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> compute_lane.Lane:
     lane = make(mock.Mock())
     guest = mock.Mock()
     guest.probe.side_effect = [
-        launcher.Probe('boot', uptime, ()) for uptime in range(9)]
+        launcher.Probe('boot', uptime, ()) for uptime in range(9)
+    ]
     monkeypatch.setattr(lane, '_launcher', guest)
     return lane
 
 
 def test_guest_is_asked_once_in_a_while(
-        probed: compute_lane.Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    probed: compute_lane.Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert [probed.recent_probe().uptime for _ in range(3)] == [0, 0, 0]
     assert probed.probe().uptime == 1
     assert probed.recent_probe().uptime == 1
@@ -101,7 +115,8 @@ def test_guest_is_asked_once_in_a_while(
 
 
 def test_guest_is_asked_again_when_it_may_have_rebooted(
-        probed: compute_lane.Lane) -> None:
+    probed: compute_lane.Lane,
+) -> None:
     probed.recent_probe()
     probed.forget_probe()
     assert probed.recent_probe().uptime == 1

@@ -24,10 +24,12 @@ def test_one_transfer_need_not_wait() -> None:
 
 
 @pytest.mark.parametrize(('count', 'apart'), [(2, 5 / 3), (4, 3.0)])
-def test_many_leave_room_between_their_chunks(count: int,
-                                              apart: float) -> None:
-    with mock.patch.object(time, 'monotonic', return_value=1000.0,
-                           autospec=True):
+def test_many_leave_room_between_their_chunks(
+    count: int, apart: float
+) -> None:
+    with mock.patch.object(
+        time, 'monotonic', return_value=1000.0, autospec=True
+    ):
         found = pace.Pace(lambda: count)
         # Whoever made them: the room is the host's.
         times = [found.after(0.03) for _ in range(3)]
@@ -36,8 +38,9 @@ def test_many_leave_room_between_their_chunks(count: int,
 
 
 def test_guest_that_hangs_does_not_slow_down_others() -> None:
-    with mock.patch.object(time, 'monotonic', return_value=1000.0,
-                           autospec=True):
+    with mock.patch.object(
+        time, 'monotonic', return_value=1000.0, autospec=True
+    ):
         found = pace.Pace(lambda: 2)
         assert found.after(5.0) <= 1000
         assert found.after(0.03) < 1001

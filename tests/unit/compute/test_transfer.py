@@ -32,8 +32,9 @@ from guest_agent_ext.guest import launcher
 
 CHUNK = rpcapi.READ_CHUNK
 PROBE = launcher.Probe(boot_id='boot', uptime=1000, ids=())
-TARGET = files.Target(path='/f', temporary='/.ga-command', inode='7',
-                      mode=None)
+TARGET = files.Target(
+    path='/f', temporary='/.ga-command', inode='7', mode=None
+)
 #: Of a host that has no other transfer.
 PACE = pace.Pace(lambda: 1)
 HUNG = exception.AgentUnresponsive()
@@ -43,9 +44,15 @@ GONE = exception.DomainNotRunning('shutoff')
 def claim(kind: str, **order: Any) -> conductor_rpcapi.Claim:
     file: Any = {'path': '/f', 'mode': None, 'append': False, 'opened': None}
     return {
-        'uuid': 'command', 'type': kind, 'exec': None,
-        'file': dict(file, **order), 'timeout': 60, 'boot_id': 'boot',
-        'ticket': 7000, 'started_uptime': None}
+        'uuid': 'command',
+        'type': kind,
+        'exec': None,
+        'file': dict(file, **order),
+        'timeout': 60,
+        'boot_id': 'boot',
+        'ticket': 7000,
+        'started_uptime': None,
+    }
 
 
 class Agent:
@@ -66,21 +73,19 @@ class Agent:
 
     def file_seek(self, handle: int, offset: int, whence: str) -> int:
         self._meet('seek')
-        self.position = offset + (
-            len(self.content) if whence == 'end' else 0)
+        self.position = offset + (len(self.content) if whence == 'end' else 0)
         return self.position
 
     def file_read(self, handle: int, count: int) -> bytes:
         self._meet('read')
-        data = bytes(self.content[self.position:self.position + count])
+        data = bytes(self.content[self.position : self.position + count])
         self.position += len(data)
         return data
 
     def file_write(self, handle: int, data: bytes) -> int:
         self._meet('write')
-        self.content.extend(bytes(max(
-            0, self.position - len(self.content))))
-        self.content[self.position:self.position + len(data)] = data
+        self.content.extend(bytes(max(0, self.position - len(self.content))))
+        self.content[self.position : self.position + len(data)] = data
         self.position += len(data)
         return len(data)
 
@@ -138,8 +143,9 @@ def reading(content: bytes) -> tuple[transfer.Transfer, Lane]:
     return transfer.Transfer(lane, 'command', PACE), lane
 
 
-def writing(content: bytes = b'',
-            **order: Any) -> tuple[transfer.Transfer, Lane]:
+def writing(
+    content: bytes = b'', **order: Any
+) -> tuple[transfer.Transfer, Lane]:
     lane = Lane(claim(command.FILE_WRITE, **order), Agent(content))
     return transfer.Transfer(lane, 'command', PACE), lane
 
@@ -170,8 +176,9 @@ def run(item: transfer.Transfer) -> None:
         step(item)
 
 
-def refusal(item: transfer.Transfer,
-            call: Callable[[], Any]) -> rpcapi.Refusal:
+def refusal(
+    item: transfer.Transfer, call: Callable[[], Any]
+) -> rpcapi.Refusal:
     with pytest.raises(transfer.Refused) as caught:
         served(item, call)
     return caught.value.refusal
@@ -179,8 +186,9 @@ def refusal(item: transfer.Transfer,
 
 def short_grace() -> Any:
     """Have a guest be given little time to be rid of a transfer."""
-    return mock.patch.object(transfer.CONF.guest_agent, 'transfer_grace',
-                             0.05, create=True)
+    return mock.patch.object(
+        transfer.CONF.guest_agent, 'transfer_grace', 0.05, create=True
+    )
 
 
 def open_(item: transfer.Transfer) -> rpcapi.Opened:
@@ -219,8 +227,9 @@ def test_what_cannot_be_sought_in_is_read_to_its_end() -> None:
 
 def test_what_has_no_size_and_is_large_is_refused() -> None:
     item, lane = reading(b'x' * (CHUNK + 1))
-    with mock.patch.object(transfer, '_size_of', autospec=True,
-                           return_value=0):
+    with mock.patch.object(
+        transfer, '_size_of', autospec=True, return_value=0
+    ):
         assert refusal(item, item.open)['kind'] == 'unsuitable'
     run(item)
     assert lane.end['status'] == command.FAILED
@@ -230,7 +239,7 @@ def test_what_has_no_size_and_is_large_is_refused() -> None:
 def test_file_that_becomes_shorter_is_refused() -> None:
     item, lane = reading(b'x' * (2 * CHUNK))
     open_(item)
-    del lane.agent.content[CHUNK + 1:]
+    del lane.agent.content[CHUNK + 1 :]
     assert refusal(item, lambda: item.read(CHUNK, CHUNK))['kind'] == 'refused'
     run(item)
     assert lane.end['status'] == command.FAILED
@@ -241,7 +250,8 @@ def test_file_is_written_verified_and_put_in_its_place() -> None:
     item, lane = writing(mode='0640')
     open_(item)
     lane.guest_files.create.assert_called_once_with(
-        '/f', 'command', mode='0640', append=False)
+        '/f', 'command', mode='0640', append=False
+    )
     served(item, lambda: item.write(3, b'def'))
     served(item, lambda: item.write(0, b'abc'))
     digest = hashlib.sha256(b'abcdef').hexdigest()
@@ -300,8 +310,10 @@ def test_none_begins_while_the_server_is_migrated() -> None:
 def test_request_that_is_not_waited_for_is_not_made() -> None:
     item, lane = writing()
     open_(item)
-    with (mock.patch.object(transfer, 'ANSWER_WAIT', 0.01),
-          pytest.raises(transfer.Refused) as caught):
+    with (
+        mock.patch.object(transfer, 'ANSWER_WAIT', 0.01),
+        pytest.raises(transfer.Refused) as caught,
+    ):
         item.write(0, b'late')
     assert caught.value.refusal['kind'] == 'later'
     item.step()
@@ -340,7 +352,8 @@ def test_refused_write_ends_it_and_discards_what_there_is() -> None:
     assert not lane.agent.is_open
     lane.guest_files.discard.assert_called_once_with(TARGET)
     assert refusal(item, lambda: item.commit(2, ''))['message'] == (
-        'No space left')
+        'No space left'
+    )
 
 
 def test_what_cannot_be_flushed_is_not_written() -> None:
@@ -371,8 +384,7 @@ def test_lost_answer_to_the_closing_is_no_failure() -> None:
 def test_commit_is_sent_again_when_the_agent_forgot_it() -> None:
     item, lane = writing()
     open_(item)
-    lane.guest_files.poll_commit.side_effect = [
-        exception.AgentRefused(), True]
+    lane.guest_files.poll_commit.side_effect = [exception.AgentRefused(), True]
     assert served(item, lambda: item.commit(0, ''))
     assert lane.guest_files.start_commit.call_count == 2
 
@@ -392,7 +404,9 @@ def test_verification_that_fails_is_told() -> None:
     open_(item)
     lane.guest_files.poll_commit.side_effect = exception.FileRefused('hash')
     assert refusal(item, lambda: item.commit(0, '')) == {
-        'kind': 'refused', 'message': 'hash'}
+        'kind': 'refused',
+        'message': 'hash',
+    }
     assert lane.end['status'] == command.FAILED
 
 
@@ -409,8 +423,10 @@ def test_lease_ends() -> None:
     open_(item)
     item.lease_until = item.due = time.monotonic()
     run(item)
-    assert lane.end == {'status': command.FAILED,
-                        'error': transfer.NOT_CONTINUED}
+    assert lane.end == {
+        'status': command.FAILED,
+        'error': transfer.NOT_CONTINUED,
+    }
     assert not lane.agent.is_open
     lane.guest_files.discard.assert_called_once_with(TARGET)
 
@@ -429,8 +445,10 @@ def test_aborted() -> None:
     open_(item)
     item.abort('The client went away')
     run(item)
-    assert lane.end == {'status': command.FAILED,
-                        'error': 'The client went away'}
+    assert lane.end == {
+        'status': command.FAILED,
+        'error': 'The client went away',
+    }
 
 
 def test_timed_out() -> None:
@@ -442,15 +460,19 @@ def test_timed_out() -> None:
     assert lane.end['status'] == command.TIMED_OUT
 
 
-@pytest.mark.parametrize(('error', 'kind'), [
-    (exception.FileMissing('m'), 'missing'),
-    (exception.FileUnsuitable('m'), 'unsuitable'),
-    (exception.FileRefused('m'), 'refused'),
-    (exception.LauncherUnavailable('m'), 'refused'),
-    (HUNG, 'refused'),
-])
-def test_why_a_file_cannot_be_opened(error: exception.GuestError,
-                                     kind: str) -> None:
+@pytest.mark.parametrize(
+    ('error', 'kind'),
+    [
+        (exception.FileMissing('m'), 'missing'),
+        (exception.FileUnsuitable('m'), 'unsuitable'),
+        (exception.FileRefused('m'), 'refused'),
+        (exception.LauncherUnavailable('m'), 'refused'),
+        (HUNG, 'refused'),
+    ],
+)
+def test_why_a_file_cannot_be_opened(
+    error: exception.GuestError, kind: str
+) -> None:
     item, lane = reading(b'')
     lane.guest_files.look.side_effect = error
     assert refusal(item, item.open) == {'kind': kind, 'message': str(error)}
@@ -484,27 +506,45 @@ def test_what_is_open_is_noted_for_who_comes_next() -> None:
 
 @pytest.mark.parametrize('boot_id', ['boot', 'another'])
 def test_adopted_transfer_is_closed_and_discarded(boot_id: str) -> None:
-    lane = Lane(claim(command.FILE_WRITE, opened={
-        'handle': 3, 'target': TARGET.to_dict()}), Agent())
+    lane = Lane(
+        claim(
+            command.FILE_WRITE,
+            opened={'handle': 3, 'target': TARGET.to_dict()},
+        ),
+        Agent(),
+    )
     lane.agent.is_open = True
     lane.probe.return_value = launcher.Probe(boot_id, 1000, ())
-    work: Any = {'uuid': 'command', 'attempt': 'previous',
-                 'cancel_requested': False}
+    work: Any = {
+        'uuid': 'command',
+        'attempt': 'previous',
+        'cancel_requested': False,
+    }
     item = transfer.Transfer.adopted(lane, work)
     run(item)
     # After a reboot the number is another file's.
     assert lane.agent.is_open == (boot_id == 'another')
     lane.guest_files.discard.assert_called_once_with(TARGET)
-    assert lane.end == {'status': command.FAILED,
-                        'error': transfer.INTERRUPTED}
+    assert lane.end == {
+        'status': command.FAILED,
+        'error': transfer.INTERRUPTED,
+    }
 
 
 def test_adopted_transfer_may_have_been_completed() -> None:
-    lane = Lane(claim(command.FILE_WRITE, opened={
-        'handle': 3, 'target': TARGET.to_dict()}), Agent())
+    lane = Lane(
+        claim(
+            command.FILE_WRITE,
+            opened={'handle': 3, 'target': TARGET.to_dict()},
+        ),
+        Agent(),
+    )
     lane.guest_files.discard.return_value = True
-    work: Any = {'uuid': 'command', 'attempt': 'previous',
-                 'cancel_requested': False}
+    work: Any = {
+        'uuid': 'command',
+        'attempt': 'previous',
+        'cancel_requested': False,
+    }
     run(transfer.Transfer.adopted(lane, work))
     assert lane.end['status'] == command.COMPLETED
 
@@ -547,8 +587,10 @@ def test_server_that_stops_during_the_commit_may_have_it_written() -> None:
     item, lane = writing()
     open_(item)
     lane.guest_files.poll_commit.side_effect = GONE
-    with (futures.ThreadPoolExecutor(1) as pool,
-          mock.patch.object(transfer, 'ANSWER_WAIT', 5)):
+    with (
+        futures.ThreadPoolExecutor(1) as pool,
+        mock.patch.object(transfer, 'ANSWER_WAIT', 5),
+    ):
         answer = pool.submit(item.commit, 0, '')
         while not lane.guest_files.poll_commit.called:
             step(item)
@@ -583,11 +625,16 @@ def test_ended_without_its_host_is_discarded() -> None:
 
 @pytest.mark.parametrize('strays', [(), ('a', 'b')])
 def test_what_failed_transfers_left_is_removed(
-        strays: tuple[str, ...]) -> None:
+    strays: tuple[str, ...],
+) -> None:
     item, lane = writing()
     target = lane.guest_files.create.return_value = files.Target(
-        path='/f', temporary='/.ga-command', inode='7', mode=None,
-        strays=strays)
+        path='/f',
+        temporary='/.ga-command',
+        inode='7',
+        mode=None,
+        strays=strays,
+    )
     lane.conductor.ended.return_value = ['b']
     open_(item)
     if strays:

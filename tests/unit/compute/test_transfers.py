@@ -37,10 +37,14 @@ def items() -> list[mock.Mock]:
 
 @pytest.fixture
 def host(items: list[mock.Mock]) -> transfers.Transfers:
-    def begin(instance_uuid: str,
-              make: Callable[[task.Lane], transfer.Transfer]) -> mock.Mock:
-        item = mock.Mock(spec=make(mock.Mock()), is_done=False,
-                         lease_until=time.monotonic() + 60)
+    def begin(
+        instance_uuid: str, make: Callable[[task.Lane], transfer.Transfer]
+    ) -> mock.Mock:
+        item = mock.Mock(
+            spec=make(mock.Mock()),
+            is_done=False,
+            lease_until=time.monotonic() + 60,
+        )
         item.open.return_value = OPENED
         items.append(item)
         return item
@@ -48,14 +52,17 @@ def host(items: list[mock.Mock]) -> transfers.Transfers:
     return transfers.Transfers(begin)
 
 
-def test_requests_reach_their_transfer(host: transfers.Transfers,
-                                       items: list[mock.Mock]) -> None:
+def test_requests_reach_their_transfer(
+    host: transfers.Transfers, items: list[mock.Mock]
+) -> None:
     assert host.open_file('server', 'one') == OPENED
     host.open_file('server', 'two')
     items[0].read.return_value = b'data'
     items[0].commit.return_value = False
     assert host.read_chunk('one', 3, 4) == {
-        'refusal': None, 'data': base64.b64encode(b'data').decode()}
+        'refusal': None,
+        'data': base64.b64encode(b'data').decode(),
+    }
     items[0].read.assert_called_once_with(3, 4)
     host.write_chunk('two', 5, base64.b64encode(b'data').decode())
     items[1].write.assert_called_once_with(5, b'data')
@@ -64,8 +71,9 @@ def test_requests_reach_their_transfer(host: transfers.Transfers,
     items[1].abort.assert_called_once_with('why')
 
 
-def test_refusals_are_passed_on(host: transfers.Transfers,
-                                items: list[mock.Mock]) -> None:
+def test_refusals_are_passed_on(
+    host: transfers.Transfers, items: list[mock.Mock]
+) -> None:
     host.open_file('server', 'one')
     for name in ('read', 'write', 'commit'):
         getattr(items[0], name).side_effect = transfer.Refused(REFUSAL)
@@ -86,8 +94,9 @@ def _open(host: transfers.Transfers, server: str, uuid: str) -> str | None:
     return None if refusal is None else refusal['kind']
 
 
-def test_host_has_a_bound(host: transfers.Transfers,
-                          items: list[mock.Mock]) -> None:
+def test_host_has_a_bound(
+    host: transfers.Transfers, items: list[mock.Mock]
+) -> None:
     for number in range(8):
         assert _open(host, f'server{number}', f'{number}') is None
     assert _open(host, 'another', 'x') == 'busy'
@@ -103,7 +112,8 @@ def test_server_has_a_bound(host: transfers.Transfers) -> None:
 
 
 def test_what_has_ended_is_forgotten_after_a_while(
-        host: transfers.Transfers, items: list[mock.Mock]) -> None:
+    host: transfers.Transfers, items: list[mock.Mock]
+) -> None:
     host.open_file('server', 'one')
     items[0].is_done = True
     items[0].commit.return_value = True
@@ -115,7 +125,8 @@ def test_what_has_ended_is_forgotten_after_a_while(
 
 
 def test_message_that_comes_twice_begins_once(
-        host: transfers.Transfers, items: list[mock.Mock]) -> None:
+    host: transfers.Transfers, items: list[mock.Mock]
+) -> None:
     assert host.open_file('server', 'one') == OPENED
     assert host.open_file('server', 'one') == OPENED
     assert len(items) == 1

@@ -33,13 +33,24 @@ from guest_agent_ext.guest import choose
 from guest_agent_ext.guest import launcher
 from guest_agent_ext.guest import windows
 
-SCRIPTS = {windows.encoded_command(name): name for name in (
-    'launch', 'probe', 'recover', 'release', 'signal', 'unhold')}
-ENABLED = [{'name': name, 'enabled': True} for name in (
-    'guest-exec', 'guest-exec-status', 'guest-get-osinfo')]
-END = {'says': 'ended', 'pid': 7, 'start': 100, 'exitcode': 3,
-       'out': base64.b64encode(b'out').decode(), 'err': '', 'out_bytes': 3,
-       'err_bytes': 0}
+SCRIPTS = {
+    windows.encoded_command(name): name
+    for name in ('launch', 'probe', 'recover', 'release', 'signal', 'unhold')
+}
+ENABLED = [
+    {'name': name, 'enabled': True}
+    for name in ('guest-exec', 'guest-exec-status', 'guest-get-osinfo')
+]
+END = {
+    'says': 'ended',
+    'pid': 7,
+    'start': 100,
+    'exitcode': 3,
+    'out': base64.b64encode(b'out').decode(),
+    'err': '',
+    'out_bytes': 3,
+    'err_bytes': 0,
+}
 
 
 class WindowsGuest:
@@ -88,12 +99,19 @@ class WindowsGuest:
         if answer is None:
             return {'exited': False}
         out = json.dumps(answer).encode()
-        return {'exited': True, 'exitcode': 0,
-                'out-data': base64.b64encode(out).decode()}
+        return {
+            'exited': True,
+            'exitcode': 0,
+            'out-data': base64.b64encode(out).decode(),
+        }
 
     def probe(self, order: Any) -> Any:
-        return {'says': 'guest', 'boot_id': self.boot_id,
-                'uptime': self.uptime, 'ids': list(self.locks)}
+        return {
+            'says': 'guest',
+            'boot_id': self.boot_id,
+            'uptime': self.uptime,
+            'ids': list(self.locks),
+        }
 
     def launch(self, order: Any) -> Any:
         if order['boot_id'] != self.boot_id:
@@ -103,8 +121,9 @@ class WindowsGuest:
         if order['id'] in self.locks:
             return {'says': 'taken'}
         self.locks[order['id']] = 'launch'
-        self.runs.append([base64.b64decode(word).decode()
-                          for word in order['argv']])
+        self.runs.append(
+            [base64.b64decode(word).decode() for word in order['argv']]
+        )
         if not self.is_long:
             self.results[order['id']] = END
         return 'the end'
@@ -117,13 +136,19 @@ class WindowsGuest:
             return {'says': 'none'}
         if self.locks[command_id] == 'fence':
             return {'says': 'fenced'}
-        return self.results.get(command_id, {
-            'says': 'running', 'uptime': self.uptime, 'pid': 7, 'start': 100,
-            'has_exited': False})
+        return self.results.get(
+            command_id,
+            {
+                'says': 'running',
+                'uptime': self.uptime,
+                'pid': 7,
+                'start': 100,
+                'has_exited': False,
+            },
+        )
 
     def signal(self, order: Any) -> Any:
-        self.results['id'] = END | {'exitcode': -1,
-                                    'killed': order['args'][2]}
+        self.results['id'] = END | {'exitcode': -1, 'killed': order['args'][2]}
         return 1
 
 
@@ -137,7 +162,8 @@ class Lane:
         self.conductor = mock.Mock()
         self.conductor.finish.return_value = command.OK
         self.conductor.claim.side_effect = self.conductor.adopt.side_effect = (
-            self._claim)
+            self._claim
+        )
         self.acknowledge = self.clear = mock.Mock()
         self.recent_probe = self.probe
         self.forget_probe = self.note_duration = mock.Mock()
@@ -151,20 +177,38 @@ class Lane:
 
     def _claim(self, *args: object) -> rpcapi.Claim:
         return {
-            'uuid': 'id', 'type': command.EXEC, 'exec': {
-                'command': ['ver', 'a "b"'], 'cwd': None, 'env': {},
-                'stdin': '', 'output_keep': 'head'},
-            'file': None, 'timeout': 60, 'boot_id': 'boot', 'ticket': 7000,
-            'started_uptime': None}
+            'uuid': 'id',
+            'type': command.EXEC,
+            'exec': {
+                'command': ['ver', 'a "b"'],
+                'cwd': None,
+                'env': {},
+                'stdin': '',
+                'output_keep': 'head',
+            },
+            'file': None,
+            'timeout': 60,
+            'boot_id': 'boot',
+            'ticket': 7000,
+            'started_uptime': None,
+        }
 
-    def run(self, *, attempt: str | None = None,
-            cancel_after: int | None = None) -> rpcapi.End:
+    def run(
+        self, *, attempt: str | None = None, cancel_after: int | None = None
+    ) -> rpcapi.End:
         """Run a command and return how the conductor was told of its end."""
-        item = job.Job(self, {
-            'uuid': 'id', 'type': command.EXEC, 'instance_uuid': 'server',
-            'attempt': attempt,
-            'status': command.PENDING, 'cancel_requested': False,
-            'start_in': 300.0})
+        item = job.Job(
+            self,
+            {
+                'uuid': 'id',
+                'type': command.EXEC,
+                'instance_uuid': 'server',
+                'attempt': attempt,
+                'status': command.PENDING,
+                'cancel_requested': False,
+                'start_in': 300.0,
+            },
+        )
         for step in range(50):
             if step == cancel_after:
                 item.cancel()
@@ -186,13 +230,15 @@ def played() -> WindowsGuest:
 def test_command_completes(played: WindowsGuest) -> None:
     end = Lane(played).run()
     assert (end['status'], end['pid'], end['exitcode']) == (
-        command.COMPLETED, 7, 3)
+        command.COMPLETED,
+        7,
+        3,
+    )
     assert base64.b64decode(end['out_data']) == b'out'
     assert played.runs == [['ver', 'a "b"']]
 
 
-def test_lost_answer_of_the_launch_runs_it_once(
-        played: WindowsGuest) -> None:
+def test_lost_answer_of_the_launch_runs_it_once(played: WindowsGuest) -> None:
     played.lost = ['launch']
     assert Lane(played).run()['status'] == command.COMPLETED
     assert len(played.runs) == 1
@@ -212,14 +258,14 @@ def test_cancel_kills_what_runs(played: WindowsGuest) -> None:
 
 
 def test_cancel_before_the_launch_keeps_it_from_starting(
-        played: WindowsGuest) -> None:
+    played: WindowsGuest,
+) -> None:
     end = Lane(played).run(cancel_after=1)
     assert end['status'] == command.CANCELLED
     assert not played.runs
 
 
-def test_adopted_command_of_another_boot_is_lost(
-        played: WindowsGuest) -> None:
+def test_adopted_command_of_another_boot_is_lost(played: WindowsGuest) -> None:
     played.boot_id = 'other'
     end = Lane(played).run(attempt='previous')
     assert (end['status'], end['error']) == (command.LOST, job.REBOOTED)
@@ -230,5 +276,7 @@ def test_expired_ticket_is_refused(played: WindowsGuest) -> None:
     played.uptime = 7001
     end = Lane(played).run()
     assert (end['status'], end['error']) == (
-        command.FAILED, job.REFUSED['ticket'])
+        command.FAILED,
+        job.REFUSED['ticket'],
+    )
     assert not played.runs

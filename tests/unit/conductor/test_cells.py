@@ -35,8 +35,9 @@ HERE = servers.Server('here', vm_states.ACTIVE, None, False)
 
 
 def mapping(uuid: str, transport_url: str = 'one') -> Any:
-    return mock.Mock(uuid=uuid, transport_url=transport_url,
-                     database_connection='database')
+    return mock.Mock(
+        uuid=uuid, transport_url=transport_url, database_connection='database'
+    )
 
 
 @pytest.fixture
@@ -82,30 +83,36 @@ def queues(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queues]:
 
 
 @pytest.fixture
-def conductor(database: mock.Mock, queues: Queues) -> Iterator[
-        cells.Conductor]:
+def conductor(
+    database: mock.Mock, queues: Queues
+) -> Iterator[cells.Conductor]:
     conductor = cells.Conductor('conductor')
     yield conductor
     conductor.stop()
 
 
 def test_dead_cell_delays_no_other(
-        conductor: cells.Conductor, queues: Queues,
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, 'cells',
-                        lambda: [mapping('dead'), mapping('alive')])
+    conductor: cells.Conductor, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        servers, 'cells', lambda: [mapping('dead'), mapping('alive')]
+    )
     conductor.start()
     assert queues.serving.wait(PATIENCE)
     assert queues.server.start.call_count == 1
 
 
 def test_audit_that_hangs_holds_up_no_command(
-        conductor: cells.Conductor, queues: Queues, database: mock.Mock,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    conductor: cells.Conductor,
+    queues: Queues,
+    database: mock.Mock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     followed = threading.Event()
     database.tell_due.side_effect = lambda cell: queues.gate.wait()
-    database.unfinished_of_cell.side_effect = (
-        lambda *args: followed.set() or [])
+    database.unfinished_of_cell.side_effect = lambda *args: (
+        followed.set() or []
+    )
     monkeypatch.setattr(servers, 'cells', lambda: [mapping('alive')])
     conductor.start()
     assert queues.serving.wait(PATIENCE)
@@ -113,11 +120,16 @@ def test_audit_that_hangs_holds_up_no_command(
 
 
 def test_cell_that_cannot_be_served_is_tried_again(
-        conductor: cells.Conductor, queues: Queues,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    conductor: cells.Conductor, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(servers, 'cells', lambda: [mapping('alive')])
-    monkeypatch.setattr(cells, 'CONF', mock.Mock(guest_agent=mock.Mock(
-        sweep_interval=0.01, cells_interval=60)))
+    monkeypatch.setattr(
+        cells,
+        'CONF',
+        mock.Mock(
+            guest_agent=mock.Mock(sweep_interval=0.01, cells_interval=60)
+        ),
+    )
     queues.failures = [ValueError(), ValueError()]
     conductor.start()
     assert queues.serving.wait(PATIENCE)
@@ -125,8 +137,8 @@ def test_cell_that_cannot_be_served_is_tried_again(
 
 
 def test_cells_come_and_go(
-        conductor: cells.Conductor, queues: Queues,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    conductor: cells.Conductor, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = [mapping('one')]
     monkeypatch.setattr(servers, 'cells', lambda: found)
     conductor._read_cells()
@@ -140,9 +152,19 @@ def test_cells_come_and_go(
 
 
 def row(**values: Any) -> models.Command:
-    return models.Command(**(dict(
-        id=1, uuid='command', instance_uuid='server', host='here',
-        status=command.RUNNING, attempt='attempt') | values))
+    return models.Command(
+        **(
+            dict(
+                id=1,
+                uuid='command',
+                instance_uuid='server',
+                host='here',
+                status=command.RUNNING,
+                attempt='attempt',
+            )
+            | values
+        )
+    )
 
 
 @pytest.fixture
@@ -152,69 +174,116 @@ def cell(database: mock.Mock) -> cells.Cell:
     return cell
 
 
-def follow(cell: cells.Cell, database: mock.Mock,
-           monkeypatch: pytest.MonkeyPatch, item: models.Command,
-           server: servers.Server | None) -> None:
+def follow(
+    cell: cells.Cell,
+    database: mock.Mock,
+    monkeypatch: pytest.MonkeyPatch,
+    item: models.Command,
+    server: servers.Server | None,
+) -> None:
     """Look once after one command whose server is there or not."""
     database.unfinished_of_cell.side_effect = [[item], []]
-    monkeypatch.setattr(servers, 'read', lambda mapping, uuids: (
-        {'server': server} if server else {}))
+    monkeypatch.setattr(
+        servers,
+        'read',
+        lambda mapping, uuids: {'server': server} if server else {},
+    )
     cell._follow_once()
 
 
 def test_command_follows_its_server(
-        cell: cells.Cell, database: mock.Mock,
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    follow(cell, database, monkeypatch, row(),
-           dataclasses.replace(HERE, host='there'))
+    cell: cells.Cell, database: mock.Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow(
+        cell,
+        database,
+        monkeypatch,
+        row(),
+        dataclasses.replace(HERE, host='there'),
+    )
     database.relocate.assert_called_once_with(
-        ['command'], cell_uuid='cell', host='there')
+        ['command'], cell_uuid='cell', host='there'
+    )
     assert cell._compute_api is not None
     cell._compute_api.work.assert_called_once_with('there')
 
 
 def test_command_of_a_server_that_stays_is_left_alone(
-        cell: cells.Cell, database: mock.Mock,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    cell: cells.Cell, database: mock.Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     follow(cell, database, monkeypatch, row(), HERE)
     database.relocate.assert_not_called()
     database.end.assert_not_called()
 
 
-@pytest.mark.parametrize(('status', 'end'), [
-    (command.PENDING, command.FAILED), (command.RUNNING, command.LOST)])
+@pytest.mark.parametrize(
+    ('status', 'end'),
+    [(command.PENDING, command.FAILED), (command.RUNNING, command.LOST)],
+)
 def test_command_ends_with_its_server(
-        cell: cells.Cell, database: mock.Mock, status: str, end: str,
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    follow(cell, database, monkeypatch, row(status=status),
-           dataclasses.replace(HERE, deleted=True))
+    cell: cells.Cell,
+    database: mock.Mock,
+    status: str,
+    end: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    follow(
+        cell,
+        database,
+        monkeypatch,
+        row(status=status),
+        dataclasses.replace(HERE, deleted=True),
+    )
     database.end.assert_called_once_with(
-        'command', source=status, status=end, error=manager.DELETED,
-        attempt='attempt')
+        'command',
+        source=status,
+        status=end,
+        error=manager.DELETED,
+        attempt='attempt',
+    )
 
 
-@pytest.mark.parametrize(('status', 'task_state', 'ends'), [
-    (command.RUNNING, None, True),
-    (command.RUNNING, 'powering-on', False),
-    # It may be started again in time.
-    (command.PENDING, None, False),
-])
+@pytest.mark.parametrize(
+    ('status', 'task_state', 'ends'),
+    [
+        (command.RUNNING, None, True),
+        (command.RUNNING, 'powering-on', False),
+        # It may be started again in time.
+        (command.PENDING, None, False),
+    ],
+)
 def test_stop_of_a_server_ends_what_ran_in_it(
-        cell: cells.Cell, database: mock.Mock, status: str,
-        task_state: str | None, ends: bool,
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    follow(cell, database, monkeypatch, row(status=status),
-           dataclasses.replace(HERE, vm_state=vm_states.STOPPED,
-                               task_state=task_state))
+    cell: cells.Cell,
+    database: mock.Mock,
+    status: str,
+    task_state: str | None,
+    ends: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    follow(
+        cell,
+        database,
+        monkeypatch,
+        row(status=status),
+        dataclasses.replace(
+            HERE, vm_state=vm_states.STOPPED, task_state=task_state
+        ),
+    )
     assert database.end.called == ends
 
 
-@pytest.mark.parametrize(('cell_uuid', 'host', 'ends'), [
-    ('other', '', False), (None, None, True), ('cell', None, False)])
+@pytest.mark.parametrize(
+    ('cell_uuid', 'host', 'ends'),
+    [('other', '', False), (None, None, True), ('cell', None, False)],
+)
 def test_server_that_left_its_cell(
-        cell: cells.Cell, database: mock.Mock, cell_uuid: str | None,
-        host: str | None, ends: bool,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    cell: cells.Cell,
+    database: mock.Mock,
+    cell_uuid: str | None,
+    host: str | None,
+    ends: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(servers, 'cell_of', lambda uuid: cell_uuid)
     follow(cell, database, monkeypatch, row(), None)
     assert database.end.called == ends

@@ -35,10 +35,18 @@ ACTIVE = servers.Server('here', vm_states.ACTIVE, None, False)
 @pytest.fixture
 def row() -> models.Command:
     return models.Command(
-        uuid='command', type=command.EXEC, instance_uuid='server',
-        host='here', status=command.RUNNING, attempt='mine',
-        arguments={'command': ['id']}, inputs=None, timeout=60,
-        boot_id='boot', ticket=7)
+        uuid='command',
+        type=command.EXEC,
+        instance_uuid='server',
+        host='here',
+        status=command.RUNNING,
+        attempt='mine',
+        arguments={'command': ['id']},
+        inputs=None,
+        timeout=60,
+        boot_id='boot',
+        ticket=7,
+    )
 
 
 @pytest.fixture
@@ -50,15 +58,26 @@ def server(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
 
 
 @pytest.fixture
-def database(monkeypatch: pytest.MonkeyPatch,
-             row: models.Command) -> mock.Mock:
+def database(
+    monkeypatch: pytest.MonkeyPatch, row: models.Command
+) -> mock.Mock:
     database = mock.Mock()
     for method in (database.get, database.claim, database.adopt):
         method.return_value = row
     database.finish.return_value = command.OK
     database.instance_for.return_value = 'server'
-    for name in ('get', 'claim', 'adopt', 'finish', 'end', 'note_started',
-                 'relocate', 'states', 'note_seen', 'instance_for'):
+    for name in (
+        'get',
+        'claim',
+        'adopt',
+        'finish',
+        'end',
+        'note_started',
+        'relocate',
+        'states',
+        'note_seen',
+        'instance_for',
+    ):
         monkeypatch.setattr(commands, name, getattr(database, name))
     monkeypatch.setattr(hosts, 'heartbeat', database.heartbeat)
     return database
@@ -70,8 +89,9 @@ def compute_api() -> mock.Mock:
 
 
 @pytest.fixture
-def conductor(database: mock.Mock, server: mock.Mock,
-              compute_api: mock.Mock) -> manager.ConductorManager:
+def conductor(
+    database: mock.Mock, server: mock.Mock, compute_api: mock.Mock
+) -> manager.ConductorManager:
     return manager.ConductorManager(mock.Mock(uuid='cell'), compute_api)
 
 
@@ -81,8 +101,9 @@ def changes(conductor: manager.ConductorManager) -> list[Any]:
         conductor.claim({}, SERVICE, 'command', 'mine', 'boot', 7, 30.0),
         conductor.adopt({}, SERVICE, 'command', 'mine', 'previous'),
         conductor.started({}, SERVICE, 'command', 'mine', 1, 7, 0.0),
-        conductor.finish({}, SERVICE, 'command', 'mine',
-                         {'status': command.COMPLETED}),
+        conductor.finish(
+            {}, SERVICE, 'command', 'mine', {'status': command.COMPLETED}
+        ),
         conductor.not_here({}, SERVICE, 'command', 'mine', 'shutoff'),
     ]
 
@@ -96,111 +117,156 @@ def assert_nothing_written(database: mock.Mock) -> None:
 
 
 def test_no_change_from_a_host_that_the_server_has_left(
-        conductor: manager.ConductorManager, database: mock.Mock,
-        server: mock.Mock, compute_api: mock.Mock) -> None:
-    server.return_value = {
-        'server': dataclasses.replace(ACTIVE, host='there')}
+    conductor: manager.ConductorManager,
+    database: mock.Mock,
+    server: mock.Mock,
+    compute_api: mock.Mock,
+) -> None:
+    server.return_value = {'server': dataclasses.replace(ACTIVE, host='there')}
     assert changes(conductor) == REFUSED
     assert_nothing_written(database)
     database.relocate.assert_called_with(
-        ['command'], cell_uuid='cell', host='there')
+        ['command'], cell_uuid='cell', host='there'
+    )
     compute_api.work.assert_called_with('there')
 
 
 def test_no_change_from_another_cell(
-        conductor: manager.ConductorManager, database: mock.Mock,
-        server: mock.Mock) -> None:
+    conductor: manager.ConductorManager, database: mock.Mock, server: mock.Mock
+) -> None:
     server.return_value = {}
     assert changes(conductor)[:4] == REFUSED[:4]
     assert_nothing_written(database)
 
 
 def test_no_change_from_a_fenced_service(
-        conductor: manager.ConductorManager, database: mock.Mock) -> None:
+    conductor: manager.ConductorManager, database: mock.Mock
+) -> None:
     database.instance_for.return_value = None
     assert changes(conductor) == REFUSED
     assert_nothing_written(database)
 
 
 def test_transfer_is_handed_out_with_what_is_open(
-        conductor: manager.ConductorManager, database: mock.Mock,
-        row: models.Command) -> None:
+    conductor: manager.ConductorManager,
+    database: mock.Mock,
+    row: models.Command,
+) -> None:
     row.type = command.FILE_WRITE
     row.arguments = {'path': '/f', 'size': 3, 'mode': '0600'}
     row.opened = {'handle': 3}
     claim = conductor.adopt({}, SERVICE, 'command', 'mine', 'previous')
     assert claim is not None
     assert claim['exec'] is None
-    assert claim['file'] == {'path': '/f', 'mode': '0600', 'append': False,
-                             'opened': {'handle': 3}}
+    assert claim['file'] == {
+        'path': '/f',
+        'mode': '0600',
+        'append': False,
+        'opened': {'handle': 3},
+    }
 
 
 def test_finish_is_recorded_decoded(
-        conductor: manager.ConductorManager, database: mock.Mock) -> None:
+    conductor: manager.ConductorManager, database: mock.Mock
+) -> None:
     end: rpcapi.End = {
-        'status': command.COMPLETED, 'exitcode': 3, 'age': 1.5,
-        'out_data': base64.b64encode(b'\xff').decode(), 'out_bytes': 1}
-    assert conductor.finish({}, SERVICE, 'command', 'mine',
-                            end) == command.OK
+        'status': command.COMPLETED,
+        'exitcode': 3,
+        'age': 1.5,
+        'out_data': base64.b64encode(b'\xff').decode(),
+        'out_bytes': 1,
+    }
+    assert conductor.finish({}, SERVICE, 'command', 'mine', end) == command.OK
     database.finish.assert_called_once_with(
-        'command', attempt='mine', status=command.COMPLETED, age=1.5,
-        values={'exitcode': 3, 'out_data': b'\xff', 'out_bytes': 1})
+        'command',
+        attempt='mine',
+        status=command.COMPLETED,
+        age=1.5,
+        values={'exitcode': 3, 'out_data': b'\xff', 'out_bytes': 1},
+    )
 
 
-@pytest.mark.parametrize(('server', 'state', 'lost'), [
-    (dataclasses.replace(ACTIVE, deleted=True), 'absent', manager.DELETED),
-    (ACTIVE, 'shutoff', manager.SHUT_OFF),
-    (ACTIVE, 'paused', None),
-    (ACTIVE, 'absent', None),
-    (dataclasses.replace(ACTIVE, task_state='powering-off'), 'shutoff', None),
-    (dataclasses.replace(ACTIVE, task_state='migrating'), 'absent', None),
-    (dataclasses.replace(ACTIVE, vm_state=vm_states.STOPPED), 'absent',
-     manager.SHUT_OFF),
-    (dataclasses.replace(ACTIVE, vm_state=vm_states.SUSPENDED), 'shutoff',
-     None),
-])
+@pytest.mark.parametrize(
+    ('server', 'state', 'lost'),
+    [
+        (dataclasses.replace(ACTIVE, deleted=True), 'absent', manager.DELETED),
+        (ACTIVE, 'shutoff', manager.SHUT_OFF),
+        (ACTIVE, 'paused', None),
+        (ACTIVE, 'absent', None),
+        (
+            dataclasses.replace(ACTIVE, task_state='powering-off'),
+            'shutoff',
+            None,
+        ),
+        (dataclasses.replace(ACTIVE, task_state='migrating'), 'absent', None),
+        (
+            dataclasses.replace(ACTIVE, vm_state=vm_states.STOPPED),
+            'absent',
+            manager.SHUT_OFF,
+        ),
+        (
+            dataclasses.replace(ACTIVE, vm_state=vm_states.SUSPENDED),
+            'shutoff',
+            None,
+        ),
+    ],
+)
 def test_a_domain_that_is_not_here_is_no_verdict(
-        server: servers.Server, state: str, lost: str | None) -> None:
+    server: servers.Server, state: str, lost: str | None
+) -> None:
     assert manager._loss(server, state) == lost
 
 
 def test_a_migration_that_ends_meanwhile_is_no_verdict(
-        conductor: manager.ConductorManager, database: mock.Mock,
-        server: mock.Mock) -> None:
+    conductor: manager.ConductorManager, database: mock.Mock, server: mock.Mock
+) -> None:
     server.side_effect = [
         {'server': dataclasses.replace(ACTIVE, task_state='migrating')},
-        {'server': dataclasses.replace(ACTIVE, host='there')}]
-    assert conductor.not_here(
-        {}, SERVICE, 'command', 'mine', 'shutoff') == command.OK
+        {'server': dataclasses.replace(ACTIVE, host='there')},
+    ]
+    assert (
+        conductor.not_here({}, SERVICE, 'command', 'mine', 'shutoff')
+        == command.OK
+    )
     assert_nothing_written(database)
 
 
 def test_report_of_a_fenced_service_tells_it(
-        conductor: manager.ConductorManager, database: mock.Mock) -> None:
+    conductor: manager.ConductorManager, database: mock.Mock
+) -> None:
     database.heartbeat.return_value = None
     report = conductor.report({}, SERVICE, {}, {})
     assert report['fenced'] and not report['work']
 
 
 def _running(uuid: str, attempt: str) -> commands.Work:
-    return commands.Work(uuid, command.EXEC, 'server', command.RUNNING,
-                         attempt, False, 0.0)
+    return commands.Work(
+        uuid, command.EXEC, 'server', command.RUNNING, attempt, False, 0.0
+    )
 
 
 def test_report_sorts_what_the_service_holds(
-        conductor: manager.ConductorManager, database: mock.Mock) -> None:
+    conductor: manager.ConductorManager, database: mock.Mock
+) -> None:
     database.heartbeat.return_value = [
         _running('kept', 'a'),
-        _running('retaken', 'b')]
+        _running('retaken', 'b'),
+    ]
     database.states.side_effect = lambda uuids: {
-        uuid: state for uuid, state in {
+        uuid: state
+        for uuid, state in {
             'retaken': (command.RUNNING, 'b'),
             'over': (command.LOST, 'a'),
-            'elsewhere': (command.RUNNING, 'a')}.items() if uuid in uuids}
+            'elsewhere': (command.RUNNING, 'a'),
+        }.items()
+        if uuid in uuids
+    }
     held = dict.fromkeys(
-        ('kept', 'retaken', 'over', 'elsewhere', 'unknown'), 'a')
-    report = conductor.report({}, SERVICE, held, {
-        'kept': 'obstacle', 'not his': 'obstacle'})
+        ('kept', 'retaken', 'over', 'elsewhere', 'unknown'), 'a'
+    )
+    report = conductor.report(
+        {}, SERVICE, held, {'kept': 'obstacle', 'not his': 'obstacle'}
+    )
     assert [item['uuid'] for item in report['work']] == ['kept', 'retaken']
     assert sorted(report['ended']) == ['over', 'unknown']
     assert report['moved'] == ['retaken']

@@ -45,14 +45,16 @@ class Queue:
     def wait_for(self, calls: int) -> None:
         with self._changed:
             assert self._changed.wait_for(
-                lambda: len(self.arrived) == calls, PATIENCE)
+                lambda: len(self.arrived) == calls, PATIENCE
+            )
 
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
     played = Queue()
-    monkeypatch.setattr(oslo_messaging, 'get_rpc_client',
-                        mock.Mock(return_value=played))
+    monkeypatch.setattr(
+        oslo_messaging, 'get_rpc_client', mock.Mock(return_value=played)
+    )
     yield played
     played.released.set()
 
@@ -61,8 +63,9 @@ def test_host_sends_no_more_calls_than_are_answered(played: Queue) -> None:
     conductor = rpcapi.ConductorAPI(mock.Mock(), PATIENCE)
     calls = rpcapi.CALLS + 2
     with futures.ThreadPoolExecutor(calls) as pool:
-        done = [pool.submit(conductor.ended, SERVICE, ['id'])
-                for _ in range(calls)]
+        done = [
+            pool.submit(conductor.ended, SERVICE, ['id']) for _ in range(calls)
+        ]
         played.wait_for(rpcapi.CALLS)
         conductor.report(SERVICE, {}, {})
         assert played.arrived.count('ended') == rpcapi.CALLS
@@ -71,7 +74,8 @@ def test_host_sends_no_more_calls_than_are_answered(played: Queue) -> None:
 
 
 def test_call_that_finds_no_place_counts_as_not_answered(
-        played: Queue) -> None:
+    played: Queue,
+) -> None:
     conductor = rpcapi.ConductorAPI(mock.Mock(), 0.01)
     with futures.ThreadPoolExecutor(rpcapi.CALLS) as pool:
         for _ in range(rpcapi.CALLS):

@@ -25,7 +25,10 @@ def test_schedule_is_the_same_for_the_same_seed() -> None:
 def test_traps_take_turns_until_each_was_armed() -> None:
     names = traps.names()
     runs = -(-len(names) // schedule.TRAPS)
-    armed = {fault.target for run in range(runs)
-             for fault in schedule.make(1, run, TARGETS)
-             if fault.kind == 'trap'}
+    armed = {
+        fault.target
+        for run in range(runs)
+        for fault in schedule.make(1, run, TARGETS)
+        if fault.kind == 'trap'
+    }
     assert armed == set(names)

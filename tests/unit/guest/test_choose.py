@@ -24,26 +24,43 @@ from guest_agent_ext.guest import direct
 from guest_agent_ext.guest import posix
 from guest_agent_ext.guest import windows
 
-ENABLED = {'guest-exec': True, 'guest-exec-status': True,
-           'guest-get-osinfo': True}
+ENABLED = {
+    'guest-exec': True,
+    'guest-exec-status': True,
+    'guest-get-osinfo': True,
+}
 POSIX_PROBE = b'guest boot 100'
 WINDOWS_PROBE = b'{"says": "guest", "boot_id": "b", "uptime": 1, "ids": []}'
 
 
-def guest(system: str = 'debian', printed: bytes = b'',
-          **values: Any) -> mock.Mock:
+def guest(
+    system: str = 'debian', printed: bytes = b'', **values: Any
+) -> mock.Mock:
     """Return an agent whose guest prints that to every exec."""
-    return mock.Mock(spec=agent.Agent, **({
-        'info.return_value': ENABLED,
-        'osinfo.return_value': {'id': system},
-        'exec.return_value': 5,
-        'exec_status.return_value': agent.ExecStatus(
-            True, 0, None, printed, b'')} | values))
+    return mock.Mock(
+        spec=agent.Agent,
+        **(
+            {
+                'info.return_value': ENABLED,
+                'osinfo.return_value': {'id': system},
+                'exec.return_value': 5,
+                'exec_status.return_value': agent.ExecStatus(
+                    True, 0, None, printed, b''
+                ),
+            }
+            | values
+        ),
+    )
 
 
-@pytest.mark.parametrize(('system', 'kind'), [
-    ('debian', posix.PosixLauncher), ('freebsd', posix.PosixLauncher),
-    ('mswindows', windows.WindowsLauncher)])
+@pytest.mark.parametrize(
+    ('system', 'kind'),
+    [
+        ('debian', posix.PosixLauncher),
+        ('freebsd', posix.PosixLauncher),
+        ('mswindows', windows.WindowsLauncher),
+    ],
+)
 def test_system_decides(system: str, kind: type) -> None:
     posed = guest(system)
     chosen = choose.launcher_for(posed)
@@ -53,32 +70,46 @@ def test_system_decides(system: str, kind: type) -> None:
     posed.exec.assert_not_called()
 
 
-@pytest.mark.parametrize('values', [
-    {'info.return_value': ENABLED | {'guest-get-osinfo': False}},
-    {'osinfo.side_effect': exception.AgentRefused()},
-    {'osinfo.return_value': {}}])
+@pytest.mark.parametrize(
+    'values',
+    [
+        {'info.return_value': ENABLED | {'guest-get-osinfo': False}},
+        {'osinfo.side_effect': exception.AgentRefused()},
+        {'osinfo.return_value': {}},
+    ],
+)
 def test_guest_that_tells_no_system_is_posix(values: Any) -> None:
     chosen = choose.launcher_for(guest(**values))
     assert isinstance(chosen, posix.PosixLauncher)
 
 
-@pytest.mark.parametrize(('system', 'printed', 'execution'), [
-    ('debian', POSIX_PROBE, 'guarded'), ('freebsd', b'', 'direct'),
-    ('mswindows', WINDOWS_PROBE, 'guarded'), ('mswindows', b'', 'direct')])
+@pytest.mark.parametrize(
+    ('system', 'printed', 'execution'),
+    [
+        ('debian', POSIX_PROBE, 'guarded'),
+        ('freebsd', b'', 'direct'),
+        ('mswindows', WINDOWS_PROBE, 'guarded'),
+        ('mswindows', b'', 'direct'),
+    ],
+)
 def test_direct_capture_only_where_no_launcher_works(
-        system: str, printed: bytes, execution: str) -> None:
+    system: str, printed: bytes, execution: str
+) -> None:
     chosen = choose.launcher_for(guest(system, printed), allow_direct=True)
     assert chosen.execution == execution
-    assert isinstance(chosen, direct.DirectLauncher) == (
-        execution == 'direct')
+    assert isinstance(chosen, direct.DirectLauncher) == (execution == 'direct')
 
 
-@pytest.mark.parametrize(('system', 'word'), [
-    ('freebsd', '/bin/sh'), ('mswindows', 'PowerShell')])
-@pytest.mark.parametrize('values', [
-    {}, {'exec.side_effect': exception.AgentRefused('No such file')}])
+@pytest.mark.parametrize(
+    ('system', 'word'), [('freebsd', '/bin/sh'), ('mswindows', 'PowerShell')]
+)
+@pytest.mark.parametrize(
+    'values',
+    [{}, {'exec.side_effect': exception.AgentRefused('No such file')}],
+)
 def test_guest_without_a_launcher_is_told_what_it_lacks(
-        system: str, word: str, values: Any) -> None:
+    system: str, word: str, values: Any
+) -> None:
     chosen = choose.launcher_for(guest(system, **values))
     with pytest.raises(exception.LauncherUnavailable, match=word):
         chosen.probe()

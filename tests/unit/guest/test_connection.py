@@ -36,8 +36,10 @@ PATIENCE = 10
 QEMU = libvirt.VIR_FROM_QEMU
 RPC = libvirt.VIR_FROM_RPC
 REFUSED = "internal error: unable to execute QEMU agent command 'guest-ping': "
-REFUSED_NEW = ('guest agent command failed: unable to execute QEMU agent '
-               "command 'guest-ping': ")
+REFUSED_NEW = (
+    'guest agent command failed: unable to execute QEMU agent '
+    "command 'guest-ping': "
+)
 UNRESPONSIVE = 'Guest agent is not responding: '
 
 
@@ -67,8 +69,9 @@ class Libvirt:
         self.on_open()
         return opened
 
-    def agent_command(self, domain: mock.Mock, text: str, timeout: int,
-                      flags: int) -> str:
+    def agent_command(
+        self, domain: mock.Mock, text: str, timeout: int, flags: int
+    ) -> str:
         return self.answer(text, timeout, flags)
 
     def _look_up(self, uuid: str) -> mock.Mock:
@@ -85,8 +88,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Libvirt:
     played = Libvirt()
     monkeypatch.setattr(connection, '_prepare_libvirt', lambda: None)
     monkeypatch.setattr(libvirt, 'open', played.open)
-    monkeypatch.setattr(libvirt_qemu, 'qemuAgentCommand',
-                        played.agent_command)
+    monkeypatch.setattr(libvirt_qemu, 'qemuAgentCommand', played.agent_command)
     return played
 
 
@@ -95,8 +97,9 @@ def guests(played: Libvirt) -> connection.Connection:
     return connection.Connection(URI)
 
 
-def test_request_and_answer(played: Libvirt,
-                            guests: connection.Connection) -> None:
+def test_request_and_answer(
+    played: Libvirt, guests: connection.Connection
+) -> None:
     played.answer = mock.Mock(return_value='{"return": {"pid": 5}}')
     request = {'execute': 'guest-exec', 'arguments': {'arg': ['"\u20ac']}}
     assert guests.agent_command(UUID, request, 7) == {'pid': 5}
@@ -106,67 +109,194 @@ def test_request_and_answer(played: Libvirt,
 
 
 @pytest.mark.parametrize(
-    ('code', 'domain', 'text', 'kind', 'may_have_run'), [
-        (42, QEMU, 'Domain not found: no domain with matching uuid',
-         exception.DomainNotFound, False),
-        (55, QEMU, 'Requested operation is not valid: domain is not running',
-         exception.DomainNotRunning, False),
-        (74, QEMU, 'argument unsupported: QEMU guest agent is not configured',
-         exception.AgentNotConfigured, False),
-        (86, QEMU, UNRESPONSIVE + 'QEMU guest agent is not connected',
-         exception.AgentNotConnected, False),
-        (86, QEMU, UNRESPONSIVE
-         + 'Guest agent disappeared while executing command',
-         exception.AgentNotConnected, True),
-        (86, QEMU, UNRESPONSIVE + 'Guest agent not available for now',
-         exception.AgentUnresponsive, True),
-        (86, QEMU, UNRESPONSIVE
-         + 'QEMU guest agent is not available due to an error',
-         exception.AgentUnresponsive, False),
-        (86, QEMU, UNRESPONSIVE + "guest agent didn't respond to "
-         "synchronization within '5' seconds",
-         exception.AgentUnresponsive, False),
-        (97, QEMU, 'Guest agent replied with wrong id',
-         exception.AgentUnresponsive, False),
-        (112, QEMU, "guest agent command timed out: guest agent didn't "
-         "respond to command within '5' seconds",
-         exception.AgentUnresponsive, True),
-        (68, QEMU, 'Timed out during operation: cannot acquire state change '
-         'lock (held by agent=remoteDispatchDomainQemuAgentCommand)',
-         exception.AgentBusy, False),
-        (1, QEMU, REFUSED + "Invalid parameter 'pid'",
-         exception.AgentRefused, False),
-        (113, QEMU, REFUSED_NEW + "Invalid parameter 'pid'",
-         exception.AgentRefused, False),
-        (1, QEMU, REFUSED + 'Command guest-exec has been disabled',
-         exception.AgentCommandDisabled, False),
-        (113, QEMU, REFUSED_NEW + 'Command guest-exec has been disabled: '
-         'the command is not allowed',
-         exception.AgentCommandDisabled, False),
-        (1, QEMU, REFUSED + 'Command guest-exec has been disabled: the agent '
-         'is in frozen state', exception.AgentBusy, False),
-        (38, RPC, 'End of file while reading data: Input/output error',
-         exception.HypervisorUnavailable, True),
-        (1, RPC, 'internal error: client socket is closed',
-         exception.HypervisorUnavailable, True),
-        (1, RPC, 'internal error: connection closed due to keepalive timeout',
-         exception.HypervisorUnavailable, True),
-        (39, RPC, 'Unable to encode message payload',
-         exception.AgentReplyTooLarge, True),
-        (38, RPC, 'Unable to encode message payload',
-         exception.AgentReplyTooLarge, True),
-        (38, QEMU, 'No complete agent response found in 10485760 bytes: '
-         'Numerical result out of range',
-         exception.AgentReplyTooLarge, True),
-        (38, QEMU, 'Unable to read from agent: Connection reset by peer',
-         exception.AgentNotConnected, True),
-        (1, QEMU, 'internal error: never heard of',
-         exception.AgentError, True),
+    ('code', 'domain', 'text', 'kind', 'may_have_run'),
+    [
+        (
+            42,
+            QEMU,
+            'Domain not found: no domain with matching uuid',
+            exception.DomainNotFound,
+            False,
+        ),
+        (
+            55,
+            QEMU,
+            'Requested operation is not valid: domain is not running',
+            exception.DomainNotRunning,
+            False,
+        ),
+        (
+            74,
+            QEMU,
+            'argument unsupported: QEMU guest agent is not configured',
+            exception.AgentNotConfigured,
+            False,
+        ),
+        (
+            86,
+            QEMU,
+            UNRESPONSIVE + 'QEMU guest agent is not connected',
+            exception.AgentNotConnected,
+            False,
+        ),
+        (
+            86,
+            QEMU,
+            UNRESPONSIVE + 'Guest agent disappeared while executing command',
+            exception.AgentNotConnected,
+            True,
+        ),
+        (
+            86,
+            QEMU,
+            UNRESPONSIVE + 'Guest agent not available for now',
+            exception.AgentUnresponsive,
+            True,
+        ),
+        (
+            86,
+            QEMU,
+            UNRESPONSIVE + 'QEMU guest agent is not available due to an error',
+            exception.AgentUnresponsive,
+            False,
+        ),
+        (
+            86,
+            QEMU,
+            UNRESPONSIVE + "guest agent didn't respond to "
+            "synchronization within '5' seconds",
+            exception.AgentUnresponsive,
+            False,
+        ),
+        (
+            97,
+            QEMU,
+            'Guest agent replied with wrong id',
+            exception.AgentUnresponsive,
+            False,
+        ),
+        (
+            112,
+            QEMU,
+            "guest agent command timed out: guest agent didn't "
+            "respond to command within '5' seconds",
+            exception.AgentUnresponsive,
+            True,
+        ),
+        (
+            68,
+            QEMU,
+            'Timed out during operation: cannot acquire state change '
+            'lock (held by agent=remoteDispatchDomainQemuAgentCommand)',
+            exception.AgentBusy,
+            False,
+        ),
+        (
+            1,
+            QEMU,
+            REFUSED + "Invalid parameter 'pid'",
+            exception.AgentRefused,
+            False,
+        ),
+        (
+            113,
+            QEMU,
+            REFUSED_NEW + "Invalid parameter 'pid'",
+            exception.AgentRefused,
+            False,
+        ),
+        (
+            1,
+            QEMU,
+            REFUSED + 'Command guest-exec has been disabled',
+            exception.AgentCommandDisabled,
+            False,
+        ),
+        (
+            113,
+            QEMU,
+            REFUSED_NEW + 'Command guest-exec has been disabled: '
+            'the command is not allowed',
+            exception.AgentCommandDisabled,
+            False,
+        ),
+        (
+            1,
+            QEMU,
+            REFUSED + 'Command guest-exec has been disabled: the agent '
+            'is in frozen state',
+            exception.AgentBusy,
+            False,
+        ),
+        (
+            38,
+            RPC,
+            'End of file while reading data: Input/output error',
+            exception.HypervisorUnavailable,
+            True,
+        ),
+        (
+            1,
+            RPC,
+            'internal error: client socket is closed',
+            exception.HypervisorUnavailable,
+            True,
+        ),
+        (
+            1,
+            RPC,
+            'internal error: connection closed due to keepalive timeout',
+            exception.HypervisorUnavailable,
+            True,
+        ),
+        (
+            39,
+            RPC,
+            'Unable to encode message payload',
+            exception.AgentReplyTooLarge,
+            True,
+        ),
+        (
+            38,
+            RPC,
+            'Unable to encode message payload',
+            exception.AgentReplyTooLarge,
+            True,
+        ),
+        (
+            38,
+            QEMU,
+            'No complete agent response found in 10485760 bytes: '
+            'Numerical result out of range',
+            exception.AgentReplyTooLarge,
+            True,
+        ),
+        (
+            38,
+            QEMU,
+            'Unable to read from agent: Connection reset by peer',
+            exception.AgentNotConnected,
+            True,
+        ),
+        (
+            1,
+            QEMU,
+            'internal error: never heard of',
+            exception.AgentError,
+            True,
+        ),
         (2, 0, 'out of memory', exception.AgentError, True),
-    ])
-def test_errors(played: Libvirt, guests: connection.Connection, code: int,
-                domain: int, text: str, kind: type[exception.GuestError],
-                may_have_run: bool) -> None:
+    ],
+)
+def test_errors(
+    played: Libvirt,
+    guests: connection.Connection,
+    code: int,
+    domain: int,
+    text: str,
+    kind: type[exception.GuestError],
+    may_have_run: bool,
+) -> None:
     played.answer = mock.Mock(side_effect=error(code, text, domain))
     with pytest.raises(exception.GuestError) as raised:
         guests.agent_command(UUID, PING, 5)
@@ -176,25 +306,32 @@ def test_errors(played: Libvirt, guests: connection.Connection, code: int,
 
 @pytest.mark.parametrize('prefix', [REFUSED, REFUSED_NEW])
 def test_refusal_is_in_the_words_of_the_agent(
-        played: Libvirt, guests: connection.Connection,
-        prefix: str) -> None:
+    played: Libvirt, guests: connection.Connection, prefix: str
+) -> None:
     played.answer = mock.Mock(
-        side_effect=error(1, f"{prefix}Invalid 'pid': 5\nsorry" + 'x' * 9999))
+        side_effect=error(1, f"{prefix}Invalid 'pid': 5\nsorry" + 'x' * 9999)
+    )
     with pytest.raises(exception.AgentRefused) as raised:
         guests.agent_command(UUID, PING, 5)
     words = str(raised.value)
-    assert words.startswith(
-        "The guest agent refused: Invalid 'pid': 5 sorry")
+    assert words.startswith("The guest agent refused: Invalid 'pid': 5 sorry")
     assert len(words) < 1000
 
 
-@pytest.mark.parametrize(('code', 'domain'), [
-    (1, QEMU), (38, RPC), (38, QEMU), (86, QEMU), (55, QEMU)])
+@pytest.mark.parametrize(
+    ('code', 'domain'),
+    [(1, QEMU), (38, RPC), (38, QEMU), (86, QEMU), (55, QEMU)],
+)
 def test_what_libvirt_quotes_is_told_to_nobody(
-        played: Libvirt, guests: connection.Connection,
-        caplog: pytest.LogCaptureFixture, code: int, domain: int) -> None:
-    played.answer = mock.Mock(side_effect=error(
-        code, 'cannot parse json {"return": "hush"}', domain))
+    played: Libvirt,
+    guests: connection.Connection,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+    domain: int,
+) -> None:
+    played.answer = mock.Mock(
+        side_effect=error(code, 'cannot parse json {"return": "hush"}', domain)
+    )
     with pytest.raises(exception.GuestError) as raised:
         guests.agent_command(UUID, PING, 5)
     assert 'hush' not in ''.join(traceback.format_exception(raised.value))
@@ -208,36 +345,62 @@ def test_unknown_domain(guests: connection.Connection) -> None:
     assert guests.domain_state(unknown) == connection.ABSENT
 
 
-@pytest.mark.parametrize(('job', 'is_migrating'), [
-    ({'type': libvirt.VIR_DOMAIN_JOB_NONE}, False),
-    ({'type': libvirt.VIR_DOMAIN_JOB_UNBOUNDED,
-      'operation': libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT}, True),
-    ({'type': libvirt.VIR_DOMAIN_JOB_UNBOUNDED,
-      'operation': libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP}, False)])
+@pytest.mark.parametrize(
+    ('job', 'is_migrating'),
+    [
+        ({'type': libvirt.VIR_DOMAIN_JOB_NONE}, False),
+        (
+            {
+                'type': libvirt.VIR_DOMAIN_JOB_UNBOUNDED,
+                'operation': libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT,
+            },
+            True,
+        ),
+        (
+            {
+                'type': libvirt.VIR_DOMAIN_JOB_UNBOUNDED,
+                'operation': libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP,
+            },
+            False,
+        ),
+    ],
+)
 def test_migration_is_told_from_other_jobs(
-        played: Libvirt, guests: connection.Connection, job: dict[str, int],
-        is_migrating: bool) -> None:
+    played: Libvirt,
+    guests: connection.Connection,
+    job: dict[str, int],
+    is_migrating: bool,
+) -> None:
     played.job = lambda: job
     assert guests.is_migrating(UUID) is is_migrating
 
 
 def test_migration_of_what_does_not_run(
-        played: Libvirt, guests: connection.Connection) -> None:
+    played: Libvirt, guests: connection.Connection
+) -> None:
     played.state = libvirt.VIR_DOMAIN_PAUSED
-    played.job = mock.Mock(side_effect=error(
-        55, 'Requested operation is not valid: domain is not running'))
+    played.job = mock.Mock(
+        side_effect=error(
+            55, 'Requested operation is not valid: domain is not running'
+        )
+    )
     with pytest.raises(exception.DomainNotRunning) as raised:
         guests.is_migrating(UUID)
     assert raised.value.state == 'paused'
 
 
-@pytest.mark.parametrize(('state', 'word'), [
-    (libvirt.VIR_DOMAIN_PAUSED, 'paused'),
-    (libvirt.VIR_DOMAIN_SHUTOFF, 'shutoff'),
-    (libvirt.VIR_DOMAIN_CRASHED, 'crashed'), (99, 'unknown')])
+@pytest.mark.parametrize(
+    ('state', 'word'),
+    [
+        (libvirt.VIR_DOMAIN_PAUSED, 'paused'),
+        (libvirt.VIR_DOMAIN_SHUTOFF, 'shutoff'),
+        (libvirt.VIR_DOMAIN_CRASHED, 'crashed'),
+        (99, 'unknown'),
+    ],
+)
 def test_domain_that_does_not_run_tells_its_state(
-        played: Libvirt, guests: connection.Connection, state: int,
-        word: str) -> None:
+    played: Libvirt, guests: connection.Connection, state: int, word: str
+) -> None:
     played.state = state
     played.answer = mock.Mock(side_effect=error(55, 'domain is not running'))
     with pytest.raises(exception.DomainNotRunning) as raised:
@@ -247,7 +410,8 @@ def test_domain_that_does_not_run_tells_its_state(
 
 
 def test_domain_that_leaves_during_the_call(
-        played: Libvirt, guests: connection.Connection) -> None:
+    played: Libvirt, guests: connection.Connection
+) -> None:
     def leave(*args: object) -> str:
         played.has_domain = False
         raise error(55, 'domain is not running')
@@ -269,7 +433,8 @@ class Gate:
     def wait_for(self, inside: int) -> None:
         with self.changed:
             assert self.changed.wait_for(
-                lambda: self.inside == inside, PATIENCE)
+                lambda: self.inside == inside, PATIENCE
+            )
 
     def _answer(self, text: str, timeout: int, flags: int) -> str:
         if timeout == 1:
@@ -291,19 +456,23 @@ def gate(played: Libvirt) -> Iterator[Gate]:
     gate.released.set()
 
 
-def start_calls(guests: connection.Connection, number: int,
-                done: list[Any]) -> list[threading.Thread]:
-    threads = [threading.Thread(
-        target=lambda: done.append(guests.agent_command(UUID, PING, 5)))
-        for _ in range(number)]
+def start_calls(
+    guests: connection.Connection, number: int, done: list[Any]
+) -> list[threading.Thread]:
+    threads = [
+        threading.Thread(
+            target=lambda: done.append(guests.agent_command(UUID, PING, 5))
+        )
+        for _ in range(number)
+    ]
     for thread in threads:
         thread.start()
     return threads
 
 
 def test_calls_at_once_are_bounded(
-        guests: connection.Connection, gate: Gate,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    guests: connection.Connection, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads = start_calls(guests, 4, [])
     gate.wait_for(inside=4)
     monkeypatch.setattr(connection, 'FREE_TIMEOUT', 0.01)
@@ -316,7 +485,8 @@ def test_calls_at_once_are_bounded(
 
 
 def test_calls_beyond_the_bound_wait_for_their_turn(
-        guests: connection.Connection, gate: Gate) -> None:
+    guests: connection.Connection, gate: Gate
+) -> None:
     done: list[Any] = []
     threads = start_calls(guests, 6, done)
     gate.wait_for(inside=4)
@@ -327,8 +497,8 @@ def test_calls_beyond_the_bound_wait_for_their_turn(
 
 
 def test_hung_guests_delay_neither_probes_nor_states(
-        guests: connection.Connection, gate: Gate,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    guests: connection.Connection, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads = start_calls(guests, 4, [])
     gate.wait_for(inside=4)
     monkeypatch.setattr(connection, 'FREE_TIMEOUT', 0.01)
@@ -340,11 +510,12 @@ def test_hung_guests_delay_neither_probes_nor_states(
 
 
 def test_guests_that_hung_before_delay_only_each_other(
-        guests: connection.Connection, gate: Gate,
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = [threading.Thread(
-        target=lambda: guests.ping(UUID, 5, is_suspect=True))
-        for _ in range(connection.SUSPECTS)]
+    guests: connection.Connection, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = [
+        threading.Thread(target=lambda: guests.ping(UUID, 5, is_suspect=True))
+        for _ in range(connection.SUSPECTS)
+    ]
     for thread in threads:
         thread.start()
     gate.wait_for(inside=connection.SUSPECTS)
@@ -358,18 +529,20 @@ def test_guests_that_hung_before_delay_only_each_other(
 
 
 def test_connection_is_given_back_after_an_error(
-        played: Libvirt, guests: connection.Connection,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    played: Libvirt,
+    guests: connection.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(connection, 'FREE_TIMEOUT', 0.01)
     played.answer = mock.Mock(side_effect=error(68, 'busy'))
     for _ in range(3):
-        with pytest.raises(exception.AgentBusy,
-                           match='another call'):
+        with pytest.raises(exception.AgentBusy, match='another call'):
             guests.ping(UUID)
 
 
 def test_work_probes_and_looks_have_a_connection_each(
-        played: Libvirt, guests: connection.Connection) -> None:
+    played: Libvirt, guests: connection.Connection
+) -> None:
     for _ in range(2):
         guests.agent_command(UUID, PING, 5)
         guests.ping(UUID)
@@ -380,7 +553,8 @@ def test_work_probes_and_looks_have_a_connection_each(
 
 
 def test_dead_connection_is_opened_again(
-        played: Libvirt, guests: connection.Connection) -> None:
+    played: Libvirt, guests: connection.Connection
+) -> None:
     guests.ping(UUID)
     played.opened[0].isAlive.return_value = 0
     guests.ping(UUID)
@@ -389,7 +563,8 @@ def test_dead_connection_is_opened_again(
 
 
 def test_failed_opening_is_tried_again(
-        played: Libvirt, guests: connection.Connection) -> None:
+    played: Libvirt, guests: connection.Connection
+) -> None:
     played.on_open = mock.Mock(side_effect=[error(38, 'refused', RPC), None])
     with pytest.raises(exception.HypervisorUnavailable) as raised:
         guests.ping(UUID)
@@ -398,7 +573,8 @@ def test_failed_opening_is_tried_again(
 
 
 def test_close_after_a_failed_opening(
-        played: Libvirt, guests: connection.Connection) -> None:
+    played: Libvirt, guests: connection.Connection
+) -> None:
     played.on_open = mock.Mock(side_effect=error(38, 'refused', RPC))
     with pytest.raises(exception.HypervisorUnavailable):
         guests.ping(UUID)
@@ -406,8 +582,9 @@ def test_close_after_a_failed_opening(
 
 
 @pytest.fixture
-def hung_opening(played: Libvirt, monkeypatch: pytest.MonkeyPatch,
-                 ) -> Iterator[threading.Event]:
+def hung_opening(
+    played: Libvirt, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[threading.Event]:
     """libvirtd accepts connections, and says nothing until this is set."""
     released = threading.Event()
     played.on_open = lambda: released.wait(PATIENCE)
@@ -417,9 +594,11 @@ def hung_opening(played: Libvirt, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_opening_that_hangs_is_waited_for_by_all(
-        played: Libvirt, guests: connection.Connection,
-        hung_opening: threading.Event,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    played: Libvirt,
+    guests: connection.Connection,
+    hung_opening: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for _ in range(3):
         with pytest.raises(exception.HypervisorUnavailable) as raised:
             guests.ping(UUID)
@@ -431,8 +610,10 @@ def test_opening_that_hangs_is_waited_for_by_all(
 
 
 def test_opening_that_hangs_does_not_hold_up_close(
-        played: Libvirt, guests: connection.Connection,
-        hung_opening: threading.Event) -> None:
+    played: Libvirt,
+    guests: connection.Connection,
+    hung_opening: threading.Event,
+) -> None:
     with pytest.raises(exception.HypervisorUnavailable):
         guests.ping(UUID)
     guests.close()
@@ -462,8 +643,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[mock.Mock]:
     events = mock.Mock(ended=ended)
     events.run.side_effect = turns()
     monkeypatch.setattr(libvirt, 'registerErrorHandler', events.silence)
-    monkeypatch.setattr(libvirt, 'virEventRegisterDefaultImpl',
-                        events.register)
+    monkeypatch.setattr(
+        libvirt, 'virEventRegisterDefaultImpl', events.register
+    )
     monkeypatch.setattr(libvirt, 'virEventRunDefaultImpl', events.run)
     monkeypatch.setattr(connection, 'EVENT_ERROR_GAP', 0)
     connection._prepare_libvirt.cache_clear()
@@ -476,11 +658,17 @@ def test_event_loop_runs_once_and_survives_errors(events: mock.Mock) -> None:
     connection.Connection(URI)
     assert events.ended.wait(PATIENCE)
     assert [call[0] for call in events.mock_calls] == [
-        'silence', 'register', 'run', 'run', 'run']
+        'silence',
+        'register',
+        'run',
+        'run',
+        'run',
+    ]
 
 
-def test_libvirt_prints_no_errors(events: mock.Mock,
-                                  capfd: pytest.CaptureFixture[str]) -> None:
+def test_libvirt_prints_no_errors(
+    events: mock.Mock, capfd: pytest.CaptureFixture[str]
+) -> None:
     connection.Connection(URI)
     handler, context = events.silence.call_args.args
     handler(context, error(1, 'hush').err)

@@ -26,16 +26,26 @@ from guest_agent_ext.guest import direct
 from guest_agent_ext.guest import launcher
 
 ORDER = launcher.Launch(
-    id='id', argv=['ver', '-a'], env={}, stdin=b'in', cwd=None,
-    boot_id=direct.BOOT_ID, ticket=2 ** 40, keep=4, keep_end='head')
+    id='id',
+    argv=['ver', '-a'],
+    env={},
+    stdin=b'in',
+    cwd=None,
+    boot_id=direct.BOOT_ID,
+    ticket=2**40,
+    keep=4,
+    keep_end='head',
+)
 EXITED = agent.ExecStatus(True, 3, None, b'abcdef', b'err')
 RUNS = agent.ExecStatus(False, None, None, b'', b'')
 
 
 @pytest.fixture
 def played() -> mock.Mock:
-    return mock.Mock(spec=agent.Agent, **{
-        'exec.return_value': 5, 'exec_status.return_value': EXITED})
+    return mock.Mock(
+        spec=agent.Agent,
+        **{'exec.return_value': 5, 'exec_status.return_value': EXITED},
+    )
 
 
 @pytest.fixture
@@ -43,11 +53,12 @@ def posed(played: mock.Mock) -> direct.DirectLauncher:
     return direct.DirectLauncher(played)
 
 
-@pytest.mark.parametrize(('end', 'out'), [
-    ('head', b'abcd'), ('tail', b'cdef')])
+@pytest.mark.parametrize(
+    ('end', 'out'), [('head', b'abcd'), ('tail', b'cdef')]
+)
 def test_end_is_that_of_guest_exec(
-        posed: direct.DirectLauncher, played: mock.Mock, end: str,
-        out: bytes) -> None:
+    posed: direct.DirectLauncher, played: mock.Mock, end: str, out: bytes
+) -> None:
     assert posed.launch(dataclasses.replace(ORDER, keep_end=end)) == 5
     played.exec.assert_called_once_with('ver', ['-a'], stdin=b'in')
     played.exec_status.return_value = RUNS
@@ -57,12 +68,17 @@ def test_end_is_that_of_guest_exec(
     ended = posed.poll(5)
     assert isinstance(ended, launcher.Ended)
     assert (ended.pid, ended.exitcode, ended.out, ended.err) == (
-        5, 3, out, b'err')
+        5,
+        3,
+        out,
+        b'err',
+    )
     assert (ended.out_bytes, ended.err_bytes) == (6, 3)
 
 
 def test_unanswered_launch_is_never_sent_again(
-        posed: direct.DirectLauncher, played: mock.Mock) -> None:
+    posed: direct.DirectLauncher, played: mock.Mock
+) -> None:
     played.exec.side_effect = exception.AgentUnresponsive()
     with pytest.raises(exception.AgentUnresponsive):
         posed.launch(ORDER)
@@ -73,7 +89,8 @@ def test_unanswered_launch_is_never_sent_again(
 
 
 def test_launch_that_certainly_did_not_arrive_is_sent_again(
-        posed: direct.DirectLauncher, played: mock.Mock) -> None:
+    posed: direct.DirectLauncher, played: mock.Mock
+) -> None:
     played.exec.side_effect = [exception.AgentNotConnected(), 5]
     with pytest.raises(exception.AgentNotConnected):
         posed.launch(ORDER)
@@ -82,33 +99,39 @@ def test_launch_that_certainly_did_not_arrive_is_sent_again(
 
 @pytest.mark.parametrize('values', [{'cwd': '/tmp'}, {'env': {'A': '1'}}])
 def test_what_guest_exec_cannot_do_is_refused(
-        posed: direct.DirectLauncher, played: mock.Mock,
-        values: dict[str, object]) -> None:
+    posed: direct.DirectLauncher, played: mock.Mock, values: dict[str, object]
+) -> None:
     with pytest.raises(exception.AgentRefused, match='cwd and env'):
-        posed.launch(dataclasses.replace(
-            ORDER, **values))
+        posed.launch(dataclasses.replace(ORDER, **values))
     played.exec.assert_not_called()
 
 
-@pytest.mark.parametrize(('error', 'reason'), [
-    (exception.AgentReplyTooLarge(), direct.TOO_LARGE),
-    (exception.AgentRefused(), direct.UNKNOWN)])
+@pytest.mark.parametrize(
+    ('error', 'reason'),
+    [
+        (exception.AgentReplyTooLarge(), direct.TOO_LARGE),
+        (exception.AgentRefused(), direct.UNKNOWN),
+    ],
+)
 def test_lost_record_is_a_lost_end(
-        posed: direct.DirectLauncher, played: mock.Mock,
-        error: Exception, reason: str) -> None:
+    posed: direct.DirectLauncher,
+    played: mock.Mock,
+    error: Exception,
+    reason: str,
+) -> None:
     posed.launch(ORDER)
     played.exec_status.side_effect = error
     assert posed.poll(5) == launcher.Died(reason)
 
 
-def test_restarted_service_knows_nothing(
-        posed: direct.DirectLauncher) -> None:
+def test_restarted_service_knows_nothing(posed: direct.DirectLauncher) -> None:
     assert posed.recover('id') == launcher.Died(direct.UNKNOWN)
     assert posed.fence('new') == launcher.Fenced()
 
 
-def test_release_forgets(posed: direct.DirectLauncher,
-                         played: mock.Mock) -> None:
+def test_release_forgets(
+    posed: direct.DirectLauncher, played: mock.Mock
+) -> None:
     played.exec.side_effect = exception.AgentUnresponsive()
     with pytest.raises(exception.AgentUnresponsive):
         posed.launch(ORDER)
@@ -141,21 +164,39 @@ class Lane:
 
     def _claim(self, *args: object) -> rpcapi.Claim:
         return {
-            'uuid': 'id', 'type': command.EXEC, 'exec': {
-                'command': ['ver'], 'cwd': None, 'env': {}, 'stdin': '',
-                'output_keep': 'head'},
-            'file': None, 'timeout': 60, 'boot_id': direct.BOOT_ID,
-            'ticket': 2 ** 40,
-            'started_uptime': None}
+            'uuid': 'id',
+            'type': command.EXEC,
+            'exec': {
+                'command': ['ver'],
+                'cwd': None,
+                'env': {},
+                'stdin': '',
+                'output_keep': 'head',
+            },
+            'file': None,
+            'timeout': 60,
+            'boot_id': direct.BOOT_ID,
+            'ticket': 2**40,
+            'started_uptime': None,
+        }
 
 
-def run(lane: Lane, *, attempt: str | None = None,
-        cancel_after: int | None = None) -> rpcapi.End:
+def run(
+    lane: Lane, *, attempt: str | None = None, cancel_after: int | None = None
+) -> rpcapi.End:
     """Run a command and return how the conductor was told that it ended."""
-    item = job.Job(lane, {
-        'uuid': 'id', 'type': command.EXEC, 'instance_uuid': 'server',
-        'status': command.PENDING,
-        'attempt': attempt, 'cancel_requested': False, 'start_in': 300.0})
+    item = job.Job(
+        lane,
+        {
+            'uuid': 'id',
+            'type': command.EXEC,
+            'instance_uuid': 'server',
+            'status': command.PENDING,
+            'attempt': attempt,
+            'cancel_requested': False,
+            'start_in': 300.0,
+        },
+    )
     for step in range(50):
         if step == cancel_after:
             item.cancel()
@@ -175,7 +216,8 @@ def test_job_completes(posed: direct.DirectLauncher) -> None:
 
 
 def test_job_whose_launch_was_not_answered_is_lost(
-        posed: direct.DirectLauncher, played: mock.Mock) -> None:
+    posed: direct.DirectLauncher, played: mock.Mock
+) -> None:
     played.exec.side_effect = exception.AgentUnresponsive()
     end = run(Lane(posed))
     assert (end['status'], end['error']) == (command.LOST, direct.UNKNOWN)
@@ -183,15 +225,18 @@ def test_job_whose_launch_was_not_answered_is_lost(
 
 
 def test_adopted_job_is_lost_and_not_sent(
-        posed: direct.DirectLauncher, played: mock.Mock) -> None:
+    posed: direct.DirectLauncher, played: mock.Mock
+) -> None:
     end = run(Lane(posed), attempt='previous')
     assert end['status'] == command.LOST
     played.exec.assert_not_called()
 
 
 def test_cancelled_job_is_lost_after_the_grace(
-        posed: direct.DirectLauncher, played: mock.Mock,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    posed: direct.DirectLauncher,
+    played: mock.Mock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(job.CONF.guest_agent, 'kill_grace', 0, raising=False)
     played.exec_status.return_value = RUNS
     end = run(Lane(posed), cancel_after=3)

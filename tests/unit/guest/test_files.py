@@ -43,25 +43,41 @@ def launcher(request: pytest.FixtureRequest, agent: mock.Mock) -> str:
 
 @pytest.fixture
 def guest(launcher: str, agent: mock.Mock) -> files.Files:
-    return files.Files(posix.PosixLauncher(agent) if launcher == 'posix'
-                       else windows.WindowsLauncher(agent))
+    return files.Files(
+        posix.PosixLauncher(agent)
+        if launcher == 'posix'
+        else windows.WindowsLauncher(agent)
+    )
 
 
 def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def answer(agent: mock.Mock, launcher: str, word: str, *details: str,
-           path: str = '', error: str = '') -> None:
+def answer(
+    agent: mock.Mock,
+    launcher: str,
+    word: str,
+    *details: str,
+    path: str = '',
+    error: str = '',
+) -> None:
     """Have the guest answer something, in the way of its launcher."""
     out = ' '.join([word, *details]) + '\n' + path
     err = f'guest-agent: line 12: {error}\n'
     if launcher == 'windows':
-        out = json.dumps({'says': word, 'details': details,
-                          'path': encoded(path), 'error': encoded(error)})
+        out = json.dumps(
+            {
+                'says': word,
+                'details': details,
+                'path': encoded(path),
+                'error': encoded(error),
+            }
+        )
         err = ''
     agent.exec_status.return_value = guest_agent.ExecStatus(
-        True, 0, None, out.encode(), err.encode())
+        True, 0, None, out.encode(), err.encode()
+    )
 
 
 def asked(agent: mock.Mock, launcher: str) -> list[str]:
@@ -74,13 +90,24 @@ def asked(agent: mock.Mock, launcher: str) -> list[str]:
     return list(call.args[1][4:])
 
 
-@pytest.mark.parametrize(('path', 'temporary'), [
-    ('/a dir/ü', '/a dir/.ga-' + ID), ('/f', '/.ga-' + ID),
-    ('/a\\b', '/.ga-' + ID), ('C:\\d\\f', 'C:\\d\\.ga-' + ID),
-    ('C:/d/f', 'C:/d/.ga-' + ID), ('/ends\n', '/.ga-' + ID)])
+@pytest.mark.parametrize(
+    ('path', 'temporary'),
+    [
+        ('/a dir/ü', '/a dir/.ga-' + ID),
+        ('/f', '/.ga-' + ID),
+        ('/a\\b', '/.ga-' + ID),
+        ('C:\\d\\f', 'C:\\d\\.ga-' + ID),
+        ('C:/d/f', 'C:/d/.ga-' + ID),
+        ('/ends\n', '/.ga-' + ID),
+    ],
+)
 def test_where_a_file_is_written(
-        guest: files.Files, agent: mock.Mock, launcher: str, path: str,
-        temporary: str) -> None:
+    guest: files.Files,
+    agent: mock.Mock,
+    launcher: str,
+    path: str,
+    temporary: str,
+) -> None:
     answer(agent, launcher, 'created', '17', STRAY, 'nonsense', path=path)
     target = guest.create('/link', ID, mode='0640', append=False)
     assert asked(agent, launcher) == ['create', '/link', ID, '0640', 'no']
@@ -89,25 +116,32 @@ def test_where_a_file_is_written(
     assert files.Target.from_dict(kept).temporary == temporary
 
 
-@pytest.mark.parametrize(('details', 'path'), [
-    (('1' * 65,), '/f'), (('17',), '/' + 'x' * 8192)])
+@pytest.mark.parametrize(
+    ('details', 'path'), [(('1' * 65,), '/f'), (('17',), '/' + 'x' * 8192)]
+)
 def test_guest_that_fills_the_row(
-        guest: files.Files, agent: mock.Mock, launcher: str,
-        details: tuple[str, ...], path: str) -> None:
+    guest: files.Files,
+    agent: mock.Mock,
+    launcher: str,
+    details: tuple[str, ...],
+    path: str,
+) -> None:
     answer(agent, launcher, 'created', *details, path=path)
     with pytest.raises(exception.AgentError):
         guest.create('/f', ID, mode=None, append=False)
 
 
-def test_strays_are_few(guest: files.Files, agent: mock.Mock,
-                        launcher: str) -> None:
+def test_strays_are_few(
+    guest: files.Files, agent: mock.Mock, launcher: str
+) -> None:
     answer(agent, launcher, 'created', '17', *[STRAY] * 200, path='/f')
     target = guest.create('/f', ID, mode=None, append=False)
     assert len(target.strays) == 100
 
 
-def test_where_something_is_appended(guest: files.Files, agent: mock.Mock,
-                                     launcher: str) -> None:
+def test_where_something_is_appended(
+    guest: files.Files, agent: mock.Mock, launcher: str
+) -> None:
     answer(agent, launcher, 'created', '-', path='/f')
     target = guest.create('/f', ID, mode=None, append=True)
     assert asked(agent, launcher) == ['create', '/f', ID, '', 'yes']
@@ -118,52 +152,76 @@ def test_where_something_is_appended(guest: files.Files, agent: mock.Mock,
     agent.exec.assert_not_called()
 
 
-def test_commit_is_polled(guest: files.Files, agent: mock.Mock,
-                          launcher: str) -> None:
+def test_commit_is_polled(
+    guest: files.Files, agent: mock.Mock, launcher: str
+) -> None:
     target = files.Target('/f', '/.ga', '17', None)
     agent.exec.return_value = 5
     assert guest.start_commit(target, 9, 'hash') == 5
     assert asked(agent, launcher) == [
-        'commit', '/f', '/.ga', '17', '9', 'hash', '']
+        'commit',
+        '/f',
+        '/.ga',
+        '17',
+        '9',
+        'hash',
+        '',
+    ]
     agent.exec_status.return_value = guest_agent.ExecStatus(
-        False, None, None, b'', b'')
+        False, None, None, b'', b''
+    )
     assert not guest.poll_commit(target, 5)
     answer(agent, launcher, 'committed')
     assert guest.poll_commit(target, 5)
     answer(agent, launcher, 'refused', error='mv: No space left on device')
-    with pytest.raises(exception.FileRefused,
-                       match='refuses: mv: No space left on device'):
+    with pytest.raises(
+        exception.FileRefused, match='refuses: mv: No space left on device'
+    ):
         guest.poll_commit(target, 5)
 
 
-@pytest.mark.parametrize(('word', 'is_written'), [
-    ('committed', True), ('discarded', False)])
+@pytest.mark.parametrize(
+    ('word', 'is_written'), [('committed', True), ('discarded', False)]
+)
 def test_discard_tells_what_became_of_it(
-        guest: files.Files, agent: mock.Mock, launcher: str, word: str,
-        is_written: bool) -> None:
+    guest: files.Files,
+    agent: mock.Mock,
+    launcher: str,
+    word: str,
+    is_written: bool,
+) -> None:
     answer(agent, launcher, word)
     target = files.Target('/f', '/.ga', '17', None)
     assert guest.discard(target) is is_written
     assert asked(agent, launcher) == ['discard', '/f', '/.ga', '17']
 
 
-@pytest.mark.parametrize(('words', 'error'), [
-    (('missing',), exception.FileMissing),
-    (('unsuitable', 'directory'), exception.FileUnsuitable),
-    (('unsuitable', 'special'), exception.FileUnsuitable),
-    (('refused',), exception.FileRefused),
-    (('nonsense',), exception.AgentError),
-    (('',), exception.AgentError)])
-def test_refusals(guest: files.Files, agent: mock.Mock, launcher: str,
-                  words: tuple[str, ...],
-                  error: type[exception.GuestError]) -> None:
+@pytest.mark.parametrize(
+    ('words', 'error'),
+    [
+        (('missing',), exception.FileMissing),
+        (('unsuitable', 'directory'), exception.FileUnsuitable),
+        (('unsuitable', 'special'), exception.FileUnsuitable),
+        (('refused',), exception.FileRefused),
+        (('nonsense',), exception.AgentError),
+        (('',), exception.AgentError),
+    ],
+)
+def test_refusals(
+    guest: files.Files,
+    agent: mock.Mock,
+    launcher: str,
+    words: tuple[str, ...],
+    error: type[exception.GuestError],
+) -> None:
     answer(agent, launcher, *words)
     with pytest.raises(error):
         guest.look('/f')
 
 
-def test_guest_says_too_much(guest: files.Files, agent: mock.Mock,
-                             launcher: str) -> None:
+def test_guest_says_too_much(
+    guest: files.Files, agent: mock.Mock, launcher: str
+) -> None:
     answer(agent, launcher, 'refused', error='x' * 100000)
     with pytest.raises(exception.FileRefused) as caught:
         guest.look('/f')
@@ -171,10 +229,12 @@ def test_guest_says_too_much(guest: files.Files, agent: mock.Mock,
 
 
 @pytest.mark.parametrize('out', [b'', b'[]', b'{}', b'\xff', b'7\n\xff'])
-def test_improper_answers(guest: files.Files, agent: mock.Mock,
-                          out: bytes) -> None:
+def test_improper_answers(
+    guest: files.Files, agent: mock.Mock, out: bytes
+) -> None:
     agent.exec_status.return_value = guest_agent.ExecStatus(
-        True, 0, None, out, b'')
+        True, 0, None, out, b''
+    )
     with pytest.raises(exception.GuestError):
         guest.look('/f')
 

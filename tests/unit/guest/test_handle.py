@@ -24,7 +24,8 @@ def agent() -> mock.Mock:
     """An agent whose file has 10 bytes."""
     agent = mock.Mock()
     agent.file_seek.side_effect = lambda number, offset, whence: (
-        10 if whence == 'end' else offset)
+        10 if whence == 'end' else offset
+    )
     return agent
 
 
@@ -46,7 +47,8 @@ def test_what_follows_is_read_without_seeking(agent: mock.Mock) -> None:
     opened.read(handle.READ_CHUNK + 1, 2)
     agent.file_seek.assert_called_once()
     assert max(call.args[1] for call in agent.file_read.call_args_list) == (
-        handle.READ_CHUNK)
+        handle.READ_CHUNK
+    )
 
 
 def test_unanswered_read_is_sought_anew(agent: mock.Mock) -> None:
@@ -63,7 +65,9 @@ def test_write_goes_on_until_all_is_written(agent: mock.Mock) -> None:
     agent.file_write.side_effect = [2, 1]
     handle.Handle(agent, 3).write(7, b'abc')
     assert agent.file_write.call_args_list == [
-        mock.call(3, b'abc'), mock.call(3, b'c')]
+        mock.call(3, b'abc'),
+        mock.call(3, b'c'),
+    ]
 
 
 def test_write_of_nothing_does_not_go_on_for_ever(agent: mock.Mock) -> None:

@@ -63,16 +63,20 @@ def _no_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, '_POLL', 0)
 
 
-def outcomes(runs: Runs, parts: Sequence[gate.Part],
-             room: float) -> dict[str, str]:
-    return {result.part.name: result.outcome
-            for result in gate.run_all(parts, room, runs.start)}
+def outcomes(
+    runs: Runs, parts: Sequence[gate.Part], room: float
+) -> dict[str, str]:
+    return {
+        result.part.name: result.outcome
+        for result in gate.run_all(parts, room, runs.start)
+    }
 
 
 def test_parts_run_side_by_side_as_far_as_there_is_room() -> None:
     runs = Runs({})
     assert set(outcomes(runs, [FIRST, SECOND, THIRD], 1.7).values()) == {
-        'passed'}
+        'passed'
+    }
     assert runs.most == 2
     runs = Runs({})
     outcomes(runs, [FIRST, SECOND, THIRD], 0.5)
@@ -81,7 +85,10 @@ def test_parts_run_side_by_side_as_far_as_there_is_room() -> None:
 
 def test_failure_of_a_part_ends_only_what_needs_it() -> None:
     assert outcomes(Runs({'first': 2}), [THIRD, FIRST, SECOND], 9) == {
-        'first': 'FAILED', 'second': 'passed', 'third': 'not run'}
+        'first': 'FAILED',
+        'second': 'passed',
+        'third': 'not run',
+    }
 
 
 def test_interrupted_gate_ends_its_parts() -> None:
@@ -103,13 +110,19 @@ def test_tests_are_read_from_the_report() -> None:
     assert gate.tests_of(JUNIT) == [
         gate.Test('tests.a::test_well[x]', 1.5, False),
         gate.Test('tests.a::test_ill', 0.2, True),
-        gate.Test('tests.b::test_unprepared', 3.0, True)]
+        gate.Test('tests.b::test_unprepared', 3.0, True),
+    ]
 
 
 def test_report_names_what_failed_and_where_its_log_is() -> None:
     tests = gate.tests_of(JUNIT)
-    text = gate.report([gate.Result(FIRST, 0, 61.0, 30.0, tests[:1]),
-                        gate.Result(SECOND, 2, 5.0, 1.0, tests[1:])], 66.4)
+    text = gate.report(
+        [
+            gate.Result(FIRST, 0, 61.0, 30.0, tests[:1]),
+            gate.Result(SECOND, 2, 5.0, 1.0, tests[1:]),
+        ],
+        66.4,
+    )
     assert '1:01' in text
     assert 'second failed, see .test/log/second.log' in text
     assert 'first failed' not in text
@@ -122,4 +135,5 @@ def test_part_without_tests_that_fails_is_counted() -> None:
     assert text.endswith('0 passed, 2 failed')
     assert 'third failed' not in text
     assert gate.report([gate.Result(FIRST, 0)], 1).endswith(
-        '0 passed, 0 failed')
+        '0 passed, 0 failed'
+    )

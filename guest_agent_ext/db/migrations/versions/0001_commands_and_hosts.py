@@ -69,20 +69,26 @@ def upgrade() -> None:
         mysql_charset='utf8mb4',
     )
     for name, columns in (
-            ('instance', ['instance_uuid', 'id']),
-            ('project', ['instance_project_id', 'id']),
-            ('list', ['host', 'id']),
-            ('created', ['created_at']),
-            ('finished', ['finished_at']),
-            ('host', ['cell_uuid', 'host', 'status']),
-            ('quota', ['instance_project_id', 'status', 'instance_uuid']),
-            ('start_by', ['status', 'start_by']),
-            ('end_by', ['status', 'end_by']),
-            ('audit', ['cell_uuid', 'audit_at'])):
-        op.create_index(f'guest_agent_commands_{name}_idx',
-                        'guest_agent_commands', columns)
-    op.create_index('guest_agent_commands_uuid_idx', 'guest_agent_commands',
-                    ['uuid'], unique=True)
+        ('instance', ['instance_uuid', 'id']),
+        ('project', ['instance_project_id', 'id']),
+        ('list', ['host', 'id']),
+        ('created', ['created_at']),
+        ('finished', ['finished_at']),
+        ('host', ['cell_uuid', 'host', 'status']),
+        ('quota', ['instance_project_id', 'status', 'instance_uuid']),
+        ('start_by', ['status', 'start_by']),
+        ('end_by', ['status', 'end_by']),
+        ('audit', ['cell_uuid', 'audit_at']),
+    ):
+        op.create_index(
+            f'guest_agent_commands_{name}_idx', 'guest_agent_commands', columns
+        )
+    op.create_index(
+        'guest_agent_commands_uuid_idx',
+        'guest_agent_commands',
+        ['uuid'],
+        unique=True,
+    )
 
     op.create_table(
         'guest_agent_idempotency_keys',
@@ -95,12 +101,16 @@ def upgrade() -> None:
         mysql_charset='utf8mb4',
     )
     for name, column, unique in (
-            ('scope', 'scope', True),
-            ('command', 'command_uuid', False),
-            ('finished', 'finished_at', False)):
-        op.create_index(f'guest_agent_idempotency_keys_{name}_idx',
-                        'guest_agent_idempotency_keys', [column],
-                        unique=unique)
+        ('scope', 'scope', True),
+        ('command', 'command_uuid', False),
+        ('finished', 'finished_at', False),
+    ):
+        op.create_index(
+            f'guest_agent_idempotency_keys_{name}_idx',
+            'guest_agent_idempotency_keys',
+            [column],
+            unique=unique,
+        )
 
     op.create_table(
         'guest_agent_hosts',
@@ -114,8 +124,12 @@ def upgrade() -> None:
         sa.Column('last_seen_at', sqltypes.DateTime, nullable=False),
         mysql_charset='utf8mb4',
     )
-    op.create_index('guest_agent_hosts_host_idx', 'guest_agent_hosts',
-                    ['cell_uuid', 'host'], unique=True)
+    op.create_index(
+        'guest_agent_hosts_host_idx',
+        'guest_agent_hosts',
+        ['cell_uuid', 'host'],
+        unique=True,
+    )
 
     op.create_table(
         'guest_agent_leases',
@@ -129,5 +143,8 @@ def upgrade() -> None:
 def _id() -> sa.Column[int]:
     # SQLite counts up only an INTEGER primary key.
     return sa.Column(
-        'id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'),
-        primary_key=True, autoincrement=True)
+        'id',
+        sa.BigInteger().with_variant(sa.Integer(), 'sqlite'),
+        primary_key=True,
+        autoincrement=True,
+    )

@@ -35,24 +35,28 @@ class FilesTest(base.GuestAgentTest):
     def test_write_and_read(self) -> None:
         content = os.urandom(1024 * 1024 + 1)
         headers, _ = self.client.write_file(
-            self.server_id, '/tmp/a file', content, mode='0640')
+            self.server_id, '/tmp/a file', content, mode='0640'
+        )
         written = self.client.show_command(
-            self.server_id, headers['x-guest-agent-command-uuid'])['command']
-        self.assertEqual(('file-write', 'COMPLETED'),
-                         (written['type'], written['status']))
+            self.server_id, headers['x-guest-agent-command-uuid']
+        )['command']
+        self.assertEqual(
+            ('file-write', 'COMPLETED'), (written['type'], written['status'])
+        )
         _, read = self.client.read_file(self.server_id, '/tmp/a file')
         self.assertEqual(content, read)
         listed = self.run_command('ls', '-l', '/tmp/a file')
-        self.assertTrue(
-            listed['result']['out_data'].startswith('-rw-r-----'))
+        self.assertTrue(listed['result']['out_data'].startswith('-rw-r-----'))
 
     @decorators.idempotent_id('9d1c7d52-0f0e-4f6c-a9a9-3b7d0e5f1b02')
     def test_append_and_range(self) -> None:
         for part in (b'one ', b'two'):
-            self.client.write_file(self.server_id, '/tmp/appended', part,
-                                   append='true')
+            self.client.write_file(
+                self.server_id, '/tmp/appended', part, append='true'
+            )
         headers, read = self.client.read_file(
-            self.server_id, '/tmp/appended', {'Range': 'bytes=2-5'})
+            self.server_id, '/tmp/appended', {'Range': 'bytes=2-5'}
+        )
         self.assertEqual(b'e tw', read)
         self.assertEqual('bytes 2-5/7', headers['content-range'])
 
@@ -60,11 +64,29 @@ class FilesTest(base.GuestAgentTest):
     @decorators.idempotent_id('9d1c7d52-0f0e-4f6c-a9a9-3b7d0e5f1b03')
     def test_what_is_no_file(self) -> None:
         for path in ('relative', '/tmp', '/dev/null', ''):
-            self.assertRaises(exceptions.BadRequest, self.client.read_file,
-                              self.server_id, path)
-            self.assertRaises(exceptions.BadRequest, self.client.write_file,
-                              self.server_id, path, b'x')
-        self.assertRaises(exceptions.NotFound, self.client.read_file,
-                          self.server_id, '/no/such/file')
-        self.assertRaises(exceptions.Conflict, self.client.write_file,
-                          self.server_id, '/no/such/file', b'x')
+            self.assertRaises(
+                exceptions.BadRequest,
+                self.client.read_file,
+                self.server_id,
+                path,
+            )
+            self.assertRaises(
+                exceptions.BadRequest,
+                self.client.write_file,
+                self.server_id,
+                path,
+                b'x',
+            )
+        self.assertRaises(
+            exceptions.NotFound,
+            self.client.read_file,
+            self.server_id,
+            '/no/such/file',
+        )
+        self.assertRaises(
+            exceptions.Conflict,
+            self.client.write_file,
+            self.server_id,
+            '/no/such/file',
+            b'x',
+        )

@@ -29,23 +29,26 @@ class RolesTest(base.GuestAgentTest):
         cls.reader = cls.os_project_reader.guest_agent.GuestAgentClient()
         cls.other = cls.os_project_alt_member.guest_agent.GuestAgentClient()
         cls.admin = cls.os_admin.guest_agent.GuestAgentClient()
-        cls.same_project = (member.credentials.project_id
-                            == cls.os_project_reader.credentials.project_id)
+        cls.same_project = (
+            member.credentials.project_id
+            == cls.os_project_reader.credentials.project_id
+        )
 
     @classmethod
     def resource_setup(cls) -> None:
         super().resource_setup()
         made = cls.client.create_command(
-            cls.server_id, ['echo', 'secret'],
-            headers={'Prefer': 'wait=30'})['command']
+            cls.server_id, ['echo', 'secret'], headers={'Prefer': 'wait=30'}
+        )['command']
         cls.command_id = made['uuid']
 
     @decorators.idempotent_id('c2f6d7de-3d86-4f0e-8a3e-9f4c1a6b5d01')
     def test_reader_sees_metadata_only(self) -> None:
         if not self.same_project:
             raise self.skipException('The reader is in another project')
-        shown = self.reader.show_command(
-            self.server_id, self.command_id)['command']
+        shown = self.reader.show_command(self.server_id, self.command_id)[
+            'command'
+        ]
         self.assertEqual('COMPLETED', shown['status'])
         self.assertEqual(0, shown['result']['exitcode'])
         self.assertNotIn('arguments', shown)
@@ -59,42 +62,49 @@ class RolesTest(base.GuestAgentTest):
         if not self.same_project:
             raise self.skipException('The reader is in another project')
         for call, *arguments in (
-                (self.reader.create_command, ['true']),
-                (self.reader.cancel_command, self.command_id),
-                (self.reader.delete_command, self.command_id),
-                (self.reader.show_output, self.command_id),
-                (self.reader.read_file, '/etc/passwd'),
-                (self.reader.write_file, '/tmp/x', b'x')):
-            self.assertRaises(exceptions.Forbidden, call, self.server_id,
-                              *arguments)
+            (self.reader.create_command, ['true']),
+            (self.reader.cancel_command, self.command_id),
+            (self.reader.delete_command, self.command_id),
+            (self.reader.show_output, self.command_id),
+            (self.reader.read_file, '/etc/passwd'),
+            (self.reader.write_file, '/tmp/x', b'x'),
+        ):
+            self.assertRaises(
+                exceptions.Forbidden, call, self.server_id, *arguments
+            )
 
     @decorators.attr(type='negative')
     @decorators.idempotent_id('c2f6d7de-3d86-4f0e-8a3e-9f4c1a6b5d03')
     def test_another_project_finds_nothing(self) -> None:
         for call, *arguments in (
-                (self.other.create_command, ['true']),
-                (self.other.list_commands,),
-                (self.other.show_command, self.command_id),
-                (self.other.cancel_command, self.command_id),
-                (self.other.delete_command, self.command_id),
-                (self.other.show_output, self.command_id),
-                (self.other.show_agent,),
-                (self.other.read_file, '/etc/passwd'),
-                (self.other.write_file, '/tmp/x', b'x')):
-            self.assertRaises(exceptions.NotFound, call, self.server_id,
-                              *arguments)
-        self.assertEqual(
-            [], self.other.list_project_commands()['commands'])
+            (self.other.create_command, ['true']),
+            (self.other.list_commands,),
+            (self.other.show_command, self.command_id),
+            (self.other.cancel_command, self.command_id),
+            (self.other.delete_command, self.command_id),
+            (self.other.show_output, self.command_id),
+            (self.other.show_agent,),
+            (self.other.read_file, '/etc/passwd'),
+            (self.other.write_file, '/tmp/x', b'x'),
+        ):
+            self.assertRaises(
+                exceptions.NotFound, call, self.server_id, *arguments
+            )
+        self.assertEqual([], self.other.list_project_commands()['commands'])
 
     @decorators.idempotent_id('c2f6d7de-3d86-4f0e-8a3e-9f4c1a6b5d04')
     def test_admin_sees_hosts_and_all_projects(self) -> None:
-        shown = self.admin.show_command(
-            self.server_id, self.command_id)['command']
-        hosts = {host['host']: host['state']
-                 for host in self.admin.list_hosts()['hosts']}
+        shown = self.admin.show_command(self.server_id, self.command_id)[
+            'command'
+        ]
+        hosts = {
+            host['host']: host['state']
+            for host in self.admin.list_hosts()['hosts']
+        }
         self.assertEqual('up', hosts[shown['host']])
         found = self.admin.list_project_commands(
-            all_projects='true', host=shown['host'])['commands']
+            all_projects='true', host=shown['host']
+        )['commands']
         self.assertIn(self.command_id, [item['uuid'] for item in found])
 
     @decorators.attr(type='negative')
@@ -102,8 +112,11 @@ class RolesTest(base.GuestAgentTest):
     def test_others_do_not(self) -> None:
         self.assertRaises(exceptions.Forbidden, self.client.list_hosts)
         self.assertRaises(
-            exceptions.Forbidden, self.client.list_project_commands,
-            all_projects='true')
-        shown = self.client.show_command(
-            self.server_id, self.command_id)['command']
+            exceptions.Forbidden,
+            self.client.list_project_commands,
+            all_projects='true',
+        )
+        shown = self.client.show_command(self.server_id, self.command_id)[
+            'command'
+        ]
         self.assertNotIn('host', shown)

@@ -28,31 +28,38 @@ class ServerLifecycleTest(base.GuestAgentTest):
         self.assertEqual('LOST', ended['status'])
         self.assertIsNotNone(ended['error'])
         self.wait_for_agent(self.server_id)
-        self.assertEqual(
-            0, self.run_command('true')['result']['exitcode'])
+        self.assertEqual(0, self.run_command('true')['result']['exitcode'])
 
     @decorators.idempotent_id('3f0d4a1e-8c39-4f5d-b0b7-70b1f2d6c802')
     def test_stop_and_start(self) -> None:
         self.servers.stop_server(self.server_id)
         self.wait_for_server(self.server_id, 'SHUTOFF')
-        self.assertRaises(exceptions.Conflict, self.client.create_command,
-                          self.server_id, ['true'])
+        self.assertRaises(
+            exceptions.Conflict,
+            self.client.create_command,
+            self.server_id,
+            ['true'],
+        )
         agent = self.client.show_agent(self.server_id)['guest_agent']
         self.assertEqual('unavailable', agent['status'])
         self.servers.start_server(self.server_id)
         self.wait_for_agent(self.server_id)
-        self.assertEqual(
-            0, self.run_command('true')['result']['exitcode'])
+        self.assertEqual(0, self.run_command('true')['result']['exitcode'])
 
     @decorators.idempotent_id('3f0d4a1e-8c39-4f5d-b0b7-70b1f2d6c803')
     def test_pause_with_a_command_running(self) -> None:
         made = self.client.create_command(
-            self.server_id, ['sh', '-c', 'sleep 4; echo woken'])['command']
+            self.server_id, ['sh', '-c', 'sleep 4; echo woken']
+        )['command']
         self.wait_for_command(made['uuid'], 'RUNNING')
         self.servers.pause_server(self.server_id)
         self.wait_for_server(self.server_id, 'PAUSED')
-        self.assertRaises(exceptions.Conflict, self.client.create_command,
-                          self.server_id, ['true'])
+        self.assertRaises(
+            exceptions.Conflict,
+            self.client.create_command,
+            self.server_id,
+            ['true'],
+        )
         self.servers.unpause_server(self.server_id)
         ended = self.wait_for_command(made['uuid'])
         self.assertEqual('COMPLETED', ended['status'])
@@ -61,12 +68,17 @@ class ServerLifecycleTest(base.GuestAgentTest):
     @decorators.idempotent_id('3f0d4a1e-8c39-4f5d-b0b7-70b1f2d6c804')
     def test_delete_with_a_command_running(self) -> None:
         server_id = self.boot()
-        made = self.client.create_command(
-            server_id, ['sleep', '600'])['command']
+        made = self.client.create_command(server_id, ['sleep', '600'])[
+            'command'
+        ]
         self.wait_for_command(made['uuid'], 'RUNNING', server_id=server_id)
         self.remove(server_id)
         ended = self.wait_for_command(made['uuid'], server_id=server_id)
         self.assertEqual('LOST', ended['status'])
         self.assertIn('deleted', ended['error'])
-        self.assertRaises(exceptions.NotFound, self.client.create_command,
-                          server_id, ['true'])
+        self.assertRaises(
+            exceptions.NotFound,
+            self.client.create_command,
+            server_id,
+            ['true'],
+        )
