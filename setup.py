@@ -10,6 +10,40 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-import setuptools
+import pathlib
+import shutil
+from typing import Any
 
-setuptools.setup(setup_requires=['pbr>=6.1.1'], pbr=True)
+import setuptools
+from setuptools.command import build_py
+
+#: What client/ makes a distribution of: a file must be in one of the two only.
+_CLIENT = ('osc', 'sdk', 'progress.py')
+
+
+class BuildServer(build_py.build_py):
+    """Builds the modules that are not the client's."""
+
+    def run(self) -> None:
+        super().run()
+        if getattr(self, 'editable_mode', False):
+            # Nothing was copied: the modules are where they always are.
+            return
+        built = pathlib.Path(self.build_lib, 'guest_agent_ext')
+        for path in (built / name for name in _CLIENT):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+class Server(setuptools.Distribution):
+    """The distribution. pbr replaces the commands that setup() is given."""
+
+    def get_command_class(self, command: str) -> Any:
+        if command == 'build_py':
+            return BuildServer
+        return super().get_command_class(command)
+
+
+setuptools.setup(setup_requires=['pbr>=6.1.1'], pbr=True, distclass=Server)

@@ -12,12 +12,17 @@
 
 """``python -m benchmarks [NAME ...]``: measure, and write the report.
 
-Without names, all that there are. What was measured of the others before
-stays in the report. What counts are ratios of things measured side by side;
+Without names, all benchmarks run. What was measured of the others before stays
+in the report. What counts are ratios of things measured side by side;
 milliseconds are this machine's.
+
+The report is under ``.bench``, which git ignores: all figures, a picture, and
+the table of ratios as the contributor guide has it.
 """
 
 import argparse
+from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent import futures
 import json
 import multiprocessing
@@ -27,6 +32,7 @@ import platform
 import sys
 import time
 import traceback
+from typing import Any
 
 from benchmarks import measure
 from benchmarks import picture
@@ -42,11 +48,28 @@ NAMES = (
     'files',
     'neighbours',
     'hung',
+    'backlog',
 )
 
-DIRECTORY = pathlib.Path(__file__).parents[1] / 'doc/source/contributor'
+DIRECTORY = pathlib.Path(__file__).parents[1] / '.bench'
 RESULTS = DIRECTORY / 'benchmarks.json'
 PICTURE = DIRECTORY / 'benchmarks.svg'
+TABLE = DIRECTORY / 'benchmarks.inc'
+
+_TABLE_HEAD = """\
+.. list-table::
+   :header-rows: 1
+   :widths: 20 60 20
+
+   * - benchmark
+     - ratio
+     - found, goal
+"""
+_TABLE_ROW = """\
+   * - ``{name}``
+     - {what}
+     - {found:.2f}, {at} {bound:.2f}{missed}
+"""
 
 
 def main() -> int:
@@ -91,8 +114,9 @@ def _run(name: str) -> measure.Report:
         return pool.submit(measure.run, name).result()
 
 
-def _write(reports: dict[str, object]) -> None:
+def _write(reports: Mapping[str, Any]) -> None:
     ordered = {name: reports[name] for name in NAMES if name in reports}
+    DIRECTORY.mkdir(exist_ok=True)
     RESULTS.write_text(
         json.dumps(
             {
@@ -105,6 +129,20 @@ def _write(reports: dict[str, object]) -> None:
         + '\n'
     )
     picture.draw(ordered, PICTURE)
+    TABLE.write_text(_TABLE_HEAD + ''.join(_rows(ordered)))
+
+
+def _rows(reports: Mapping[str, Any]) -> Iterator[str]:
+    for name, report in reports.items():
+        for goal in report['goals']:
+            yield _TABLE_ROW.format(
+                name=name,
+                what=goal['what'],
+                found=goal['found'],
+                at='at most' if goal['at_most'] else 'at least',
+                bound=goal['bound'],
+                missed='' if goal['holds'] else ' (missed)',
+            )
 
 
 if __name__ == '__main__':

@@ -20,8 +20,8 @@ import uuid
 
 from guest_agent_ext import command
 from guest_agent_ext.guest import agent as guest_agent
-from guest_agent_ext.guest import launcher
-from guest_agent_ext.guest import posix
+from guest_agent_ext.guest.launchers import base as launcher
+from guest_agent_ext.guest.launchers import posix
 
 #: Seconds between two questions.
 GAP = 0.01
@@ -43,6 +43,7 @@ def launched(guest: posix.PosixLauncher) -> None:
         env={},
         stdin=b'',
         cwd=None,
+        user=None,
         boot_id=probe.boot_id,
         ticket=probe.uptime + 6000,
         keep=command.MAX_OUTPUT_BYTES,

@@ -18,8 +18,8 @@ import pathlib
 import tempfile
 
 from tools.testbed import cloud as testbed_cloud
-from tools.testbed import mariadb
-from tools.testbed import rabbitmq
+from tools.testbed.parts import mariadb
+from tools.testbed.parts import rabbitmq
 
 ROOT = pathlib.Path(__file__).parents[1]
 #: Where the agents are that answer at once, see sitecustomize.py there.
@@ -30,8 +30,8 @@ STANDIN = {'PYTHONPATH': str(ROOT / 'benchmarks/standin')}
 def running(**options: object) -> Iterator[testbed_cloud.Cloud]:
     """Run a cloud.
 
-    :param options: of the group guest_agent; all else is as it is where
-        nothing is set
+    :param options: options of the group guest_agent; the others have their
+        defaults
     """
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)

@@ -29,10 +29,10 @@ from benchmarks import neighbours
 from benchmarks import ssh
 from guest_agent_ext.guest import agent as guest_agent
 from guest_agent_ext.guest import connection
-from guest_agent_ext.guest import posix
+from guest_agent_ext.guest.launchers import posix
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
-from tools.testbed import libvirtd
+from tools.testbed.parts import libvirtd
 
 ROUNDS = 30
 

@@ -31,11 +31,11 @@ from benchmarks import ssh
 from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.guest import agent as guest_agent
 from guest_agent_ext.guest import connection
-from guest_agent_ext.guest import handle
+from guest_agent_ext.guest import open_file
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
-from tools.testbed import libvirtd
 from tools.testbed import processes
+from tools.testbed.parts import libvirtd
 
 MIB = 1024 * 1024
 SIZE, ROUNDS = 8 * MIB, 3
@@ -44,7 +44,7 @@ PATH = '/root/file'
 
 def bare_read(agent: guest_agent.Agent, data: bytes) -> None:
     """guest-file-read until all is there."""
-    opened = handle.Handle(agent, agent.file_open(PATH, 'r'))
+    opened = open_file.OpenFile(agent, agent.file_open(PATH, 'r'))
     found = b''.join(
         opened.read(offset, rpcapi.READ_CHUNK)
         for offset in range(0, len(data), rpcapi.READ_CHUNK)
@@ -55,7 +55,7 @@ def bare_read(agent: guest_agent.Agent, data: bytes) -> None:
 
 def bare_write(agent: guest_agent.Agent, data: bytes) -> None:
     """guest-file-write until all is there; verified and synced it is not."""
-    opened = handle.Handle(agent, agent.file_open(PATH + '.bare', 'w'))
+    opened = open_file.OpenFile(agent, agent.file_open(PATH + '.bare', 'w'))
     for offset in range(0, len(data), rpcapi.WRITE_CHUNK):
         opened.write(offset, data[offset : offset + rpcapi.WRITE_CHUNK])
     opened.close()

@@ -33,8 +33,8 @@ from benchmarks import rows
 from benchmarks import simulated
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
-from tools.testbed import nova
 from tools.testbed import processes
+from tools.testbed.parts import nova
 
 HOSTS, PROCESSES = 1000, 4
 SERVERS, ROUNDS = 10, 5
@@ -146,11 +146,14 @@ def _load(cloud: testbed_cloud.Cloud) -> Mapping[str, str]:
     }
     before = {name: host.cpu(process) for name, process in parts.items()}
     time.sleep(QUIET)
-    return {
-        f'{name} with {HOSTS} hosts that report': f'{(host.cpu(process) - before[name]) / QUIET:.0%} of a CPU, '
-        f'{process.memory("VmRSS") / 2**20:.0f} MiB'
-        for name, process in parts.items()
-    }
+    loads = {}
+    for name, process in parts.items():
+        share = (host.cpu(process) - before[name]) / QUIET
+        memory = process.memory('VmRSS') / 2**20
+        loads[f'{name} with {HOSTS} hosts that report'] = (
+            f'{share:.0%} of a CPU, {memory:.0f} MiB'
+        )
+    return loads
 
 
 def _commands(clients: Sequence[http.Client]) -> list[float]:

@@ -33,7 +33,7 @@ from benchmarks import rows
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
 from tools.testbed import ini
-from tools.testbed import nova
+from tools.testbed.parts import nova
 
 SIZES = (1_000, 100_000, 3_000_000)
 ROUNDS = 50

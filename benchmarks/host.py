@@ -30,12 +30,12 @@ from benchmarks import profile
 from benchmarks import rows
 from guest_agent_ext.guest import agent as guest_agent
 from guest_agent_ext.guest import connection
-from guest_agent_ext.guest import posix
+from guest_agent_ext.guest.launchers import posix
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
-from tools.testbed import libvirtd
-from tools.testbed import nova
 from tools.testbed import processes
+from tools.testbed.parts import libvirtd
+from tools.testbed.parts import nova
 
 #: Of real guests at once, and commands that each of them gets in a round.
 GUESTS = (1, 2, 4, 8)

@@ -35,8 +35,8 @@ from benchmarks import command
 from benchmarks import measure
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
-from tools.testbed import libvirtd
-from tools.testbed import nova
+from tools.testbed.parts import libvirtd
+from tools.testbed.parts import nova
 
 COMMANDS = 100
 GUESTS = 20
@@ -117,7 +117,7 @@ def _measure(
 def hang(
     clients: Sequence[http.Client], seconds: int
 ) -> list[tuple[http.Client, str]]:
-    """Stop the agents, and give each guest commands that it cannot start."""
+    """Stop the agents, and give each guest commands that cannot start."""
     for client in clients:
         assert client.sh(STOP % seconds)['status'] == 'COMPLETED'
     # The last of them is to have stopped its agent.

@@ -28,7 +28,7 @@ from typing import Any
 class Series:
     """One thing, measured some times.
 
-    :ivar unit: of the values: ``ms``, ``MiB/s``, ``1/s``
+    :ivar unit: unit of the values: ``ms``, ``MiB/s``, ``1/s``
     """
 
     name: str

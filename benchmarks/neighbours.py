@@ -37,10 +37,10 @@ from benchmarks import measure
 from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.guest import agent as guest_agent
 from guest_agent_ext.guest import connection
-from guest_agent_ext.guest import handle
+from guest_agent_ext.guest import open_file
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
-from tools.testbed import libvirtd
+from tools.testbed.parts import libvirtd
 
 REQUESTS = 160
 TRANSFERS = 4
@@ -104,7 +104,7 @@ def bare_loops(agents: list[guest_agent.Agent]) -> Iterator[None]:
     stopping = threading.Event()
 
     def loop(agent: guest_agent.Agent) -> None:
-        opened = handle.Handle(agent, agent.file_open(PATH, 'r'))
+        opened = open_file.OpenFile(agent, agent.file_open(PATH, 'r'))
         offset = 0
         while not stopping.is_set():
             opened.read(offset % SIZE, rpcapi.READ_CHUNK)

@@ -29,7 +29,7 @@ _OURS, _TAIL = '#4477aa', '#99bbdd'
 def draw(reports: Mapping[str, Any], path: pathlib.Path) -> None:
     """Draw each report's series as bars: the median, and the 95th percentile.
 
-    :param reports: as measure.Report.as_json() has them, by name
+    :param reports: reports by name, as measure.Report.as_json() makes them
     """
     drawn = [report for report in reports.values() if report['series']]
     heights = [len(report['series']) * _BAR + 1 for report in drawn]

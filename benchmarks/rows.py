@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import contextlib
 from typing import Any
 
-from tools.testbed import mariadb
+from tools.testbed.parts import mariadb
 
 TABLE = 'guest_agent_commands'
 #: Rows of one statement.
@@ -32,8 +32,8 @@ def copy(
     """Write copies of a command.
 
     :param command: its uuid
-    :param columns: what is another thing in each copy, as SQL, in which
-        ``seq`` counts
+    :param columns: SQL of the columns that differ between copies; ``seq``
+        counts in it
     """
     with contextlib.closing(database.connect('nova_api')) as connection:
         cursor = connection.cursor()
@@ -58,7 +58,7 @@ def copy(
 def query(
     database: mariadb.MariaDB, statement: str, *values: object
 ) -> list[tuple[Any, ...]]:
-    """Read from the extension's tables, or change them."""
+    """Run a statement on the extension's tables."""
     with contextlib.closing(database.connect('nova_api')) as connection:
         cursor = connection.cursor()
         cursor.execute(statement, values)

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import pathlib
 import subprocess
 
-from tools.testbed import libvirtd
 from tools.testbed import processes
+from tools.testbed.parts import libvirtd
 
 _OPTIONS = (
     '-F',
@@ -34,9 +34,9 @@ _OPTIONS = (
 
 
 class Ssh:
-    """The way into one guest, with a key made for it.
+    """The way into one guest, with a new key.
 
-    :param directory: where the key is put
+    :param directory: directory of the key
     """
 
     def __init__(self, directory: pathlib.Path) -> None:

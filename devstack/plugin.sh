@@ -16,6 +16,7 @@
 
 function install_guest_agent_ext {
     setup_develop $GUEST_AGENT_EXT_DIR
+    pip_install $GUEST_AGENT_EXT_DIR/client
     if is_service_enabled g-agt-cpu; then
         pip_install_gr libvirt-python
     fi
@@ -36,15 +37,6 @@ function configure_guest_agent_ext_api {
         guest_agent_ext.api.sizelimit:filter_factory
     # Once only: stack.sh may be run again.
     sed -i -e '/^keystone *=/{/ guest_agent /!s/ osapi_compute_app_v21/ guest_agent&/}' $paste
-}
-
-function configure_guest_agent_ext_compute {
-    iniset $NOVA_CPU_CONF guest_agent connection_uri \
-        "$(iniget $NOVA_CPU_CONF libvirt connection_uri || true)"
-    # Empty is not the default.
-    if [[ -z "$(iniget $NOVA_CPU_CONF guest_agent connection_uri)" ]]; then
-        iniset $NOVA_CPU_CONF guest_agent connection_uri qemu:///system
-    fi
 }
 
 function init_guest_agent_ext {
@@ -76,9 +68,6 @@ if is_service_enabled g-agt-cond g-agt-cpu; then
             echo_summary "Configuring guest_agent_ext"
             if is_service_enabled n-api; then
                 configure_guest_agent_ext_api
-            fi
-            if is_service_enabled g-agt-cpu; then
-                configure_guest_agent_ext_compute
             fi
             # Nova's tables are there by now, and its API is not yet started.
             init_guest_agent_ext

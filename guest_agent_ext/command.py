@@ -10,10 +10,10 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The command: its types, its states, and the ways between them.
+"""The types, states and limits of a command, and its state machine.
 
-Everything else that speaks of a command's state (the database queries, the
-conductor, the views, the schemas) reads it from here.
+The database queries, the conductor, the views and the schemas take the states
+from here.
 """
 
 from collections.abc import Mapping
@@ -21,26 +21,41 @@ from collections.abc import Mapping
 EXEC = 'exec'
 FILE_READ = 'file-read'
 FILE_WRITE = 'file-write'
+SET_PASSWORD = 'set-password'
+SSH_KEYS_ADD = 'ssh-keys-add'
+SSH_KEYS_REMOVE = 'ssh-keys-remove'
+FSTRIM = 'fstrim'
 
-TYPES = (EXEC, FILE_READ, FILE_WRITE)
+#: The types that are one call of the guest agent, and the name of that call.
+#: They need no launcher, so they work where guest-exec is blocked. A repeated
+#: call changes nothing more, so it may be sent again.
+AGENT_CALLS: Mapping[str, str] = {
+    SET_PASSWORD: 'guest-set-user-password',
+    SSH_KEYS_ADD: 'guest-ssh-add-authorized-keys',
+    SSH_KEYS_REMOVE: 'guest-ssh-remove-authorized-keys',
+    FSTRIM: 'guest-fstrim',
+}
+TRANSFERS = (FILE_READ, FILE_WRITE)
+TYPES = (EXEC, *TRANSFERS, *AGENT_CALLS)
 
-#: Recorded, not known to have started.
+#: The command is recorded and not known to have started.
 PENDING = 'PENDING'
-#: Handed to a host; it may have started from here on. The API shows it as
-#: PENDING until the guest is known to have started it (``started_at``).
+#: A host has claimed the command, which may have started. The API shows
+#: PENDING until the start in the guest is confirmed (``started_at``).
 RUNNING = 'RUNNING'
-#: The process ended by itself, whatever its exit code.
+#: The process ended by itself, with any exit code.
 COMPLETED = 'COMPLETED'
-#: It did not run, and will not.
+#: The command did not run, and will not.
 FAILED = 'FAILED'
-#: Its timeout passed; its process tree was killed.
+#: The timeout passed, and the process tree was killed.
 TIMED_OUT = 'TIMED_OUT'
-#: Cancelled; if it was running, its process tree was killed.
+#: The user cancelled the command. If it was running, its process tree was
+#: killed.
 CANCELLED = 'CANCELLED'
-#: It may have run, and its end cannot be known.
+#: The command may have run, and its end cannot be known.
 LOST = 'LOST'
 
-#: The arrows of the state machine. A state that is no key here is final.
+#: The state machine: targets by source. A state that is no key is final.
 TRANSITIONS: Mapping[str, frozenset[str]] = {
     PENDING: frozenset({RUNNING, FAILED, CANCELLED}),
     RUNNING: frozenset({COMPLETED, FAILED, TIMED_OUT, CANCELLED, LOST}),
@@ -53,37 +68,57 @@ ENDED = tuple(status for status in STATUSES if status not in TRANSITIONS)
 #: The error of a command that was cancelled in time.
 NEVER_STARTED = 'It was cancelled before it started'
 
-#: What becomes of a change that a host reports: made (now or by an earlier
-#: report); too late, the command has ended otherwise; no such command;
-#: unfinished, but not this attempt's or not this host's. Only in the last case
-#: does the guest still need what it keeps of the command.
+#: Results of a change that a host reports: made, now or by an earlier report;
+#: too late, as the command has ended otherwise; no such command; the command
+#: is unfinished, but belongs to another attempt or host. Only in the last case
+#: the guest must keep the command's files.
 OK = 'ok'
 SUPERSEDED = 'superseded'
 GONE = 'gone'
 MOVED = 'moved'
 
-#: Bytes of stdout and stderr together that a result holds, before encoding.
-#: It is also what the guest keeps of each stream: which stream needs how
-#: much is known only at the end.
+#: Maximum bytes of stdout and stderr together in a result, before encoding.
+#: The guest keeps as much of each stream, because the sizes of both are known
+#: only at the end.
 MAX_OUTPUT_BYTES = 102400
-#: Bytes of arguments, environment and stdin together, counted raw.
-MAX_INPUT_BYTES = 65536
+#: Maximum bytes of arguments and environment together, and of stdin, before
+#: encoding.
+MAX_ARGUMENT_BYTES = 65536
+MAX_INPUT_BYTES = 1024 * 1024
 MAX_ARGUMENTS = 1024
 MAX_TIMEOUT = 86400
+#: Signals that the process group of a command can be sent.
+SIGNALS = ('HUP', 'INT', 'QUIT', 'TERM', 'USR1', 'USR2')
+#: Maximum number of columns, or rows, of a terminal.
+MAX_TERMINAL_SIZE = 1000
+#: Maximum bytes of stdin of an attached command in one request.
+MAX_STREAM_BYTES = 256 * 1024
+#: Maximum characters of a password, number of ssh keys in one command, and
+#: bytes of all of them.
+MAX_PASSWORD, MAX_KEYS, MAX_KEY_BYTES = 1024, 64, 32768
+#: Maximum minimum of fstrim, in bytes.
+MAX_TRIM = 2**62
+#: Seconds within which an agent call must be answered, sent again or not.
+CALL_TIMEOUT = 300
 
 
 def sources_of(status: str) -> tuple[str, ...]:
-    """Return the states from which a command may become ``status``."""
+    """Return the states from which a command may change to another.
+
+    :param status: the other state
+    """
     return tuple(
         source for source, targets in TRANSITIONS.items() if status in targets
     )
 
 
 def shown_status(status: str, started: bool) -> str:
-    """Return the state that a user sees.
+    """Return the state that the API shows.
 
-    A row that was handed to a host is PENDING to its user until the guest is
-    known to have started it.
+    A RUNNING command is shown as PENDING until the guest has started it.
+
+    :param status: state in the database
+    :param started: True if the start in the guest is confirmed
     """
     if status == RUNNING and not started:
         return PENDING
@@ -95,9 +130,9 @@ def share_output(out_size: int, err_size: int) -> tuple[int, int]:
 
     A stream that needs less than half leaves the rest to the other.
 
-    :param out_size: bytes there are of stdout
-    :param err_size: bytes there are of stderr
-    :returns: bytes to keep of stdout and of stderr
+    :param out_size: size of stdout in bytes
+    :param err_size: size of stderr in bytes
+    :returns: number of bytes to keep of stdout, and of stderr
     """
     half = MAX_OUTPUT_BYTES // 2
     out = min(out_size, max(half, MAX_OUTPUT_BYTES - err_size))

@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The version of the package that is installed."""
+"""The version of the installed package."""
 
 from importlib import metadata
 

@@ -33,6 +33,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from xml.etree import ElementTree
 
@@ -48,6 +49,9 @@ _POLL = 0.2
 #: Lines of the log of a part that failed, and tests that are named as slow.
 _LAST_LINES = 100
 _SLOWEST = 10
+
+#: Lines that a failed test says in the end, and characters of each.
+_LINES, _LINE = 12, 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +86,7 @@ PARTS = (
     Part('integration-moves', 0.7),
     Part('integration-guests', 0.9),
     Part('integration-embedded', 0.7),
+    Part('integration-debian', 0.9),
     Part('functional', 1.0),
     Part('unit', 1.0),
     Part('docs', 1.0),
@@ -93,11 +98,12 @@ class Test:
     """One test that has run.
 
     :ivar seconds: with what was set up for it and torn down
+    :ivar failure: what was wrong, in a few lines; None if it passed
     """
 
     name: str
     seconds: float
-    has_failed: bool
+    failure: str | None = None
 
 
 @dataclasses.dataclass
@@ -203,9 +209,32 @@ def tests_of(junit: str) -> list[Test]:
         Test(
             f'{case.get("classname")}::{case.get("name")}',
             float(case.get('time', 0)),
-            any(case.find(tag) is not None for tag in ('failure', 'error')),
+            _failure(case),
         )
         for case in ElementTree.fromstring(junit).iter('testcase')
+    ]
+
+
+def _failure(case: ElementTree.Element) -> str | None:
+    for tag in ('failure', 'error'):
+        found = case.find(tag)
+        if found is not None:
+            lines = found.get('message', '').splitlines()[:_LINES]
+            return '\n'.join(line[:_LINE] for line in lines)
+    return None
+
+
+def chosen(names: Sequence[str]) -> list[Part]:
+    """Return the parts that are to run; none waits for one that is not.
+
+    :param names: names of the parts, none for all parts
+    """
+    parts = [part for part in PARTS if part.name in names or not names]
+    return [
+        part
+        if any(part.after == other.name for other in parts)
+        else dataclasses.replace(part, after=None)
+        for part in parts
     ]
 
 
@@ -267,7 +296,7 @@ def run_all(
 def report(results: Sequence[Result], seconds: float) -> str:
     """Return a line for each part, the slowest tests, and the count."""
     tests = [test for result in results for test in result.tests]
-    failed = sum(test.has_failed for test in tests)
+    failed = [test for test in tests if test.failure is not None]
     slowest = sorted(tests, key=lambda test: -test.seconds)[:_SLOWEST]
     bad = [result for result in results if not result.has_passed]
     lines = [
@@ -286,10 +315,20 @@ def report(results: Sequence[Result], seconds: float) -> str:
                 f'{_log(result.part).relative_to(_ROOT)}',
             ]
     lines += [
+        line
+        for test in failed
+        for line in (
+            '',
+            f'FAILED {test.name}',
+            textwrap.indent(test.failure or '', '  '),
+        )
+    ]
+    lines += [
         '',
         f'{"FAILED" if bad else "passed"} in {_clock(seconds)}',
         # A part without tests, or one that broke off, counts too.
-        f'{len(tests) - failed} passed, {max(failed, len(bad))} failed',
+        f'{len(tests) - len(failed)} passed, '
+        f'{max(len(failed), len(bad))} failed',
     ]
     return '\n'.join(lines)
 
@@ -338,9 +377,9 @@ def main() -> int:
         'part', nargs='*', help='one of those that are to run; none is all'
     )
     names = parser.parse_args().part
-    parts = [part for part in PARTS if part.name in (names or [part.name])]
-    if len(parts) < len(names):
+    if not {part.name for part in PARTS} >= set(names):
         parser.error('the parts are ' + ', '.join(part.name for part in PARTS))
+    parts = chosen(names)
     # Ended like this too, it ends its parts.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:

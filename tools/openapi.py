@@ -10,35 +10,41 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The API as an OpenAPI document, from the declarations in the code.
+"""Builds the OpenAPI document from the declarations in the code.
 
-``python -m tools.samples`` writes it; ``document()`` returns it. A schema that
-a method is checked against is what stands here: nothing is written twice.
+``python -m tools.samples`` writes the document. Its schemas are those that the
+methods are checked against.
 """
 
 from typing import Any
 
 from guest_agent_ext.api import routes
 from guest_agent_ext.api import schemas
+from guest_agent_ext.api import sizelimit
 from guest_agent_ext.api import validation
+from guest_agent_ext.api import wsgi
+from guest_agent_ext.api.controllers import files
 
 _OPENAPI = '3.1.0'
 _JSON, _BYTES = 'application/json', 'application/octet-stream'
+_TEXT = 'text/plain'
 
-#: What stands in a path.
+#: Parameters of paths.
 _PATH_PARAMETERS = {
     'server_id': 'The uuid of the server.',
     'command_id': 'The uuid of the command.',
+    'host': 'The name of the compute host.',
 }
 
 _UUID = {'type': 'string', 'format': 'uuid'}
+_NAME = {'type': 'string', 'minLength': 1}
 
 _FAULT = {
     'type': 'object',
     'minProperties': 1,
     'maxProperties': 1,
-    'description': 'Why it was refused, under the name that Nova has for the '
-    'code.',
+    'description': 'The reason of a refusal, under the name that Nova has for '
+    'the code.',
     'additionalProperties': {
         'type': 'object',
         'required': ['code', 'message'],
@@ -72,37 +78,135 @@ _HEADERS = {
         'description': 'One range of bytes. Anything else is ignored '
         '(RFC 9110).',
     },
+    'If-Range': {
+        'schema': {'type': 'string'},
+        'description': 'Range is ignored if this is given: files have no '
+        'validator.',
+    },
+    'Content-Digest': {
+        'schema': {'type': 'string'},
+        'description': 'The SHA-256 of the body: sha-256=:<base64>: (RFC '
+        '9530). Other digests are ignored.',
+    },
 }
 
-#: Headers by the controller's method.
+#: Request headers by the controller's method, except those of every body.
 _HEADERS_OF = {
     'CommandsController.create': ('Idempotency-Key', 'Prefer'),
     'CommandsController.show': ('Prefer',),
-    'FilesController.read': ('Range',),
+    'FilesController.read': ('Range', 'If-Range'),
+    'FilesController.write': ('Content-Digest',),
 }
 
-#: What answers bytes, and with which status beside its usual one.
+_OFFSET, _NEXT, _COMPLETE = (
+    f'OpenStack-Guest-Agent-{name}'
+    for name in ('Offset', 'Next-Offset', 'Complete')
+)
+_COUNT = {'type': 'integer', 'minimum': 0}
+
+#: Response headers.
+ANSWERED: dict[str, dict[str, Any]] = {
+    'Preference-Applied': {
+        'schema': {'type': 'string'},
+        'description': 'wait=N, if the answer has waited for the end.',
+    },
+    'Retry-After': {
+        'schema': _COUNT,
+        'description': 'Seconds after which to ask again.',
+    },
+    _OFFSET: {
+        'schema': _COUNT,
+        'description': 'The number of bytes that the command wrote before '
+        'the first byte of the body.',
+    },
+    _NEXT: {'schema': _COUNT, 'description': 'The offset to read on from.'},
+    _COMPLETE: {
+        'schema': {'type': 'boolean'},
+        'description': 'Whether nothing follows, now or later.',
+    },
+    files.UUID_HEADER: {
+        'schema': _UUID,
+        'description': 'The uuid of the command.',
+    },
+    'Accept-Ranges': {
+        'schema': {'const': 'bytes'},
+        'description': 'The unit of Range.',
+    },
+    'Content-Range': {
+        'schema': {'type': 'string'},
+        'description': 'The offsets of the bytes, and the size of the file.',
+    },
+    'Content-Digest': {
+        'schema': {'type': 'string'},
+        'description': 'The SHA-256 of the bytes; only for small files (RFC '
+        '9530).',
+    },
+}
+
+#: Headers of every answer, by the controller's method and the status.
+_ALWAYS: dict[tuple[str, int], tuple[str, ...]] = {
+    ('CommandsController.create', 429): ('Retry-After',),
+    ('CommandsController.act', 503): ('Retry-After',),
+    ('CommandsController.input', 503): ('Retry-After',),
+    ('CommandsController.output', 503): ('Retry-After',),
+    ('CommandsController.output', 200): (_OFFSET, _NEXT, _COMPLETE),
+    ('FilesController.read', 200): (files.UUID_HEADER, 'Accept-Ranges'),
+    ('FilesController.read', 206): (
+        files.UUID_HEADER,
+        'Accept-Ranges',
+        'Content-Range',
+    ),
+    ('FilesController.read', 416): (files.UUID_HEADER, 'Content-Range'),
+    ('FilesController.read', 429): ('Retry-After',),
+    ('FilesController.write', 204): (files.UUID_HEADER,),
+    ('FilesController.write', 429): ('Retry-After',),
+}
+
+#: Headers of some answers, likewise.
+_AT_TIMES: dict[tuple[str, int], tuple[str, ...]] = {
+    ('CommandsController.create', 200): ('Preference-Applied',),
+    ('CommandsController.create', 503): ('Retry-After',),
+    ('CommandsController.show', 200): ('Preference-Applied',),
+    ('FilesController.read', 200): ('Content-Digest',),
+    ('FilesController.read', 206): ('Content-Digest',),
+    ('FilesController.read', 503): ('Retry-After',),
+    ('FilesController.write', 503): (files.UUID_HEADER, 'Retry-After'),
+    **{
+        (f'FilesController.{action}', code): (files.UUID_HEADER,)
+        for action in ('read', 'write')
+        for code in (400, 404, 409)
+    },
+}
+
+_REFUSED = {
+    'description': 'The request was refused.',
+    'content': {_JSON: {'schema': {'$ref': '#/components/schemas/Fault'}}},
+}
+
+#: Methods that answer bytes, and their statuses beside the usual one.
 _RAW: dict[str, tuple[int, ...]] = {
     'CommandsController.output': (),
     'FilesController.read': (206,),
 }
-#: What takes bytes.
-_TAKES_BYTES = ('FilesController.write',)
+#: Methods that answer text.
+_ANSWERS_TEXT = ('MetricsController.show',)
+#: Methods that take bytes.
+_TAKES_BYTES = ('CommandsController.input', 'FilesController.write')
 
 
-#: Calls that take the uuid of what another one has answered.
+#: Calls that take the uuid from the answer of another call.
 _LINKS = {
     'CommandsController.create': (
         'CommandsController.show',
         'CommandsController.output',
-        'CommandsController.cancel',
+        'CommandsController.act',
         'CommandsController.delete',
     )
 }
 
 
 def document() -> dict[str, Any]:
-    """Return the document, as what json.dumps() takes."""
+    """Return the document, ready for json.dumps()."""
     paths: dict[str, Any] = {}
     for route in routes.ROUTES:
         operations = paths.setdefault(route.path, {})
@@ -128,16 +232,7 @@ def document() -> dict[str, Any]:
                 }
             },
             'schemas': {'Fault': _FAULT},
-            'responses': {
-                'Fault': {
-                    'description': 'It was refused.',
-                    'content': {
-                        _JSON: {
-                            'schema': {'$ref': '#/components/schemas/Fault'}
-                        }
-                    },
-                }
-            },
+            'responses': {'Fault': _REFUSED},
         },
     }
 
@@ -153,7 +248,7 @@ def _operation(route: routes.Route) -> dict[str, Any]:
             *_query(method),
             *(_header(header) for header in _HEADERS_OF.get(name, ())),
         ],
-        'responses': _responses(name, method),
+        'responses': _responses(name, method, route),
     }
     body = _request_body(name, method)
     if body:
@@ -167,7 +262,7 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
             'name': name,
             'in': 'path',
             'required': True,
-            'schema': _UUID,
+            'schema': _UUID if name.endswith('_id') else _NAME,
             'description': description,
         }
         for name, description in _PATH_PARAMETERS.items()
@@ -200,29 +295,60 @@ def _request_body(name: str, method: Any) -> dict[str, Any]:
     return {_JSON: {'schema': _plain(schema)}} if schema else {}
 
 
-def _responses(name: str, method: Any) -> dict[str, Any]:
+def _responses(name: str, method: Any, route: routes.Route) -> dict[str, Any]:
     usual = _usual(name, method)
     return {
         **{
-            str(code): usual
+            str(code): {**usual, **_sent(name, code)}
             for code in (method.success_code, *_RAW.get(name, ()))
         },
-        # Of the filters before ours.
+        # Filters before ours answer this one.
         '401': {'description': 'No token, or one that is not valid.'},
         **{
-            str(code): {'$ref': '#/components/responses/Fault'}
-            for code in sorted({*method.expected_codes, 415})
+            str(code): _refused(name, code)
+            for code in sorted({*method.expected_codes, *_of_all(route)})
         },
     }
 
 
+def _of_all(route: routes.Route) -> set[int]:
+    """Return the errors that come before a method is called."""
+    codes = set() if route.resource is wsgi.RawResource else {415}
+    limited = any(
+        route.method == method and path.fullmatch(route.path)
+        for method, path in sizelimit.LIMITS
+    )
+    return codes | {413} if limited else codes
+
+
+def _refused(name: str, code: int) -> dict[str, Any]:
+    headers = _sent(name, code)
+    if headers:
+        return {**_REFUSED, **headers}
+    return {'$ref': '#/components/responses/Fault'}
+
+
+def _sent(name: str, code: int) -> dict[str, Any]:
+    """Return the headers of an answer, an empty dict for none."""
+    always = _ALWAYS.get((name, code), ())
+    at_times = _AT_TIMES.get((name, code), ())
+    headers = {
+        header: {**ANSWERED[header], 'required': header in always}
+        for header in (*always, *at_times)
+    }
+    return {'headers': headers} if headers else {}
+
+
 def _usual(name: str, method: Any) -> dict[str, Any]:
-    """Return what is answered when nothing is refused."""
-    answered: dict[str, Any] = {'description': 'It was done.'}
+    """Return the answer of a method that refuses nothing."""
+    answered: dict[str, Any] = {'description': 'The request was carried out.'}
     if name in _RAW:
         answered['content'] = {
             _BYTES: {'schema': {'type': 'string', 'format': 'binary'}}
         }
+        return answered
+    if name in _ANSWERS_TEXT:
+        answered['content'] = {_TEXT: {'schema': {'type': 'string'}}}
         return answered
     schema = method.schemas.get('response_body_schemas', schemas.no_response)
     if schema != schemas.no_response:
@@ -242,7 +368,7 @@ def _usual(name: str, method: Any) -> dict[str, Any]:
 
 
 def _plain(schema: Any) -> Any:
-    """Say with patterns what only we have a format for."""
+    """Return a schema with patterns in place of formats of our own."""
     if isinstance(schema, list):
         return [_plain(item) for item in schema]
     if not isinstance(schema, dict):

@@ -21,6 +21,8 @@ import pathlib
 import subprocess
 import sys
 
+from tools import dashboard
+from tools import metrics
 from tools import openapi
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -68,6 +70,10 @@ def _generate() -> dict[str, str]:
     }
     generated['api-ref/openapi.json'] = (
         json.dumps(openapi.document(), indent=1) + '\n'
+    )
+    generated['doc/source/admin/metrics.inc'] = metrics.document()
+    generated['etc/guest_agent_ext/grafana-dashboard.json'] = (
+        dashboard.document()
     )
     return generated
 

@@ -30,30 +30,61 @@ _PLACES = ('header', 'path', 'query', 'body')
 _PATH = {
     'server_id': 'The uuid of the server.',
     'command_id': 'The uuid of the command.',
+    'host': 'The name of the compute host.',
 }
 _HEADERS = {
+    'Idempotency-Key': 'A name for the request, of 1 to 255 characters: a '
+    'repetition with the same key and body answers the '
+    'first command, and starts nothing.',
+    'If-Range': 'With it ``Range`` is ignored: files have no validator.',
+    'Prefer': '``wait=N``: answer when the command has ended, or after N '
+    'seconds. Anything else is ignored (RFC 7240).',
     'Range': 'One range of bytes, as ``bytes=0-99``, ``bytes=100-`` or '
     '``bytes=-100``.',
     'Content-Length': 'Bytes of the body.',
     'Content-Digest': 'The SHA-256 of the body, as RFC 9530 has it: '
-    '``sha-256=:<base64>:``. Others are left alone.',
+    '``sha-256=:<base64>:``. Other digests are ignored.',
 }
 #: Prefix of the parameters' names, where they stand, and their schema.
 _SCHEMAS: tuple[tuple[str, str, Any], ...] = (
     ('request', 'body', schemas.create['properties']['command']),
     ('request.arguments', 'body', schemas.exec_arguments),
-    ('request', 'body', schemas.cancel),
+    *(
+        (f'request.{kind}', 'body', arguments)
+        for kind, arguments in schemas.ARGUMENTS.items()
+    ),
+    (
+        'request.arguments.terminal',
+        'body',
+        schemas.exec_arguments['properties']['terminal'],
+    ),
+    ('request', 'body', schemas.action),
+    ('request.resize', 'body', schemas.action['properties']['resize']),
     ('query', 'query', schemas.index_query),
     ('output', 'query', schemas.output_query),
+    ('input', 'query', schemas.input_query),
+    ('response', 'body', schemas.input_response),
+    ('response.input', 'body', schemas.input_response['properties']['input']),
     ('file', 'query', schemas.file_write_query),
-    ('all', 'query', schemas.index_all_query),
+    ('all', 'query', schemas.project_commands_query),
     ('show', 'body', schemas.show_response),
     ('command', 'body', schemas.show_response['properties']['command']),
     ('arguments', 'body', schemas.shown_arguments),
+    (
+        'arguments.terminal',
+        'body',
+        schemas.shown_arguments['properties']['terminal'],
+    ),
+    ('transfer', 'body', schemas.shown_transfer),
+    ('call', 'body', schemas.shown_call),
     ('result', 'body', schemas.result),
     ('index', 'body', schemas.index_response),
     ('agent', 'body', schemas.agent_response),
     ('guest_agent', 'body', schemas.agent),
+    ('details', 'query', schemas.details_query),
+    ('details', 'body', schemas.details_response),
+    ('guest_details', 'body', schemas.guest_details),
+    ('host_delete', 'query', schemas.host_delete_query),
     ('hosts', 'body', schemas.hosts_response),
     ('host', 'body', schemas.host),
 )

@@ -29,14 +29,15 @@ import uuid
 import libvirt
 import libvirt_qemu
 
-from guest_agent_ext.guest import scripts
+from guest_agent_ext.guest.launchers import scripted
 
 _BOOT_ID = str(uuid.uuid4())
 _SCRIPTS = {
-    scripts.text(f'posix/{name}.sh'): name
+    name: scripted.text(f'posix/{name}.sh')
     for name in ('probe', 'launch', 'recover', 'release', 'signal', 'unhold')
 }
-_CALLS = ('guest-exec', 'guest-exec-status', 'guest-ping')
+_CALLS = ('guest-exec', 'guest-exec-status')
+_TOKEN = str(uuid.uuid4())
 
 #: Of processes that have not been asked for: when they end, and what they say.
 _processes: dict[int, tuple[float, str]] = {}
@@ -48,6 +49,10 @@ _pids = itertools.count(1000)
 class _Domain:
     def state(self) -> list[int]:
         return [libvirt.VIR_DOMAIN_RUNNING, 0]
+
+    # The name is libvirt's.
+    def jobStats(self) -> dict[str, int]:
+        return {'type': libvirt.VIR_DOMAIN_JOB_NONE}
 
 
 class _Connection:
@@ -74,7 +79,9 @@ def _answer(request: dict[str, Any]) -> Any:
     arguments = request.get('arguments', {})
     match request['execute']:
         case 'guest-exec':
-            return {'pid': _start(*arguments['arg'])}
+            return {'pid': _start(arguments)}
+        case 'guest-sync':
+            return arguments['id']
         case 'guest-exec-status':
             return _status(arguments['pid'])
         case 'guest-info':
@@ -88,18 +95,20 @@ def _answer(request: dict[str, Any]) -> Any:
             return {}
 
 
-def _start(_: str, script: str, __: str, ___: str, *args: str) -> int:
+def _start(arguments: dict[str, Any]) -> int:
     pid = next(_pids)
     ends_at, says = time.monotonic(), ''
-    match _SCRIPTS[script]:
+    script, _, *args = (item.partition('=')[2] for item in arguments['env'])
+    (name,) = (
+        name for name, text in _SCRIPTS.items() if script.endswith(text)
+    )
+    match name:
         case 'probe':
             says = f'guest {_BOOT_ID} {_uptime()}'
         case 'launch':
-            program, *argv = args[7:]
-            if program == 'sleep':
-                ends_at += float(argv[0])
+            ends_at += _seconds(arguments['input-data'])
             _commands[args[0]] = _uptime(), ends_at, pid
-            says = f'ended {pid} {_uptime()} 0 0 head 0 0 -'
+            says = f'ended {pid} {_uptime()} 0 head 0 0 - {_TOKEN}'
         case 'recover':
             says = _recovered(args[0])
         case 'release':
@@ -111,13 +120,19 @@ def _start(_: str, script: str, __: str, ___: str, *args: str) -> int:
     return pid
 
 
+def _seconds(order: str) -> float:
+    """Return how long a command sleeps: fields are lines after a dot."""
+    *_, program, argument = base64.b64decode(order).decode().splitlines()
+    return float(argument[1:]) if program == '.sleep' else 0.0
+
+
 def _recovered(name: str) -> str:
     if name not in _commands:
         return 'none'
     started, ends_at, pid = _commands[name]
     if time.monotonic() < ends_at:
         return f'running {pid} {started} {_uptime()} S'
-    return f'ended {pid} {started} 0 0 head 0 0 -'
+    return f'ended {pid} {started} 0 head 0 0 - {_TOKEN}'
 
 
 def _status(pid: int) -> dict[str, Any]:

@@ -10,26 +10,34 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What failed a moment ago is not tried again at once."""
+"""Delays further attempts at what has just failed."""
 
+from collections.abc import Callable
 from collections.abc import Hashable
 import threading
 import time
 
 
 class Breaker:
-    """Remembers what failed, and lets one caller in a while try it again.
+    """Remembers what failed, and allows one attempt per period from then on.
 
-    :param period: seconds between two tries of what has failed
+    :param period: seconds between two attempts at what has failed
+    :param on_failure: function to call after each failed attempt
     """
 
-    def __init__(self, period: float) -> None:
+    def __init__(
+        self, period: float, on_failure: Callable[[], object] = lambda: None
+    ) -> None:
         self._period = period
+        self._on_failure = on_failure
         self._lock = threading.Lock()
         self._closed_until: dict[Hashable, float] = {}
 
     def allows(self, key: Hashable) -> bool:
-        """Tell whether to try, and if it failed before, who tries."""
+        """Return whether the caller may make an attempt now.
+
+        After a failure one caller per period may.
+        """
         now = time.monotonic()
         with self._lock:
             until = self._closed_until.get(key)
@@ -37,16 +45,17 @@ class Breaker:
                 return True
             if now < until:
                 return False
-            # The others go on waiting while this one tries.
+            # Others are refused while this attempt is under way.
             self._closed_until[key] = now + self._period
             return True
 
     def failed(self, key: Hashable) -> None:
-        """Note that a try failed."""
+        """Record that an attempt failed."""
         with self._lock:
             self._closed_until[key] = time.monotonic() + self._period
+        self._on_failure()
 
     def worked(self, key: Hashable) -> None:
-        """Note that a try did not fail: everybody may try again."""
+        """Record that an attempt succeeded: everybody may try again."""
         with self._lock:
             self._closed_until.pop(key, None)

@@ -10,12 +10,11 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What a server must be like for a command to be accepted for it."""
+"""Checks that a server is in a state in which commands can run."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 from nova.compute import power_state
 from nova.compute import task_states
@@ -23,13 +22,14 @@ from nova.compute import vm_states
 from oslo_utils import strutils
 
 from guest_agent_ext import conf
+from guest_agent_ext import nova_types
 from guest_agent_ext.api import servers
 from guest_agent_ext.db import hosts
 
 CONF = conf.CONF
 
-#: What is being done to a server that is on its way out of ACTIVE. All else
-#: that Nova does to one (live migration, snapshots, a reboot) is fine.
+#: Task states in which a server is about to leave ACTIVE, in words for the
+#: tenant. During other tasks (live migration, snapshot, reboot) commands run.
 LEAVING: Mapping[str, str] = {
     task_states.REBUILDING: 'rebuilt',
     task_states.REBUILD_BLOCK_DEVICE_MAPPING: 'rebuilt',
@@ -46,19 +46,31 @@ LEAVING: Mapping[str, str] = {
     task_states.RESCUING: 'rescued',
 }
 
+_FindProblem = Callable[
+    [
+        nova_types.RequestContext,
+        nova_types.InstanceMapping,
+        nova_types.Instance,
+    ],
+    str | None,
+]
+
 _HAS_ITS_GUEST = (vm_states.ACTIVE, vm_states.RESIZED)
 
 
 def check(
-    context: Any, mapping: Any, instance: Any, *, changes: bool = True
+    context: nova_types.RequestContext,
+    mapping: nova_types.InstanceMapping,
+    instance: nova_types.Instance,
+    *,
+    changes: bool = True,
 ) -> None:
     """Refuse a server in which a command cannot run now.
 
-    :param mapping: nova.objects.InstanceMapping
-    :param instance: nova.objects.Instance with its system_metadata
+    :param instance: instance, read with system_metadata
     :param changes: whether the command may change the server, which must not
         be locked then
-    :raises webob.exc.HTTPConflict: with a message for each reason
+    :raises webob.exc.HTTPConflict: the server has one of the problems
     """
     for find_problem in _PROBLEMS:
         if find_problem is _is_locked and not changes:
@@ -68,7 +80,11 @@ def check(
             servers.conflict('Server %s %s' % (instance.uuid, problem))
 
 
-def _is_rescued(context: Any, mapping: Any, instance: Any) -> str | None:
+def _is_rescued(
+    context: nova_types.RequestContext,
+    mapping: nova_types.InstanceMapping,
+    instance: nova_types.Instance,
+) -> str | None:
     if instance.vm_state != vm_states.RESCUED:
         return None
     return (
@@ -77,8 +93,12 @@ def _is_rescued(context: Any, mapping: Any, instance: Any) -> str | None:
     )
 
 
-def _is_leaving(context: Any, mapping: Any, instance: Any) -> str | None:
-    done = LEAVING.get(instance.task_state)
+def _is_leaving(
+    context: nova_types.RequestContext,
+    mapping: nova_types.InstanceMapping,
+    instance: nova_types.Instance,
+) -> str | None:
+    done = LEAVING.get(instance.task_state or '')
     if done is None:
         return None
     return 'is being %s (task_state %s); it must be running' % (
@@ -87,7 +107,11 @@ def _is_leaving(context: Any, mapping: Any, instance: Any) -> str | None:
     )
 
 
-def _is_not_active(context: Any, mapping: Any, instance: Any) -> str | None:
+def _is_not_active(
+    context: nova_types.RequestContext,
+    mapping: nova_types.InstanceMapping,
+    instance: nova_types.Instance,
+) -> str | None:
     if instance.vm_state in _HAS_ITS_GUEST:
         return None
     return 'has vm_state %s; it must be %s' % (
@@ -96,7 +120,11 @@ def _is_not_active(context: Any, mapping: Any, instance: Any) -> str | None:
     )
 
 
-def _is_not_running(context: Any, mapping: Any, instance: Any) -> str | None:
+def _is_not_running(
+    context: nova_types.RequestContext,
+    mapping: nova_types.InstanceMapping,
+    instance: nova_types.Instance,
+) -> str | None:
     if instance.power_state == power_state.RUNNING:
         return None
     return 'has power_state %s; it must be %s' % (
@@ -105,13 +133,21 @@ def _is_not_running(context: Any, mapping: Any, instance: Any) -> str | None:
     )
 
 
-def _is_locked(context: Any, mapping: Any, instance: Any) -> str | None:
+def _is_locked(
+    context: nova_types.RequestContext,
+    mapping: nova_types.InstanceMapping,
+    instance: nova_types.Instance,
+) -> str | None:
     if context.is_admin or not instance.locked:
         return None
     return 'is locked; unlock it first'
 
 
-def _has_no_channel(context: Any, mapping: Any, instance: Any) -> str | None:
+def _has_no_channel(
+    context: nova_types.RequestContext,
+    mapping: nova_types.InstanceMapping,
+    instance: nova_types.Instance,
+) -> str | None:
     asked_for = instance.system_metadata.get('image_hw_qemu_guest_agent')
     if strutils.bool_from_string(asked_for):
         return None
@@ -121,11 +157,19 @@ def _has_no_channel(context: Any, mapping: Any, instance: Any) -> str | None:
     )
 
 
-def _host_is_down(context: Any, mapping: Any, instance: Any) -> str | None:
-    if instance.host and hosts.is_up(
-        mapping.cell_mapping.uuid,
-        instance.host,
-        CONF.guest_agent.service_down_time,
+def _host_is_down(
+    context: nova_types.RequestContext,
+    mapping: nova_types.InstanceMapping,
+    instance: nova_types.Instance,
+) -> str | None:
+    if (
+        instance.host
+        and mapping.cell_mapping
+        and hosts.is_up(
+            mapping.cell_mapping.uuid,
+            instance.host,
+            CONF.guest_agent.service_down_time,
+        )
     ):
         return None
     return (
@@ -134,8 +178,8 @@ def _host_is_down(context: Any, mapping: Any, instance: Any) -> str | None:
     )
 
 
-#: In this order; the first problem is answered.
-_PROBLEMS: Sequence[Callable[[Any, Any, Any], str | None]] = (
+#: The first problem is answered.
+_PROBLEMS: Sequence[_FindProblem] = (
     _is_rescued,
     _is_leaving,
     _is_not_active,

@@ -10,50 +10,59 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Tells a server's host that it has work, without delaying who asked for it.
+"""Rings the doorbell of a server's host, without delaying the request.
 
-The row is the queue: a doorbell that is lost costs seconds, never a command.
-So it is rung from a thread of its own, and dropped rather than waited for.
+The row is the queue: a lost doorbell costs seconds, never a command. So a
+thread of its own rings, and a doorbell is dropped rather than waited for.
 """
 
 import os
 import threading
-from typing import Any
 
 from oslo_log import log as logging
 
+from guest_agent_ext import metrics
+from guest_agent_ext import nova_types
 from guest_agent_ext.api import breaker
 from guest_agent_ext.api import servers
 from guest_agent_ext.compute import rpcapi
 
 LOG = logging.getLogger(__name__)
 
-#: Hosts of one cell that wait to be rung. A host's own period finds more.
+#: Hosts of one cell that wait to be rung. The others find their work with
+#: their next report.
 MAX_WAITING = 1024
 #: Seconds for which a cell's hosts are not rung after its broker failed.
 RETRY_AFTER = 5.0
 
-_breaker = breaker.Breaker(RETRY_AFTER)
+_breaker = breaker.Breaker(
+    RETRY_AFTER, metrics.BREAKER_TRIPS.labels('queue').inc
+)
+_rung, _lost = (
+    metrics.DOORBELLS.labels(outcome) for outcome in ('rung', 'lost')
+)
 
 
 class Doorbell:
-    """Rings the hosts of one cell, from a thread that lives while it rings.
+    """Rings the hosts of one cell, from a thread that ends when all are rung.
 
-    :param cell: nova.objects.CellMapping
+    :param cell: mapping of the cell
     """
 
-    def __init__(self, cell: Any) -> None:
+    def __init__(self, cell: nova_types.CellMapping) -> None:
         self._cell = cell
         self._lock = threading.Lock()
-        #: A dict for its order: who waits twice is rung once.
+        #: A dict keeps the order; a host that is added twice is rung once.
         self._waiting: dict[str, None] = {}
         self._is_ringing = False
 
     def ring(self, host: str) -> None:
-        """Have a host rung soon, or not at all."""
+        """Ring a host soon, or drop the doorbell."""
         with self._lock:
             if len(self._waiting) < MAX_WAITING:
                 self._waiting[host] = None
+            elif host not in self._waiting:
+                _lost.inc()
             if self._is_ringing:
                 return
             self._is_ringing = True
@@ -70,6 +79,8 @@ class Doorbell:
         while (host := self._next()) is not None:
             if _breaker.allows(self._cell.uuid):
                 self._ring(host)
+            else:
+                _lost.inc()
 
     def _next(self) -> str | None:
         with self._lock:
@@ -83,7 +94,7 @@ class Doorbell:
         try:
             rpcapi.ComputeAPI(servers.transport(self._cell)).work(host)
         except Exception as exc:
-            # Whatever it is, the host asks for its work by itself.
+            # Whatever the reason: the host asks for its work by itself.
             LOG.warning(
                 'The queue of cell %s did not take the doorbell of '
                 'host %s: %s',
@@ -91,19 +102,21 @@ class Doorbell:
                 host,
                 exc,
             )
+            _lost.inc()
             _breaker.failed(self._cell.uuid)
         else:
+            _rung.inc()
             _breaker.worked(self._cell.uuid)
 
 
 _doorbells: dict[tuple[int, str], Doorbell] = {}
 
 
-def ring(cell: Any, host: str) -> None:
-    """Tell a host that it has work; this neither waits nor fails.
+def ring(cell: nova_types.CellMapping, host: str) -> None:
+    """Ring a host that has work; this neither waits nor fails.
 
-    :param cell: nova.objects.CellMapping that the host belongs to
+    :param cell: mapping of the host's cell
     """
-    # By process: a thread does not survive a fork, what it left behind does.
+    # By process: after a fork the thread is gone, but its doorbell is not.
     key = (os.getpid(), cell.uuid)
     _doorbells.setdefault(key, Doorbell(cell)).ring(host)

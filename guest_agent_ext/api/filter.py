@@ -12,48 +12,48 @@
 
 """The paste filter that stands directly before Nova's application.
 
-It answers what routes.py names and passes on all else: also a method that no
-route has for a path of ours, which Nova answers with its 404.
+The filter answers the calls of routes.py and passes on all others: also a
+path of ours with a method that no route has, which Nova answers with 404.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterable
-from typing import Any
 
 from guest_agent_ext import conf
 from guest_agent_ext import logs
+from guest_agent_ext import nova_types
 from guest_agent_ext.api import routes
+from guest_agent_ext.api import wsgi
 from guest_agent_ext.db import session
-
-Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class GuestAgentFilter:
-    """WSGI middleware.
+    """WSGI middleware that answers the calls of routes.py.
 
-    :param application: what answers all that we do not
+    :param application: application that answers all other calls
     """
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: wsgi.Application) -> None:
         self._application = application
         self._mapper = routes.mapper()
 
     def __call__(
-        self, environ: dict[str, Any], start_response: Any
+        self, environ: nova_types.Environ, start_response: wsgi.StartResponse
     ) -> Iterable[bytes]:
         match = self._mapper.match(environ['PATH_INFO'], environ)
         if match is None:
             return self._application(environ, start_response)
-        # Where Nova's Resource looks for it.
+        # Nova's Resource expects the match here.
         environ['wsgiorg.routing_args'] = ((), match)
-        resource: Application = match['controller']
+        resource: wsgi.Application = match['controller']
         return resource(environ, start_response)
 
 
 def filter_factory(
     global_conf: dict[str, str], **local_conf: str
-) -> Callable[[Application], Application]:
-    """Make the filter for paste, once for ``/v2`` and once for ``/v2.1``."""
+) -> Callable[[wsgi.Application], wsgi.Application]:
+    """Return the filter for paste, once for ``/v2`` and once for ``/v2.1``."""
     session.configure(conf.CONF)
     logs.hide_answers()
+    logs.quiet_broken_connections()
     return GuestAgentFilter

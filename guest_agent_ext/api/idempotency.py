@@ -10,20 +10,21 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Knows a POST again that its caller repeats.
+"""Recognizes a POST that its caller repeats, by its Idempotency-Key.
 
-A key is its caller's own: it is known within project, user and server.
+The same key of another project or user, or for another server, is another key.
 """
 
 import hashlib
 import hmac
 import json
 import secrets
-from typing import Any
 from typing import NoReturn
 
 import webob.exc
 
+from guest_agent_ext import nova_types
+from guest_agent_ext.api import command_request
 from guest_agent_ext.api import validation
 from guest_agent_ext.api import wsgi
 from guest_agent_ext.db import keys
@@ -32,23 +33,28 @@ MAX_LENGTH = 255
 
 
 class Key:
-    """An Idempotency-Key with the body that it came with.
+    """An Idempotency-Key and the body of its request.
 
-    :param text: the header's value
-    :param body: as parsed; it holds secrets
+    :param text: value of the header
+    :param body: parsed body, which has secrets
     """
 
     def __init__(
-        self, context: Any, server_id: str, text: str, body: dict[str, Any]
+        self,
+        context: nova_types.RequestContext,
+        server_id: str,
+        text: str,
+        body: command_request.Body,
     ) -> None:
         parts = [context.project_id, context.user_id, server_id, text]
         self._scope = hashlib.sha256(_serialized(parts)).hexdigest()
         self._body = _serialized(body)
 
     def find(self) -> str | None:
-        """Return the uuid of the command that this key already has.
+        """Return the uuid of the command that has this key, if any.
 
-        :raises webob.exc.HTTPUnprocessableEntity: it came with another body
+        :raises webob.exc.HTTPUnprocessableEntity: that command had another
+            body
         """
         found = keys.find(self._scope)
         if found is None:
@@ -58,7 +64,8 @@ class Key:
         ):
             raise webob.exc.HTTPUnprocessableEntity(
                 explanation=(
-                    'This %s was used with another body, for command %s; a new '
+                    'This %s was used with another body, for command %s; a '
+                    'new '
                     'command needs a new key'
                     % (wsgi.IDEMPOTENCY_KEY, found.command_uuid)
                 )
@@ -66,7 +73,7 @@ class Key:
         return found.command_uuid
 
     def columns(self) -> dict[str, str]:
-        """Return what is recorded of it."""
+        """Return the columns to record."""
         body_key = secrets.token_hex(32)
         return {
             'scope': self._scope,
@@ -75,16 +82,19 @@ class Key:
         }
 
     def _hash(self, body_key: str) -> str:
-        # Keyed, and with a key of each row: an unkeyed hash would tell what
-        # has few possible values, and which rows are the same.
+        # Each row has a key of its own: an unkeyed hash would reveal a body
+        # with few possible values, and which rows have the same body.
         return hmac.digest(bytes.fromhex(body_key), self._body, 'sha256').hex()
 
 
-def key_of(req: Any, server: Any, body: dict[str, Any]) -> Key | None:
-    """Return the key of a request, None if it has none.
+def key_of(
+    req: nova_types.Request,
+    server: nova_types.InstanceMapping,
+    body: command_request.Body,
+) -> Key | None:
+    """Return the key of a request, None if the request has none.
 
-    :param server: nova.objects.InstanceMapping
-    :raises webob.exc.HTTPBadRequest: it is too long, or empty
+    :raises webob.exc.HTTPBadRequest: the key is too long, or empty
     """
     text = req.headers.get(wsgi.IDEMPOTENCY_KEY)
     if text is None:
@@ -94,11 +104,14 @@ def key_of(req: Any, server: Any, body: dict[str, Any]) -> Key | None:
             '%s must have 1 to %d characters, not %d'
             % (wsgi.IDEMPOTENCY_KEY, MAX_LENGTH, len(text))
         )
-    return Key(req.environ['nova.context'], server.instance_uuid, text, body)
+    return Key(wsgi.context_of(req), server.instance_uuid, text, body)
 
 
 def gone(uuid: str) -> NoReturn:
-    """Answer 410."""
+    """Answer 410: the command of a key has been deleted.
+
+    :param uuid: uuid of the command
+    """
     raise webob.exc.HTTPGone(
         explanation=(
             'Command %s, which this %s was used for, has been deleted; a new '
@@ -107,6 +120,6 @@ def gone(uuid: str) -> NoReturn:
     )
 
 
-def _serialized(value: Any) -> bytes:
-    """Return the same bytes for the same value, however it was written."""
+def _serialized(value: object) -> bytes:
+    """Return bytes that are the same for all spellings of a JSON value."""
     return json.dumps(value, sort_keys=True).encode()

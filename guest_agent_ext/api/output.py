@@ -10,29 +10,22 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What a command has written, also while it runs."""
+"""Reads what a command has written, also while the command runs."""
 
-import base64
 import dataclasses
-from typing import Any
-
-from oslo_log import log as logging
-import oslo_messaging
 
 from guest_agent_ext import command
+from guest_agent_ext import nova_types
 from guest_agent_ext.api import servers
-from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.db import models
-
-LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
     """A piece of a stream.
 
-    :ivar offset: of its first byte, counted in what the command wrote
-    :ivar is_complete: nothing follows, now or later
+    :ivar offset: number of bytes that the command wrote before the piece
+    :ivar is_complete: whether nothing follows, now or later
     """
 
     offset: int
@@ -40,7 +33,7 @@ class Piece:
     is_complete: bool
 
     def headers(self) -> dict[str, str]:
-        """Return what tells of the piece."""
+        """Return the headers that describe the piece."""
         prefix = 'OpenStack-Guest-Agent-'
         return {
             prefix + 'Offset': str(self.offset),
@@ -49,22 +42,37 @@ class Piece:
         }
 
 
-def read(server: Any, row: models.Command, stream: str, offset: int) -> Piece:
-    """Return what there is of a stream from an offset on.
+def read(
+    server: nova_types.InstanceMapping,
+    row: models.Command,
+    stream: str,
+    offset: int,
+) -> Piece:
+    """Return what is kept of a stream behind an offset.
 
-    :param row: read with its output
+    :param row: command, read with its output
     :param stream: ``out`` or ``err``
-    :raises webob.exc.HTTPConflict: the guest, which has it, does not tell
+    :raises webob.exc.HTTPConflict: the host does not answer
+    :raises exception.OutputUnavailable: the guest does not answer
     """
     if row.status in command.ENDED:
-        return _recorded(row, stream, offset)
+        return recorded(row, stream, offset)
     if row.started_at is None or row.arguments.get('output_keep') == 'tail':
-        # What the tail will be is known at the end.
+        # Which bytes are the tail is known at the end.
         return Piece(offset, b'', is_complete=False)
-    return Piece(offset, _ask(server, row, stream, offset), is_complete=False)
+    with servers.asked(server, row.host) as host:
+        data = host.read_output(
+            row.host, row.instance_uuid, row.uuid, stream, offset
+        )
+    return Piece(offset, data, is_complete=False)
 
 
-def _recorded(row: models.Command, stream: str, offset: int) -> Piece:
+def recorded(row: models.Command, stream: str, offset: int) -> Piece:
+    """Return what the database holds of a stream behind an offset.
+
+    :param row: command that has ended, read with its output
+    :param stream: ``out`` or ``err``
+    """
     data: bytes = getattr(row, stream + '_data') or b''
     start = 0
     if row.arguments.get('output_keep') == 'tail':
@@ -72,24 +80,3 @@ def _recorded(row: models.Command, stream: str, offset: int) -> Piece:
         start = max(0, written - len(data))
     first = max(offset, start)
     return Piece(first, data[first - start :], is_complete=True)
-
-
-def _ask(server: Any, row: models.Command, stream: str, offset: int) -> bytes:
-    try:
-        answer = rpcapi.ComputeAPI(
-            servers.transport(server.cell_mapping)
-        ).read_output(row.host, row.instance_uuid, row.uuid, stream, offset)
-    except oslo_messaging.MessagingException as error:
-        LOG.warning(
-            'Host %(host)s does not tell output: %(error)s',
-            {'host': row.host, 'error': error},
-        )
-        servers.conflict(
-            'The guest agent service of the host of server %s does not '
-            'answer; try again later' % row.instance_uuid
-        )
-    if answer['reason'] is not None:
-        servers.conflict(
-            'The output cannot be read now: %s' % answer['reason']
-        )
-    return base64.b64decode(answer['data'])

@@ -10,50 +10,72 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Lists of commands, a page at a time."""
+"""Answers lists of commands, a page at a time."""
 
 from collections.abc import Callable
-from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 from guest_agent_ext import conf
+from guest_agent_ext import nova_types
 from guest_agent_ext.api import validation
 from guest_agent_ext.api import views
+from guest_agent_ext.api import wsgi
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
 
 CONF = conf.CONF
 
 
+class _Commands(TypedDict):
+    commands: list[views.View]
+
+
+class Page(_Commands, total=False):
+    """A page of a list, as in schemas.index_response."""
+
+    commands_links: list[dict[str, str]]
+
+
 def page(
-    req: Any, collection: str, read: Callable[[int], Sequence[models.Command]]
-) -> dict[str, Any]:
+    req: nova_types.Request,
+    collection: str,
+    read: Callable[[int], commands.Page],
+) -> Page:
     """Answer one page of commands.
 
-    :param collection: the list's path, below the version
-    :param read: return as many commands at most, from the marker on
+    :param collection: path of the list, below the version
+    :param read: function that takes the maximum number of commands and reads
+        those behind the marker
     """
-    limit = _limit(req)
-    # One more than asked for tells whether there is another page.
-    rows = read(limit + 1)
-    shown = rows[:limit]
-    answer: dict[str, Any] = {
-        'commands': _listed(req.environ['nova.context'], shown)
+    maximum: int = CONF.api.max_limit
+    found = read(min(int(req.GET.get('limit') or maximum), maximum))
+    context = wsgi.context_of(req)
+    viewers = {
+        project_id: views.viewer_of(context, project_id)
+        for project_id in {row.instance_project_id for row in found.rows}
     }
-    if shown and len(rows) > limit:
+    answer: Page = {
+        'commands': [
+            views.listed(row, viewers[row.instance_project_id])
+            for row in found.rows
+        ]
+    }
+    if found.rows and found.goes_on:
         answer['commands_links'] = views.Links().next_page(
-            req, collection, shown[-1].uuid
+            req, collection, found.rows[-1].uuid
         )
     return answer
 
 
 def marked(
-    req: Any, whose: str, find: Callable[[str], models.Command | None]
+    req: nova_types.Request,
+    whose: str,
+    find: Callable[[str], models.Command | None],
 ) -> int | None:
     """Return the ``id`` of the command that a page begins after.
 
-    :param whose: what the commands of the list are of
-    :param find: return a command of the list
+    :param whose: words for the list in a message
+    :param find: function that finds a command of the list by its uuid
     :raises webob.exc.HTTPBadRequest: the list has no such command
     """
     marker = req.GET.get('marker')
@@ -65,22 +87,3 @@ def marked(
             'marker must be a command of %s, not %s' % (whose, marker)
         )
     return row.id
-
-
-def _limit(req: Any) -> int:
-    maximum: int = CONF.api.max_limit
-    return min(int(req.GET.get('limit', maximum)), maximum)
-
-
-def _listed(
-    context: Any, rows: Sequence[models.Command]
-) -> list[dict[str, Any]]:
-    sizes = commands.output_sizes([row.id for row in rows])
-    viewers = {
-        project_id: views.viewer_of(context, project_id)
-        for project_id in {row.instance_project_id for row in rows}
-    }
-    return [
-        views.listed(row, sizes[row.id], viewers[row.instance_project_id])
-        for row in rows
-    ]

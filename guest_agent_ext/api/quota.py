@@ -10,10 +10,12 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""How many unfinished commands a server and its project may have."""
+"""Bounds the unfinished commands of a server and of its project."""
 
+from collections.abc import Iterator
+import contextlib
 import functools
-from typing import Any
+from typing import Protocol
 
 from keystoneauth1 import exceptions as ksa_exc
 from nova.limit import utils as limit_utils
@@ -24,6 +26,9 @@ from oslo_log import log as logging
 import webob.exc
 
 from guest_agent_ext import conf
+from guest_agent_ext import exception
+from guest_agent_ext import nova_types
+from guest_agent_ext.api import errors
 from guest_agent_ext.db import commands
 
 CONF = conf.CONF
@@ -31,11 +36,8 @@ LOG = logging.getLogger(__name__)
 
 #: The resource of Keystone's unified limits.
 RESOURCE = 'guest_agent_commands'
-#: Seconds after which it is worth asking again.
-_RETRY = {'Retry-After': '5'}
-
-#: What oslo.limit lets through where Keystone cannot be asked; a ValueError
-#: where [oslo_limit] names no endpoint that there is.
+#: Errors that oslo.limit lets through when Keystone cannot be asked; a
+#: ValueError when [oslo_limit] names an endpoint that does not exist.
 UNREADABLE = (
     limit_exc.SessionInitError,
     ksa_exc.ClientException,
@@ -44,104 +46,109 @@ UNREADABLE = (
 )
 
 
-class Bounds:
-    """The bounds of a server and its project, for one request.
+class _Enforcer(Protocol):
+    def get_project_limits(
+        self, project_id: str, resources: list[str]
+    ) -> list[tuple[str, int]]:
+        """Return each resource with its limit."""
 
-    :param server: nova.objects.InstanceMapping
+
+def bounds_of(server: nova_types.InstanceMapping) -> commands.Bounds:
+    """Return the bounds of a server and of its project.
+
+    :raises webob.exc.HTTPServiceUnavailable: Keystone, which knows the
+        project's, does not answer
     """
+    if not limit_utils.use_unified_limits():
+        of_project = CONF.guest_agent.max_unfinished_per_project
+    else:
+        of_project = _unified_limit(server.project_id)
+    return commands.Bounds(
+        CONF.guest_agent.max_unfinished_per_server,
+        None if of_project < 0 else of_project,
+        CONF.guest_agent.max_attached_per_server,
+        CONF.guest_agent.max_attached_per_host,
+    )
 
-    def __init__(self, server: Any) -> None:
-        self._server = server
-        #: Kept: what Keystone said holds for the second check too.
-        self._limit: int | None = None
 
-    def check(self, new: int) -> None:
-        """Refuse more commands than there may be.
+@contextlib.contextmanager
+def refusals(
+    server: nova_types.InstanceMapping, bounds: commands.Bounds
+) -> Iterator[None]:
+    """Answer a refusal of the block with the bound that is reached.
 
-        :param new: how many are to come beside those recorded
-        :raises webob.exc.HTTPTooManyRequests: the server has too many
-        :raises webob.exc.HTTPForbidden: its project has too many
-        :raises webob.exc.HTTPServiceUnavailable: Keystone, which knows how
-            many the project may have, does not say
-        """
-        of_server, of_project = commands.count_unfinished(
-            self._server.project_id, self._server.instance_uuid
-        )
-        self._check_server(of_server + new)
-        if limit_utils.use_unified_limits():
-            self._check_unified(of_project, new)
-        else:
-            self._check_project(of_project + new)
-
-    def _check_server(self, number: int) -> None:
-        bound = CONF.guest_agent.max_unfinished_per_server
-        if number <= bound:
-            return
+    :raises webob.exc.HTTPTooManyRequests: a bound of the server or of its host
+        is reached
+    :raises webob.exc.HTTPForbidden: the project's bound is reached
+    """
+    try:
+        yield
+    except exception.ServerIsFull:
         raise webob.exc.HTTPTooManyRequests(
             explanation='Server %s has %d unfinished commands already, as '
             'many as it may have; wait for one to end, or cancel '
-            'one' % (self._server.instance_uuid, bound),
-            headers=_RETRY,
-        )
-
-    def _check_project(self, number: int) -> None:
-        bound = CONF.guest_agent.max_unfinished_per_project
-        if 0 <= bound < number:
-            self._refuse_project(bound)
-
-    def _check_unified(self, used: int, new: int) -> None:
-        try:
-            bound = self._passed_limit(used, new)
-        except UNREADABLE as error:
-            LOG.error("Keystone's limits cannot be read: %s", error)
-            raise webob.exc.HTTPServiceUnavailable(
-                explanation='The limits of project %s cannot be read; try '
-                'again later' % self._server.project_id,
-                headers=_RETRY,
-            ) from None
-        if bound is not None:
-            self._refuse_project(bound)
-
-    def _passed_limit(self, used: int, new: int) -> int | None:
-        """Return the limit that the project would pass, None if it would not.
-
-        Nova decides about a limit that is not registered.
-        """
-        bound = self._unified_limit()
-        if bound < 0 or used + new <= bound:
-            return None
-        passed = limit_exc.ProjectOverLimit(
-            self._server.project_id,
-            [limit_exc.OverLimitInfo(RESOURCE, bound, used, new)],
-        )
-        return bound if limit_utils.should_enforce(passed) else None
-
-    def _unified_limit(self) -> int:
-        """Return how many the project may have; -1 is any number."""
-        if self._limit is None:
-            [(_, self._limit)] = _enforcer().get_project_limits(
-                self._server.project_id, [RESOURCE]
-            )
-        return self._limit
-
-    def _refuse_project(self, bound: int) -> None:
+            'one' % (server.instance_uuid, bounds.of_server),
+            headers=errors.RETRY,
+        ) from None
+    except exception.ServerIsAttached:
+        raise webob.exc.HTTPTooManyRequests(
+            explanation='Server %s has %d unfinished attached commands '
+            'already, as many as it may have; end one'
+            % (server.instance_uuid, bounds.attached_of_server),
+            headers=errors.RETRY,
+        ) from None
+    except exception.HostIsAttached:
+        raise webob.exc.HTTPTooManyRequests(
+            explanation='The host of server %s has as many attached commands '
+            'as it may have; try again later' % server.instance_uuid,
+            headers=errors.RETRY,
+        ) from None
+    except exception.ProjectIsFull:
         raise webob.exc.HTTPForbidden(
-            explanation='Project %s may have %d unfinished commands, and has '
+            explanation='Project %s may have %s unfinished commands, and has '
             'them already; wait for one to end, or cancel one'
-            % (self._server.project_id, bound)
-        )
+            % (server.project_id, bounds.of_project)
+        ) from None
+
+
+def _unified_limit(project_id: str) -> int:
+    """Return the limit that Keystone has for a project, -1 for none.
+
+    This comes before anything is locked or recorded.
+    """
+    try:
+        [(_, bound)] = _enforcer().get_project_limits(project_id, [RESOURCE])
+        return bound if bound or _is_enforced(project_id) else -1
+    except UNREADABLE as error:
+        LOG.error("Keystone's limits cannot be read: %s", error)
+        raise webob.exc.HTTPServiceUnavailable(
+            explanation='The limits of project %s cannot be read; try again '
+            'later' % project_id,
+            headers=errors.RETRY,
+        ) from None
+
+
+def _is_enforced(project_id: str) -> bool:
+    """Return whether a limit of 0 holds.
+
+    oslo.limit returns 0 also for a limit that is not registered; Nova has an
+    option for what that means.
+    """
+    passed = limit_exc.ProjectOverLimit(
+        project_id, [limit_exc.OverLimitInfo(RESOURCE, 0, 0, 1)]
+    )
+    return bool(limit_utils.should_enforce(passed))
 
 
 @functools.cache
-def _enforcer() -> Any:
-    """Return what asks Keystone for limits.
+def _enforcer() -> _Enforcer:
+    """Return oslo.limit's client of Keystone.
 
-    Made once: it asks for the model and for Nova's endpoint, which are the
-    cloud's. The limits themselves are asked for anew each time.
+    There is one: the limit model and Nova's endpoint, which are the same for
+    all of the cloud, are read once. The limits are read at each call.
     """
-    return limit.Enforcer(_no_usage, cache=False)
-
-
-def _no_usage(project_id: str | None, names: Any) -> dict[str, int]:
-    """Say nothing of what is used: we compare, after each of two counts."""
-    return {}
+    # It counts nothing: the database compares usage and limit.
+    enforcer: _Enforcer = limit.Enforcer(
+        lambda project_id, names: {}, cache=False
+    )
+    return enforcer

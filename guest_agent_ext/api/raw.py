@@ -11,14 +11,16 @@
 #    under the License.
 
 
-"""Bodies that are bytes and no JSON, sent and received by and by."""
+"""Sends and receives bodies that are bytes, not JSON, in pieces."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 import webob
+
+from guest_agent_ext import nova_types
 
 #: Bytes of a refused body that are read all the same: a client that is still
 #: sending does not see the answer otherwise.
@@ -32,8 +34,8 @@ def response(
 ) -> webob.Response:
     """Answer bytes.
 
-    A finished response passes through Nova's Resource with all that it does
-    for the others: the project's id in the URL, the microversion, its headers.
+    Nova's Resource passes a finished response on, and treats the request as
+    any other: project id in the URL, microversion, version headers.
     """
     answer = webob.Response(
         body=body, status=status, content_type='application/octet-stream'
@@ -45,9 +47,9 @@ def response(
 def streamed(
     chunks: 'Stream', size: int, headers: Mapping[str, str], status: int = 200
 ) -> webob.Response:
-    """Answer bytes that are yet to come.
+    """Answer bytes that are not read yet.
 
-    :param size: how many there will be
+    :param size: number of bytes
     """
     answer = response(b'', headers, status)
     answer.app_iter = chunks
@@ -56,12 +58,14 @@ def streamed(
 
 
 class Stream:
-    """What a server sends by and by.
+    """The iterator of an answer that is sent in pieces.
 
-    Unlike a generator that was never begun, it knows when it is closed.
+    Unlike a generator that was never begun, a stream notices that it is
+    closed.
 
-    :param chunks: an exception of theirs has the server break the connection
-    :param on_close: called once, when all was sent or the client has gone
+    :param chunks: pieces; an exception breaks the connection
+    :param on_close: function to call once, when all is sent or the client has
+        gone
     """
 
     def __init__(
@@ -78,27 +82,33 @@ class Stream:
         return next(self._chunks)
 
     def close(self) -> None:
-        """Tell that nothing more is sent; WSGI servers do so at any end."""
+        """End the stream; WSGI servers call this whatever the end is."""
         if not self._is_closed:
             self._is_closed = True
             self._on_close()
 
 
-class Body:
-    """What a client sends: never more of it than it said.
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes:
+        """Return bytes, no more than ``size``."""
 
-    :param stream: WSGI's, which may block where nothing is left
-    :param size: bytes of it
+
+class Body:
+    """The body of a request, up to the size that the client announced.
+
+    :param stream: input of WSGI, which may block when no bytes are left
+    :param size: announced number of bytes
+    :ivar left: number of announced bytes that are not read yet
     """
 
-    def __init__(self, stream: Any, size: int) -> None:
+    def __init__(self, stream: _Readable, size: int) -> None:
         self._stream = stream
         self.left = size
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes; fewer only where the body ends.
+        """Return the next bytes; fewer than ``size`` only at the end.
 
-        :raises OSError: the client has gone, in the words of some servers
+        :raises OSError: the client has gone; not every server raises this
         """
         data = bytearray()
         while len(data) < size and self.left:
@@ -110,7 +120,7 @@ class Body:
         return bytes(data)
 
     def drain(self) -> None:
-        """Read what is left, if it is not much."""
+        """Read and drop the rest of the body, up to MAX_DRAINED bytes."""
         budget = MAX_DRAINED
         try:
             while self.left and budget > 0:
@@ -119,8 +129,8 @@ class Body:
             self.left = 0
 
 
-def body_of(req: Any) -> Body:
-    """Return the body of a request, the same whenever it is asked for."""
+def body_of(req: nova_types.Request) -> Body:
+    """Return the body of a request; each call returns the same object."""
     if _KEY not in req.environ:
         req.environ[_KEY] = Body(
             req.environ['wsgi.input'], req.content_length or 0

@@ -10,18 +10,18 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Every call there is. Read it from top to bottom."""
+"""Every call of the API, in one table."""
 
 from collections.abc import Sequence
 import dataclasses
-from typing import Any
 
-from guest_agent_ext.api import agent
-from guest_agent_ext.api import commands
-from guest_agent_ext.api import files
-from guest_agent_ext.api import hosts
-from guest_agent_ext.api import incidents
 from guest_agent_ext.api import wsgi
+from guest_agent_ext.api.controllers import agent
+from guest_agent_ext.api.controllers import commands
+from guest_agent_ext.api.controllers import files
+from guest_agent_ext.api.controllers import hosts
+from guest_agent_ext.api.controllers import metrics
+from guest_agent_ext.api.controllers import project_commands
 
 _AGENT = '/servers/{server_id}/guest-agent'
 _COMMANDS = _AGENT + '/commands'
@@ -29,20 +29,21 @@ _COMMANDS = _AGENT + '/commands'
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """A call: which method of which controller answers it.
+    """A call and the controller's method that answers the call.
 
-    :param path: below /v2.1; a project's id may stand before it
+    :ivar path: path below /v2.1; a project's id may stand before it
     """
 
     method: str
     path: str
-    controller: type[Any]
+    controller: type[wsgi.Controller]
     action: str
-    resource: type[Any] = wsgi.Resource
+    resource: type[wsgi.Resource] = wsgi.Resource
 
 
 ROUTES: Sequence[Route] = (
     Route('GET', _AGENT, agent.AgentController, 'show'),
+    Route('GET', _AGENT + '/details', agent.AgentController, 'details'),
     Route('POST', _COMMANDS, commands.CommandsController, 'create'),
     Route('GET', _COMMANDS, commands.CommandsController, 'index'),
     Route(
@@ -64,7 +65,14 @@ ROUTES: Sequence[Route] = (
         'POST',
         _COMMANDS + '/{command_id}/action',
         commands.CommandsController,
-        'cancel',
+        'act',
+    ),
+    Route(
+        'POST',
+        _COMMANDS + '/{command_id}/input',
+        commands.CommandsController,
+        'input',
+        wsgi.RawResource,
     ),
     Route(
         'GET',
@@ -83,15 +91,19 @@ ROUTES: Sequence[Route] = (
     Route(
         'GET',
         '/guest-agent/commands',
-        incidents.AllCommandsController,
+        project_commands.ProjectCommandsController,
         'index',
     ),
     Route('GET', '/guest-agent/hosts', hosts.HostsController, 'index'),
+    Route(
+        'DELETE', '/guest-agent/hosts/{host}', hosts.HostsController, 'delete'
+    ),
+    Route('GET', '/guest-agent/metrics', metrics.MetricsController, 'show'),
 )
 
 
-def mapper() -> Any:
-    """Return Nova's mapper with our routes and no others."""
+def mapper() -> wsgi.ProjectMapper:
+    """Return a mapper of Nova's with our routes only."""
     found = wsgi.ProjectMapper()
     for route in ROUTES:
         found.create_route(

@@ -10,53 +10,82 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Nova's servers, as our controllers see them.
+"""Finds a server, its instance and its host for a controller.
 
-A server is known by its mapping in the API database. The server itself is in
-its cell, which may be down.
+The mapping of a server is in the API database. Its instance is in its cell,
+which may be down.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import functools
 from typing import Any
 from typing import cast
 from typing import NoReturn
 
 from nova import context as nova_context
-from nova import exception
+from nova import exception as nova_exc
 from nova import objects
 from oslo_db import exception as db_exc
+from oslo_log import log as logging
+import oslo_messaging
 from oslo_utils import uuidutils
 import webob.exc
 
+from guest_agent_ext import cells
 from guest_agent_ext import conf
+from guest_agent_ext import exception
+from guest_agent_ext import metrics
+from guest_agent_ext import nova_types
 from guest_agent_ext import policies
+from guest_agent_ext import rpc
 from guest_agent_ext.api import breaker
+from guest_agent_ext.api import reads
 from guest_agent_ext.api import wsgi
+from guest_agent_ext.compute import rpcapi
 
 CONF = conf.CONF
+LOG = logging.getLogger(__name__)
 
-#: Seconds for which a cell is not asked after it did not answer.
+#: Seconds for which a cell that did not answer is left alone.
 RETRY_AFTER = 5.0
 
-_breaker = breaker.Breaker(RETRY_AFTER)
+_breaker = breaker.Breaker(
+    RETRY_AFTER, metrics.BREAKER_TRIPS.labels('database').inc
+)
 
 
-def authorized(rule: str) -> Callable[[wsgi.Method], wsgi.Method]:
-    """Have a method called with the server, if its caller may.
+def authorized(
+    rule: str, *others: str
+) -> Callable[[wsgi.Method], wsgi.Method]:
+    """Find the server of a request, and check that its caller may proceed.
 
-    It stands above what checks body and query, so that who may not know of a
-    server learns nothing of it from a 400.
+    The method is called with ``server``, the server's mapping, in place of
+    ``server_id``. This decorator stands above those that check body and query:
+    a caller who may not know of a server must not learn from a 400 that the
+    server exists.
 
-    :param rule: the policy rule, asked about the server's project
+    :param rule: policy rule, checked for the server's project
+    :param others: rules of which one may allow the call instead; the method
+        checks which, when it knows the body
     """
 
     def decorate(method: wsgi.Method) -> wsgi.Method:
         @functools.wraps(method)
-        def wrapper(self: Any, req: Any, server_id: str, **kwargs: Any) -> Any:
-            context = req.environ['nova.context']
+        def wrapper(
+            self: object,
+            req: nova_types.Request,
+            server_id: str,
+            **kwargs: Any,
+        ) -> Any:
+            context = wsgi.context_of(req)
             server = find(context, server_id)
-            policies.authorize(context, rule, server.project_id)
+            if not any(
+                policies.allows(context, other, server.project_id)
+                for other in others
+            ):
+                policies.authorize(context, rule, server.project_id)
             return method(self, req=req, server=server, **kwargs)
 
         return cast(wsgi.Method, wrapper)
@@ -64,36 +93,51 @@ def authorized(rule: str) -> Callable[[wsgi.Method], wsgi.Method]:
     return decorate
 
 
-def find(context: Any, server_id: str) -> Any:
-    """Return the mapping of a server that its caller may know of.
+def find(
+    context: nova_types.RequestContext, server_id: str
+) -> nova_types.InstanceMapping:
+    """Return the mapping of a server that the caller may know of.
 
-    Another project's server does not exist, whatever the policy says: one
-    careless line there must not open every guest of the cloud.
+    A server of another project counts as not found, whatever the policy says:
+    one careless line there must not open every guest of the cloud.
 
-    :returns: nova.objects.InstanceMapping
-    :raises webob.exc.HTTPNotFound: in both cases with the same words
+    :raises webob.exc.HTTPNotFound: there is no such server, or it is another
+        project's; the words are the same
     """
     if not uuidutils.is_uuid_like(server_id):
         _not_found(server_id)
     try:
-        mapping = objects.InstanceMapping.get_by_instance_uuid(
-            context, server_id
+        mapping: nova_types.InstanceMapping = (
+            objects.InstanceMapping.get_by_instance_uuid(context, server_id)
         )
-    except exception.InstanceMappingNotFound:
+    except nova_exc.InstanceMappingNotFound:
         _not_found(server_id)
     if not context.is_admin and mapping.project_id != context.project_id:
         _not_found(server_id)
     return mapping
 
 
-def read(context: Any, mapping: Any) -> Any:
-    """Return a server from its cell.
+def check_project(context: nova_types.RequestContext) -> None:
+    """Refuse a token that is scoped to a domain, the system or nothing.
 
-    :param mapping: nova.objects.InstanceMapping
-    :returns: nova.objects.Instance with its system_metadata
-    :raises webob.exc.HTTPNotFound: it is deleted
-    :raises webob.exc.HTTPConflict: it is in no cell yet, or its cell does not
-        answer within [guest_agent]cell_timeout
+    :raises webob.exc.HTTPForbidden: the caller acts for no project
+    """
+    if context.project_id:
+        return
+    raise webob.exc.HTTPForbidden(
+        explanation='The token is scoped to no project; use one that is '
+        'scoped to a project'
+    )
+
+
+def read(
+    context: nova_types.RequestContext, mapping: nova_types.InstanceMapping
+) -> nova_types.Instance:
+    """Read the instance of a server from its cell, with system_metadata.
+
+    :raises webob.exc.HTTPNotFound: the server is deleted
+    :raises webob.exc.HTTPConflict: the server is not scheduled yet, or its
+        cell does not answer within [guest_agent]cell_timeout
     """
     cell = mapping.cell_mapping
     if cell is None:
@@ -103,36 +147,91 @@ def read(context: Any, mapping: Any) -> Any:
         )
     if not _breaker.allows(cell.uuid):
         _cell_is_down(mapping)
-    found = nova_context.scatter_gather_cells(
-        context,
-        [cell],
-        CONF.guest_agent.cell_timeout,
-        objects.Instance.get_by_uuid,
-        mapping.instance_uuid,
-        expected_attrs=['system_metadata'],
-    )[cell.uuid]
-    if found is nova_context.did_not_respond_sentinel or isinstance(
-        found, db_exc.DBError
-    ):
+    cells.follow(cell)
+    try:
+        instance = reads.of(cell.uuid).run(
+            functools.partial(
+                _get, _targeted(context, cell), mapping.instance_uuid
+            ),
+            CONF.guest_agent.cell_timeout,
+        )
+    except exception.ReadNotBegun:
+        LOG.warning(
+            'Server %(server)s is not read: cell %(cell)s has as '
+            'many reads under way as it may have',
+            {'server': mapping.instance_uuid, 'cell': cell.uuid},
+        )
+        _cell_is_down(mapping)
+    except (exception.ReadNotEnded, db_exc.DBError) as exc:
+        LOG.warning(
+            'Cell %(cell)s does not answer: %(error)r',
+            {'cell': cell.uuid, 'error': exc},
+        )
         _breaker.failed(cell.uuid)
         _cell_is_down(mapping)
-    _breaker.worked(cell.uuid)
-    if isinstance(found, exception.InstanceNotFound):
+    except nova_exc.InstanceNotFound:
+        _breaker.worked(cell.uuid)
         _not_found(mapping.instance_uuid)
-    if isinstance(found, Exception):
-        raise found
-    return found
+    _breaker.worked(cell.uuid)
+    return instance
 
 
-def transport(cell: Any) -> Any:
-    """Return the transport that Nova has to the message queue of a cell."""
+def _get(
+    context: nova_types.RequestContext, instance_uuid: str
+) -> nova_types.Instance:
+    # The log lines of this thread name the request, too.
+    context.update_store()
+    instance: nova_types.Instance = objects.Instance.get_by_uuid(
+        context, instance_uuid, expected_attrs=['system_metadata']
+    )
+    return instance
+
+
+@contextlib.contextmanager
+def asked(
+    mapping: nova_types.InstanceMapping, host: str
+) -> Iterator[rpcapi.ComputeAPI]:
+    """Yield the client of guest-agent-compute in a server's cell.
+
+    :param host: name of the host that the block asks
+    :raises webob.exc.HTTPConflict: the host does not answer
+    """
+    assert mapping.cell_mapping is not None
+    client = rpcapi.ComputeAPI(transport(mapping.cell_mapping))
+    try:
+        yield client
+    except exception.HostUnreachable as error:
+        LOG.warning(
+            'Host %(host)s does not answer about server %(server)s: %(error)s',
+            {'host': host, 'error': error, 'server': mapping.instance_uuid},
+        )
+        conflict(rpc.no_answer(mapping.instance_uuid, error))
+
+
+def transport(cell: nova_types.CellMapping) -> oslo_messaging.Transport:
+    """Return Nova's transport to the message queue of a cell."""
+    cells.follow(cell)
+    # target_cell() would make a context that oslo.log takes for the request's:
+    # its lines would name neither request nor user.
     context = nova_context.get_admin_context()
+    nova_context.set_target_cell(context, cell)
+    return context.mq_connection
+
+
+def _targeted(
+    context: nova_types.RequestContext, cell: nova_types.CellMapping
+) -> nova_types.RequestContext:
+    """Return a context with the database and message queue of a cell."""
     with nova_context.target_cell(context, cell) as cell_context:
-        return cell_context.mq_connection
+        targeted: nova_types.RequestContext = cell_context
+    return targeted
 
 
 def conflict(explanation: str) -> NoReturn:
-    """Answer 409."""
+    """Answer 409.
+
+    :param explanation: words for the tenant
+    """
     raise webob.exc.HTTPConflict(explanation=explanation) from None
 
 
@@ -143,7 +242,7 @@ def _not_found(server_id: str) -> NoReturn:
     ) from None
 
 
-def _cell_is_down(mapping: Any) -> NoReturn:
+def _cell_is_down(mapping: nova_types.InstanceMapping) -> NoReturn:
     conflict(
         'The cell of server %s is down; try again later'
         % mapping.instance_uuid

@@ -12,30 +12,48 @@
 
 """The paste filter that limits the size of bodies, in place of oslo's.
 
-Arguments of 65,536 bytes may need six times as much in JSON, which is more
-than Nova's other calls are allowed; a file is larger still.
+A command may be larger than the bodies of Nova's other calls, and up to six
+times as large in JSON; a file is larger still.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 import re
-from typing import Any
 
 from oslo_middleware import sizelimit
 import webob
 import webob.exc
 
+from guest_agent_ext import command
 from guest_agent_ext import conf
+from guest_agent_ext import nova_types
+from guest_agent_ext.api import wsgi
 
 CONF = conf.CONF
 
-_SERVER = r'(/[0-9a-f-]+)?/servers/[^/]+/guest-agent'
+_PROJECT = r'(/[0-9a-f-]+)?'
+_SERVER = _PROJECT + '/servers/[^/]+/guest-agent'
+#: Paths of ours, whose Content-Length is checked here: oslo's limiter removes
+#: one that is no number.
+_OURS = re.compile(rf'({_SERVER}|{_PROJECT}/guest-agent)(/.*)?')
 
-#: Bytes that a body may have, by method and path. What is not here is
-#: limited as before.
+#: Bytes of the largest body of a command: a control character is six bytes in
+#: JSON, and 64 KiB are left for the rest.
+_COMMAND = (
+    6 * (command.MAX_ARGUMENT_BYTES + command.MAX_INPUT_BYTES) + 64 * 1024
+)
+_ACTION = 64 * 1024
+
+#: Maximum bytes of a body, by method and path. All other calls have oslo's
+#: limit.
 LIMITS: Mapping[tuple[str, re.Pattern[str]], Callable[[], int]] = {
-    ('POST', re.compile(_SERVER + '/commands')): lambda: 512 * 1024,
-    # It is not read at once, but by and by.
+    ('POST', re.compile(_SERVER + '/commands')): lambda: _COMMAND,
+    ('POST', re.compile(_SERVER + '/commands/[^/]+/action')): lambda: _ACTION,
+    ('POST', re.compile(_SERVER + '/commands/[^/]+/input')): lambda: (
+        command.MAX_STREAM_BYTES
+    ),
+    # A file is read in pieces, never as a whole.
     ('POST', re.compile(_SERVER + '/file-write')): lambda: int(
         CONF.guest_agent.max_file_size
     ),
@@ -43,33 +61,56 @@ LIMITS: Mapping[tuple[str, re.Pattern[str]], Callable[[], int]] = {
 
 
 class SizeLimiter:
-    """WSGI middleware.
+    """WSGI middleware that limits the size of bodies.
 
-    :param application: what answers the request
-    :param local_conf: the section of api-paste.ini
+    :param application: application that answers the request
+    :param local_conf: section of api-paste.ini
     """
 
-    def __init__(self, application: Any, local_conf: dict[str, str]) -> None:
+    def __init__(
+        self, application: wsgi.Application, local_conf: dict[str, str]
+    ) -> None:
         self._application = application
-        self._oslo = sizelimit.RequestBodySizeLimiter(application, local_conf)
+        self._limited: wsgi.Application = sizelimit.RequestBodySizeLimiter(
+            application, local_conf
+        )
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        limit = _limit_of(environ)
-        if limit is None:
-            return self._oslo(environ, start_response)
-        req = webob.Request(environ)
-        if req.content_length is None:
-            req.body_file = sizelimit.LimitingReader(req.body_file, limit)
-        elif req.content_length > limit:
-            refusal = webob.exc.HTTPRequestEntityTooLarge(
-                explanation='The body must have at most %d bytes, not %d'
-                % (limit, req.content_length)
-            )
-            return refusal(environ, start_response)
+    def __call__(
+        self, environ: nova_types.Environ, start_response: wsgi.StartResponse
+    ) -> Iterable[bytes]:
+        try:
+            if _OURS.fullmatch(environ['PATH_INFO']):
+                wsgi.check_length(environ)
+            limit = _limit_of(environ)
+            if limit is None:
+                return self._limited(environ, start_response)
+            _hold(environ, limit)
+        except wsgi.Fault as refusal:
+            answer: wsgi.Application = refusal
+            return answer(environ, start_response)
         return self._application(environ, start_response)
 
 
-def _limit_of(environ: dict[str, Any]) -> int | None:
+def _hold(environ: nova_types.Environ, limit: int) -> None:
+    """Limit a body.
+
+    :param limit: maximum number of bytes
+    :raises wsgi.Fault: the body is larger. A chunked body is refused later,
+        when so many bytes have been read.
+    """
+    req = webob.Request(environ)
+    if req.content_length is None:
+        req.body_file = sizelimit.LimitingReader(req.body_file, limit)
+    elif req.content_length > limit:
+        raise wsgi.Fault(
+            webob.exc.HTTPRequestEntityTooLarge(
+                explanation='The body must have at most %d bytes, not %d'
+                % (limit, req.content_length)
+            )
+        )
+
+
+def _limit_of(environ: nova_types.Environ) -> int | None:
     for (method, path), limit in LIMITS.items():
         if environ['REQUEST_METHOD'] == method and path.fullmatch(
             environ['PATH_INFO']
@@ -80,6 +121,6 @@ def _limit_of(environ: dict[str, Any]) -> int | None:
 
 def filter_factory(
     global_conf: dict[str, str], **local_conf: str
-) -> Callable[[Any], Any]:
-    """Make the filter for paste."""
+) -> Callable[[wsgi.Application], SizeLimiter]:
+    """Return the filter for paste."""
     return lambda application: SizeLimiter(application, local_conf)

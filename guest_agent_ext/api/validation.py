@@ -12,20 +12,23 @@
 
 """Decorators that check bodies and queries against their schemas.
 
-They leave on a method what Nova's decorators of these names leave there, for
-the tools that read it. They differ in their messages, which name a field by
-its whole path and never show what may be secret, and under ``/v2``, where
-Nova's drop unknown fields that these refuse.
+They set the same attributes on a method as Nova's decorators of these names,
+for tools that read the attributes. They differ in their messages, which name a
+field by its whole path and never show a value that may be secret; and under
+``/v2``, where Nova's drop unknown fields that these refuse.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 import functools
 import json
 import re
 from typing import Any
 from typing import cast
 from typing import NoReturn
+from typing import Protocol
 
 import jsonschema
 from jsonschema import exceptions as jsonschema_exc
@@ -39,14 +42,41 @@ from guest_agent_ext.api import wsgi
 LOG = logging.getLogger(__name__)
 CONF = conf.CONF
 
+#: Maximum levels of objects and lists in a body. No schema has as many, and
+#: recursive functions would fail on bodies with very many.
+MAX_DEPTH = 16
 #: Characters of a name or a value that a message shows.
 MAX_SHOWN = 64
 
+#: JSON Schema.
+Schema = dict[str, Any]
+#: Names that lead from a value to the wrong field, and what is wrong there.
+_Problem = tuple[Sequence[str], str]
 
-def schema(
-    body_schema: dict[str, Any],
-) -> Callable[[wsgi.Method], wsgi.Method]:
-    """Have a method called with its body parsed, if it fits the schema."""
+
+class _Decorator(Protocol):
+    def __call__(self, method: wsgi.Method, /) -> wsgi.Method:
+        """Return the decorated method."""
+
+
+class _Error(Protocol):
+    """What is used of jsonschema.ValidationError.
+
+    :ivar validator: keyword of the schema that the value violates
+    :ivar validator_value: value of that keyword
+    :ivar schema: part of the schema that has the keyword
+    :ivar instance: value that is wrong
+    """
+
+    validator: str
+    validator_value: Any
+    schema: Schema
+    instance: Any
+    absolute_path: Iterable[str | int]
+
+
+def schema(body_schema: Schema) -> _Decorator:
+    """Parse the body of a request, and check the value against a schema."""
 
     def check(kwargs: dict[str, Any]) -> None:
         kwargs['body'] = _parse(kwargs['body'])
@@ -57,10 +87,8 @@ def schema(
     return _checked_before('request_body_schemas', body_schema, check)
 
 
-def query_schema(
-    parameters: dict[str, Any],
-) -> Callable[[wsgi.Method], wsgi.Method]:
-    """Have a method called if its query fits the schema."""
+def query_schema(parameters: Schema) -> _Decorator:
+    """Check the query of a request against a schema."""
 
     def check(kwargs: dict[str, Any]) -> None:
         try:
@@ -69,20 +97,18 @@ def query_schema(
             bad_request('The query string must be UTF-8')
         error = _best_error(parameters, query)
         if error is not None:
-            # Below a parameter's name there is but the list of its values.
+            # Below a parameter's name there is only the list of its values.
             bad_request(_describe(error, 'The query', depth=1))
 
     return _checked_before('request_query_schemas', parameters, check)
 
 
-def response_body_schema(
-    body_schema: dict[str, Any],
-) -> Callable[[wsgi.Method], wsgi.Method]:
-    """Check what a method answers, as ``[api] response_validation`` says."""
+def response_body_schema(body_schema: Schema) -> _Decorator:
+    """Check an answer, if ``[api] response_validation`` asks for that."""
 
     def decorate(method: wsgi.Method) -> wsgi.Method:
         @functools.wraps(method)
-        def wrapper(self: Any, **kwargs: Any) -> Any:
+        def wrapper(self: object, **kwargs: Any) -> Any:
             response = method(self, **kwargs)
             if CONF.api.response_validation != 'ignore':
                 _check_response(
@@ -99,19 +125,17 @@ def response_body_schema(
 def bad_request(explanation: str) -> NoReturn:
     """Answer 400.
 
-    :param explanation: it must not hold what a tenant keeps secret
+    :param explanation: words for the tenant, without any secret value
     """
     raise webob.exc.HTTPBadRequest(explanation=explanation) from None
 
 
 def _checked_before(
-    attribute: str,
-    checked: dict[str, Any],
-    check: Callable[[dict[str, Any]], None],
-) -> Callable[[wsgi.Method], wsgi.Method]:
+    attribute: str, checked: Schema, check: Callable[[dict[str, Any]], None]
+) -> _Decorator:
     def decorate(method: wsgi.Method) -> wsgi.Method:
         @functools.wraps(method)
-        def wrapper(self: Any, **kwargs: Any) -> Any:
+        def wrapper(self: object, **kwargs: Any) -> Any:
             check(kwargs)
             return method(self, **kwargs)
 
@@ -121,15 +145,15 @@ def _checked_before(
     return decorate
 
 
-def _note(wrapper: Any, attribute: str, schema: dict[str, Any]) -> None:
+def _note(wrapper: object, attribute: str, schema: Schema) -> None:
     schemas = nova_validation.Schemas()
     schemas.add_schema(schema, None, None)
     setattr(wrapper, attribute, schemas)
-    # Nova's container does not give back what it was given.
+    # Nova's container does not return the schemas that it was given.
     vars(wrapper).setdefault('schemas', {})[attribute] = schema
 
 
-def _check_response(schema: dict[str, Any], response: Any) -> None:
+def _check_response(schema: Schema, response: object) -> None:
     error = _best_error(schema, response)
     if error is None:
         return
@@ -139,27 +163,64 @@ def _check_response(schema: dict[str, Any], response: Any) -> None:
     LOG.error('An answer does not fit its schema: %s', message)
 
 
-def _parse(body: bytes) -> Any:
+def _parse(body: bytes) -> object:
     """Parse JSON, more strictly than Python's parser does.
 
-    :raises webob.exc.HTTPBadRequest: also for NaN, and for a name that is
-        twice in one object
+    :raises webob.exc.HTTPBadRequest: the body is no JSON, has NaN, a duplicate
+        key, or more than MAX_DEPTH levels
     """
     try:
-        return json.loads(
+        value: object = json.loads(
             body.decode(),
             object_pairs_hook=_object,
+            parse_float=_number,
             parse_constant=_refuse_constant,
         )
-    except (ValueError, RecursionError):
+    except RecursionError:
+        _too_deep()
+    except ValueError:
         bad_request('The request body must be a JSON object in UTF-8')
+    _check_depth(value)
+    return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _number(text: str) -> float:
+    """Return a number; an integer for 60.0 and 6e1, as JSON Schema has it."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for parent in level
+            for child in _children(parent)
+            if isinstance(child, dict | list)
+        ]
+    if level:
+        _too_deep()
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _too_deep() -> NoReturn:
+    bad_request(
+        'The request body must have at most %d levels of objects and '
+        'lists' % MAX_DEPTH
+    )
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
     for name, value in pairs:
         if name in found:
-            bad_request('%s is there twice in one object' % _shown(name))
+            bad_request('%s is a duplicate key' % _shown(name))
         found[name] = value
     return found
 
@@ -168,7 +229,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def _is_unicode(value: Any) -> bool:
+def _is_unicode(value: object) -> bool:
     # JSON can escape half of a surrogate pair, which is no text.
     if not isinstance(value, str):
         return True
@@ -179,76 +240,89 @@ def _is_unicode(value: Any) -> bool:
     return True
 
 
-def _is_free_of_nul(value: Any) -> bool:
+def _is_free_of_nul(value: object) -> bool:
     return not isinstance(value, str) or '\0' not in value
 
 
-def _is_path(value: Any) -> bool:
+def _is_path(value: object) -> bool:
+    if not isinstance(value, str):
+        return True
     return (
-        _is_free_of_nul(value)
+        _is_unicode(value)
+        and _is_free_of_nul(value)
         and len(value.encode()) <= MAX_PATH
         and _PATH.fullmatch(value) is not None
     )
 
 
-#: Bytes of a path.
+#: Maximum bytes of a path.
 MAX_PATH = 4096
 _PATH = re.compile(r'/|/.*[^/]|([A-Za-z]:[\\/]|\\\\[^\\/]).*[^\\/]', re.DOTALL)
 
-#: The formats of our schemas, by the words that a message has for them.
+#: The formats of the schemas. Each is named by the words for a message.
 PATH = (
     r'the absolute path of a file (/etc/hosts, C:\Users\file or '
     r'\\server\share\file) of at most %d bytes, without NUL' % MAX_PATH
 )
+PASSWORD = 'one line of valid Unicode without NUL'
 UNICODE = 'valid Unicode'
 UNICODE_WITHOUT_NUL = 'valid Unicode without NUL'
 
-#: What a pattern can say of them, for readers that do not know them.
-PATTERNS = {PATH: f'^({_PATH.pattern})$', UNICODE_WITHOUT_NUL: r'^[^\x00]*$'}
+#: Patterns that come close to the formats, for readers that do not know them.
+PATTERNS = {
+    PATH: f'^({_PATH.pattern})$',
+    UNICODE_WITHOUT_NUL: r'^[^\x00]*$',
+    PASSWORD: r'^[^\x00\r\n]*$',
+}
 
 _FORMATS = jsonschema.FormatChecker(formats=())
 _FORMATS.checks(UNICODE)(_is_unicode)
-_FORMATS.checks(PATH)(lambda value: _is_unicode(value) and _is_path(value))
+_FORMATS.checks(PATH)(_is_path)
 _FORMATS.checks(UNICODE_WITHOUT_NUL)(
     lambda value: _is_unicode(value) and _is_free_of_nul(value)
 )
 
+_FORMATS.checks(PASSWORD)(
+    lambda value: (
+        _is_unicode(value)
+        and not (isinstance(value, str) and set('\0\r\n') & set(value))
+    )
+)
+
 _Validator: Any = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
-    # JSON Schema takes 60.0 for an integer; who reads it would not.
+    # What is no integer when it was parsed is none here either.
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
         'integer', lambda checker, value: type(value) is int
     ),
 )
 
 
-def _best_error(schema: dict[str, Any], value: Any) -> Any:
+def _best_error(schema: Schema, value: object) -> _Error | None:
     errors = _Validator(schema, format_checker=_FORMATS).iter_errors(value)
-    return jsonschema_exc.best_match(errors)
+    error: _Error | None = jsonschema_exc.best_match(errors)
+    return error
 
 
-def _describe(error: Any, whole: str, depth: int | None = None) -> str:
-    """Say which field is wrong, with which value, and what is accepted.
+def _describe(error: _Error, whole: str, depth: int | None = None) -> str:
+    """Return a message with the field, its value and what is accepted.
 
-    :param whole: what to call that which was checked
-    :param depth: how many names of a path are told
+    :param whole: words for the whole value, in case no field is wrong
+    :param depth: maximum number of names in the path of the field
     """
     names, must = _PROBLEMS[error.validator](error)
     path = [*error.absolute_path, *names][:depth]
     message = '%s %s' % (_field(path) or whole, must)
-    if not names and _may_be_shown(error):
+    # Strings may be secret, but not where the schema lists the values that
+    # are accepted, or gives a pattern for them.
+    may_be_shown = {'enum', 'minimum', 'pattern'} & error.schema.keys()
+    if not names and may_be_shown:
         message += ', not ' + _shown(error.instance)
     return message
 
 
-def _may_be_shown(error: Any) -> bool:
-    # Strings may be secret, but not where the schema lists the values that
-    # are accepted, or gives a pattern for them.
-    return bool({'enum', 'minimum', 'pattern'} & error.schema.keys())
-
-
-def _field(path: list[Any]) -> str:
-    """Name a field as JavaScript would: ``command.arguments.command[0]``."""
+def _field(path: Sequence[str | int]) -> str:
+    """Return a path in JavaScript's notation: ``command.arguments.env``."""
     parts = [
         '[%d]' % part if isinstance(part, int) else '.' + _shown(part)
         for part in path
@@ -256,8 +330,8 @@ def _field(path: list[Any]) -> str:
     return ''.join(parts).lstrip('.')
 
 
-def _shown(value: Any) -> str:
-    """Return the beginning of a value, in printable ASCII."""
+def _shown(value: object) -> str:
+    """Return the beginning of an identifier, or of a value in ASCII."""
     if isinstance(value, dict | list):
         return 'an object' if isinstance(value, dict) else 'a list'
     if isinstance(value, str) and value.isidentifier():
@@ -265,14 +339,14 @@ def _shown(value: Any) -> str:
     return ascii(value)[:MAX_SHOWN]
 
 
-def _missing(error: Any) -> tuple[list[str], str]:
+def _missing(error: _Error) -> _Problem:
     missing = [
         name for name in error.validator_value if name not in error.instance
     ]
     return missing[:1], 'is missing'
 
 
-def _unknown(error: Any) -> tuple[list[str], str]:
+def _unknown(error: _Error) -> _Problem:
     patterns = error.schema.get('patternProperties')
     if patterns:
         return [], 'may have only names that match ' + ' or '.join(patterns)
@@ -281,17 +355,16 @@ def _unknown(error: Any) -> tuple[list[str], str]:
     return unknown[:1], 'is not known here; known are: ' + _listed(known)
 
 
-def _listed(values: Any) -> str:
+def _listed(values: Iterable[object]) -> str:
     return ', '.join(str(value) for value in values) or 'none'
 
 
-def _must(text: str) -> Callable[[Any], tuple[list[str], str]]:
+def _must(text: str) -> Callable[[_Error], _Problem]:
     return lambda error: ([], text % error.validator_value)
 
 
-#: By the keyword of the schema that a value fails: the names that lead from
-#: the value to the field in question, and what is wrong with that.
-_PROBLEMS: Mapping[str, Callable[[Any], tuple[list[str], str]]] = {
+#: By the keyword of the schema that a value violates.
+_PROBLEMS: Mapping[str, Callable[[_Error], _Problem]] = {
     'additionalProperties': _unknown,
     'enum': lambda error: (
         [],
@@ -300,9 +373,11 @@ _PROBLEMS: Mapping[str, Callable[[Any], tuple[list[str], str]]] = {
     'format': _must('must be %s'),
     'maxItems': _must('must have at most %s value(s)'),
     'maxLength': _must('must have at most %s character(s)'),
+    'maxProperties': _must('must have at most %s name(s)'),
     'maximum': _must('must be at most %s'),
     'minItems': _must('must have at least %s value(s)'),
     'minLength': _must('must have at least %s character(s)'),
+    'minProperties': _must('must have at least %s name(s)'),
     'minimum': _must('must be at least %s'),
     'pattern': _must('must match %s'),
     'required': _missing,

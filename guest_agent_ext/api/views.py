@@ -10,16 +10,17 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Commands and hosts as the API shows them."""
+"""Builds the JSON of commands, hosts and agents."""
 
 import base64
+from collections.abc import Mapping
 import dataclasses
 import datetime
-from typing import Any
 
 from nova.api.openstack import common
 
 from guest_agent_ext import command
+from guest_agent_ext import nova_types
 from guest_agent_ext import policies
 from guest_agent_ext.api import schemas
 from guest_agent_ext.compute import rpcapi
@@ -30,35 +31,48 @@ _AS_RECORDED = (
     'uuid',
     'type',
     'instance_uuid',
-    'error',
     'project_id',
     'user_id',
     'request_id',
 )
 _TIMES = ('created_at', 'updated_at', 'started_at', 'finished_at')
 
+#: JSON of an object, as a schema of schemas.py describes it.
+View = dict[str, object]
+
+#: The error for viewers who do not see contents. The recorded one may name
+#: programs, paths and directories, and its words may be the guest's.
+_GENERAL_ERRORS: Mapping[str, str] = {
+    command.FAILED: 'The command failed',
+    command.TIMED_OUT: 'The timeout of the command passed',
+    command.CANCELLED: 'The command was cancelled',
+    command.LOST: 'The end of the command is not known',
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Viewer:
-    """What a caller may see of a server's commands."""
+    """A caller's rights to see a server's commands.
 
-    #: Arguments and output.
+    :ivar sees_contents: whether arguments, output and error are shown
+    """
+
     sees_contents: bool
     is_admin: bool
 
 
-def viewer_of(context: Any, project_id: str) -> Viewer:
-    """Return what a caller may see of the commands of a project's servers."""
+def viewer_of(context: nova_types.RequestContext, project_id: str) -> Viewer:
+    """Return a caller's rights to see the commands of a project's servers."""
     return Viewer(
         sees_contents=policies.allows(context, policies.USE, project_id),
         is_admin=context.is_admin,
     )
 
 
-def show(row: models.Command, viewer: Viewer) -> dict[str, Any]:
-    """Return a command with its output.
+def show(row: models.Command, viewer: Viewer) -> View:
+    """Return the view of a command, with its output.
 
-    :param row: read with its output
+    :param row: command, read with its output
     """
     view = _metadata(row, viewer)
     out, err = row.out_data or b'', row.err_data or b''
@@ -73,25 +87,25 @@ def show(row: models.Command, viewer: Viewer) -> dict[str, Any]:
     return dict(view, result=result)
 
 
-def listed(
-    row: models.Command, sizes: tuple[int, int], viewer: Viewer
-) -> dict[str, Any]:
-    """Return a command without its output.
+def listed(row: models.Command, viewer: Viewer) -> View:
+    """Return the view of a command, without its output.
 
-    :param sizes: bytes that the row has of stdout and of stderr
+    :param row: command, read with the sizes of its output
     """
-    return dict(_metadata(row, viewer), result=_result(row, *sizes))
+    return dict(
+        _metadata(row, viewer), result=_result(row, row.out_size, row.err_size)
+    )
 
 
-def host(state: hosts.HostState, down_time: int) -> dict[str, Any]:
-    """Return a compute service.
+def host(state: hosts.HostState, down_time: int) -> View:
+    """Return the view of a compute service.
 
-    :param down_time: seconds of silence after which it is down
+    :param down_time: seconds of silence after which a service counts as down
     """
     return {
         'host': state.host,
         'cell': state.cell_uuid,
-        'state': 'up' if state.silent_for <= down_time else 'down',
+        'state': state.state(down_time),
         'version': state.version,
         'last_seen_at': _time(state.last_seen_at),
         'running': state.running,
@@ -99,21 +113,26 @@ def host(state: hosts.HostState, down_time: int) -> dict[str, Any]:
     }
 
 
-def agent(status: rpcapi.AgentStatus) -> dict[str, Any]:
-    """Return a server's guest agent."""
+def agent(status: rpcapi.AgentStatus) -> View:
+    """Return the view of a server's guest agent."""
     is_available = status['reason'] is None
     return {'status': 'available' if is_available else 'unavailable', **status}
 
 
+def details(answer: rpcapi.Details) -> View:
+    """Return the view of what a guest's agent tells of the guest."""
+    return {**answer['details'], 'unavailable': answer['unavailable']}
+
+
 class Links(common.ViewBuilder):
-    """Links as Nova builds them."""
+    """Builds links as Nova does."""
 
     def next_page(
-        self, req: Any, collection: str, marker: str
+        self, req: nova_types.Request, collection: str, marker: str
     ) -> list[dict[str, str]]:
-        """Return the link to where a list of commands goes on.
+        """Return the link to the next page of a list of commands.
 
-        :param collection: the list's path, below the version
+        :param collection: path of the list, below the version
         :param marker: uuid of the last command on this page
         """
         return [
@@ -124,11 +143,14 @@ class Links(common.ViewBuilder):
         ]
 
 
-def _metadata(row: models.Command, viewer: Viewer) -> dict[str, Any]:
-    view = {name: getattr(row, name) for name in _AS_RECORDED}
+def _metadata(row: models.Command, viewer: Viewer) -> View:
+    view: View = {name: getattr(row, name) for name in _AS_RECORDED}
     view.update({name: _time(getattr(row, name)) for name in _TIMES})
     view['status'] = command.shown_status(
         row.status, row.started_at is not None
+    )
+    view['error'] = (
+        row.error if viewer.sees_contents else _GENERAL_ERRORS.get(row.status)
     )
     if viewer.sees_contents:
         view['arguments'] = row.arguments
@@ -137,8 +159,12 @@ def _metadata(row: models.Command, viewer: Viewer) -> dict[str, Any]:
     return view
 
 
-def _result(row: models.Command, out: int, err: int) -> dict[str, Any] | None:
-    """Return what came of a command, None while or where there is nothing."""
+def _result(row: models.Command, out: int, err: int) -> View | None:
+    """Return the result of an exec that has started and ended, else None.
+
+    :param out: number of bytes kept of stdout
+    :param err: number of bytes kept of stderr
+    """
     if (
         row.type != command.EXEC
         or row.status not in command.ENDED

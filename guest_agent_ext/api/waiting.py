@@ -10,67 +10,120 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Has a request wait for the end of its command: ``Prefer: wait=N``.
+"""Answers a request when its command has ended: ``Prefer: wait=N``.
 
-Who waits has a thread of the server for as long, but no connection to the
-database: one is taken for each look, which serves all who wait.
+A waiting request occupies a thread of the server, but no connection to the
+database: the status is polled, and one query serves all who wait in the
+process. So the database is queried as often for many waiting requests as for a
+few.
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import re
+import threading
 import time
-from typing import Any
 
 from oslo_db import exception as db_exc
 
 from guest_agent_ext import command
 from guest_agent_ext import conf
-from guest_agent_ext.api import looks
-from guest_agent_ext.api import places
+from guest_agent_ext import nova_types
+from guest_agent_ext.api import slots
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
 
 CONF = conf.CONF
 
-#: Seconds between two looks: at least, at most, and as a share of the wait so
-#: far, which is then by how much a wait is too long.
+#: Poll every 10 % of the elapsed time, between 10 and 40 ms: an end is
+#: answered at most that much too late.
 MIN_GAP, MAX_GAP, GAP_SHARE = 0.01, 0.04, 0.1
+#: Seconds for which the statuses that were read last are used again.
+FRESH = 0.01
 
 _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=[,;]|$)', re.I)
 
 
-_places = places.Places()
-_looks = looks.Looks()
+class StatusCache:
+    """Reads the status of each command that a request waits for."""
+
+    def __init__(self) -> None:
+        # Held during a query: who comes meanwhile shares its result.
+        self._lock = threading.Lock()
+        #: Number of requests that wait for each command, by its row's id.
+        self._waiting: dict[int, int] = {}
+        self._statuses: dict[int, str] = {}
+        self._read_at = float('-inf')
+
+    @contextlib.contextmanager
+    def watching(self, row_id: int) -> Iterator[None]:
+        """Include a command in the queries while the block runs."""
+        with self._lock:
+            self._waiting[row_id] = self._waiting.get(row_id, 0) + 1
+            # The last query may not have included it.
+            self._read_at = float('-inf')
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting[row_id] -= 1
+                if not self._waiting[row_id]:
+                    del self._waiting[row_id]
+
+    def status(self, row_id: int) -> str | None:
+        """Return the status of a watched command; None if its row is gone.
+
+        :raises oslo_db.exception.DBError: the query failed
+        """
+        with self._lock:
+            if time.monotonic() - self._read_at > FRESH:
+                self._statuses = commands.statuses(list(self._waiting))
+                self._read_at = time.monotonic()
+            return self._statuses.get(row_id)
+
+
+_slots = slots.Slots()
+_cache = StatusCache()
 
 
 def waited(
-    req: Any, row: models.Command
+    req: nova_types.Request, row: models.Command
 ) -> tuple[models.Command, dict[str, str]]:
     """Wait for a command's end as long as a request prefers.
 
-    :param row: the command as it was
-    :returns: the command as it is, with its output, and the headers that tell
-        whether this has waited
+    :param row: command as it was
+    :returns: the command as it is, with its output, and a header that tells
+        of the wait, if the request has waited
     """
     seconds = preferred(req.headers)
     if seconds is None:
         return row, {}
-    with _places.one(_limit(req.environ)) as has_place:
-        if not has_place:
+    with slot(req.environ) as has_slot:
+        if not has_slot:
             return row, {}
         # What was accepted is answered, also if the database stays away.
         with contextlib.suppress(db_exc.DBError):
-            with _looks.one(row.id):
+            with _cache.watching(row.id):
                 _wait(row.id, seconds)
             row = commands.get(row.uuid, with_output=True) or row
     return row, {'Preference-Applied': 'wait=%d' % seconds}
 
 
+def slot(
+    environ: Mapping[str, object],
+) -> contextlib.AbstractContextManager[bool]:
+    """Hold a slot of this process for a request that waits, if one is free.
+
+    :returns: whether a slot was free
+    """
+    return _slots.one(_limit(environ))
+
+
 def preferred(headers: Mapping[str, str]) -> int | None:
     """Return the seconds that a request prefers to wait, None if none.
 
-    As RFC 7240 wants it, what is not understood is as if it were not there.
+    A value that is not understood is ignored, as RFC 7240 asks.
     """
     found = _WAIT.search(headers.get('Prefer', ''))
     if found is None:
@@ -81,7 +134,7 @@ def preferred(headers: Mapping[str, str]) -> int | None:
 
 def _wait(row_id: int, seconds: int) -> None:
     began = time.monotonic()
-    while _looks.status(row_id) in command.UNFINISHED:
+    while _cache.status(row_id) in command.UNFINISHED:
         elapsed = time.monotonic() - began
         if elapsed >= seconds:
             return
@@ -89,9 +142,9 @@ def _wait(row_id: int, seconds: int) -> None:
         time.sleep(min(gap, seconds - elapsed))
 
 
-def _limit(environ: Mapping[str, Any]) -> int:
-    """Return how many may wait in this process."""
-    threads = places.threads(environ)
+def _limit(environ: Mapping[str, object]) -> int:
+    """Return the number of requests that may wait in this process."""
+    threads = slots.threads(environ)
     limit: int | None = CONF.guest_agent.max_waiters
     if threads == 1:
         # Nobody else would be served.

@@ -10,12 +10,14 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Nova's WSGI layer as our controllers use it.
+"""Nova's WSGI layer, as the controllers use it.
 
-The one place that imports it, beside servers.py for Nova's servers.
+No other module of the API imports that layer.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
+import re
 from typing import Any
 from typing import TypeVar
 
@@ -23,19 +25,36 @@ from nova.api import openstack
 from nova.api.openstack import wsgi
 import webob.exc
 
+from guest_agent_ext import nova_types
+from guest_agent_ext.api import errors
 from guest_agent_ext.api import raw
 
 IDEMPOTENCY_KEY = 'Idempotency-Key'
 
 Method = TypeVar('Method', bound=Callable[..., Any])
 
-Controller: Any = wsgi.Controller
-ResponseObject: Any = wsgi.ResponseObject
-ProjectMapper: Any = openstack.ProjectMapper
+#: A Content-Length that is accepted: Python would make numbers of "-5", "+5"
+#: and "1_0" too, and no body has a size of more digits.
+_LENGTH = re.compile('[0-9]{1,18}')
+_MAX_SHOWN = 32
+
+StartResponse = Callable[..., object]
+Application = Callable[[nova_types.Environ, StartResponse], Iterable[bytes]]
+
+Controller = wsgi.Controller
+Fault = wsgi.Fault
+ResponseObject = wsgi.ResponseObject
+ProjectMapper = openstack.ProjectMapper
+
+
+def context_of(req: nova_types.Request) -> nova_types.RequestContext:
+    """Return Nova's context of a request."""
+    context: nova_types.RequestContext = req.environ['nova.context']
+    return context
 
 
 def response(code: int) -> Callable[[Method], Method]:
-    """Say with which status a method answers."""
+    """Declare the status of a method's answer."""
 
     def decorate(method: Method) -> Method:
         vars(method)['success_code'] = code
@@ -46,10 +65,13 @@ def response(code: int) -> Callable[[Method], Method]:
 
 
 def expected_errors(*codes: int) -> Callable[[Method], Method]:
-    """Say which errors a method may answer; any other becomes a 500."""
+    """Declare the errors that a method may answer; any other becomes a 500.
+
+    What a method raises of exception.py is answered as errors.py says.
+    """
 
     def decorate(method: Method) -> Method:
-        wrapped: Method = wsgi.expected_errors(codes)(method)
+        wrapped: Method = wsgi.expected_errors(codes)(errors.answered(method))
         # For the API's documentation: Nova's decorator keeps them to itself.
         vars(wrapped)['expected_codes'] = codes
         return wrapped
@@ -58,20 +80,38 @@ def expected_errors(*codes: int) -> Callable[[Method], Method]:
 
 
 def idempotent(method: Method) -> Method:
-    """Say that a method honours an Idempotency-Key."""
+    """Declare that a method honours an Idempotency-Key."""
     vars(method)['is_idempotent'] = True
     return method
 
 
-class Resource(wsgi.Resource):
-    """Nova's resource, but for the body.
+def check_length(environ: nova_types.Environ) -> None:
+    """Check the Content-Length of a request, if there is one.
 
-    A method gets the body as bytes: it is parsed by validation.schema, after
-    policy has been asked.
+    :raises Fault: 400: the value is no number
+    """
+    length: str = environ.get('CONTENT_LENGTH') or '0'
+    if _LENGTH.fullmatch(length) is None:
+        raise Fault(
+            webob.exc.HTTPBadRequest(
+                explanation='Content-Length must be 1 to 18 digits, not %s'
+                % ascii(length)[:_MAX_SHOWN]
+            )
+        )
+
+
+class Resource(wsgi.Resource):
+    """Nova's resource, which leaves the body to validation.schema.
+
+    A method gets the body as bytes, so that nothing is parsed before the
+    policy has allowed the call.
     """
 
-    def get_body(self, request: Any) -> tuple[str | None, bytes]:
-        # Nova logs at DEBUG what this returns, and a body holds secrets.
+    def get_body(
+        self, request: nova_types.Request
+    ) -> tuple[str | None, bytes]:
+        check_length(request.environ)
+        # Nova logs the returned body at DEBUG, and a body has secrets.
         return request.get_content_type(), b''
 
     def _get_request_content(
@@ -79,12 +119,22 @@ class Resource(wsgi.Resource):
     ) -> dict[str, bytes]:
         if not self._should_have_body(request):
             return {}
-        return {'body': request.body}
+        try:
+            return {'body': request.body}
+        except webob.exc.HTTPException as error:
+            # A chunked body is too large only when it is read.
+            raise Fault(error) from None
+        except OSError:
+            raise Fault(
+                webob.exc.HTTPBadRequest(
+                    explanation='The request body ended early'
+                )
+            ) from None
 
     def dispatch(
         self, method: Any, request: Any, action_args: dict[str, Any]
     ) -> Any:
-        # Who sends a key relies on it.
+        # A client that sends a key relies on its effect.
         if IDEMPOTENCY_KEY in request.headers and not hasattr(
             method, 'is_idempotent'
         ):
@@ -96,9 +146,12 @@ class Resource(wsgi.Resource):
 
 
 class RawResource(Resource):
-    """A resource of bytes: it takes any type of body and leaves it unread."""
+    """A resource of bytes, which takes any type of body and reads none."""
 
-    def get_body(self, request: Any) -> tuple[str | None, bytes]:
+    def get_body(
+        self, request: nova_types.Request
+    ) -> tuple[str | None, bytes]:
+        check_length(request.environ)
         return None, b''
 
     def _get_request_content(

@@ -10,13 +10,13 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The programs. Importing this package makes them run on native threads."""
+"""The programs. To import this package selects native threads for them."""
 
 import os
 
 from oslo_service import backend
 
-# Before anything of Nova is imported, which would patch for eventlet where
-# that is its release's default.
+# Before any import of Nova, which patches for eventlet in releases where that
+# is the default.
 os.environ['OS_NOVA_DISABLE_EVENTLET_PATCHING'] = '1'
 backend.init_backend(backend.BackendType.THREADING)

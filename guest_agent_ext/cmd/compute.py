@@ -12,14 +12,16 @@
 
 """guest-agent-compute: runs commands in the guests of this host."""
 
-import sys
+import functools
 
-from nova import config
 from oslo_log import log as logging
 import oslo_messaging
 
 from guest_agent_ext import conf
 from guest_agent_ext import logs
+from guest_agent_ext import metrics
+from guest_agent_ext.cmd import exposition
+from guest_agent_ext.cmd import options
 from guest_agent_ext.cmd import service
 from guest_agent_ext.compute import manager
 from guest_agent_ext.guest import connection
@@ -28,17 +30,25 @@ CONF = conf.CONF
 
 
 def main() -> int:
-    # Of Nova it needs nothing but the options: no database, no objects.
-    config.parse_args(sys.argv, configure_db=False, init_rpc=False)
+    # Only Nova's options are needed: no database, no objects.
+    options.parse(configure_db=False, init_rpc=False)
     logging.setup(CONF, 'guest_agent_ext')
     logs.hide_answers()
     service.return_memory()
     guests = connection.Connection(
-        CONF.guest_agent.connection_uri,
-        work_calls=CONF.guest_agent.agent_calls,
+        conf.connection_uri(CONF), work_calls=CONF.guest_agent.agent_calls
     )
     compute = manager.ComputeManager(
         CONF.host, oslo_messaging.get_rpc_transport(CONF), guests
     )
+    _show_metrics(compute)
     service.serve(compute, compute.stopping)
     return 1 if compute.is_fenced else 0
+
+
+def _show_metrics(compute: manager.ComputeManager) -> None:
+    for state in ('well', 'suspect'):
+        metrics.LANES.labels(state).set_function(
+            functools.partial(compute.count_lanes, suspect=state == 'suspect')
+        )
+    exposition.start(metrics.COMPUTE, CONF.guest_agent.metrics_bind)

@@ -10,47 +10,104 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What the main of a service does besides making it."""
+"""Runs a service: signals, configuration and memory."""
 
 import ctypes
+import queue
 import signal
 import threading
 from typing import Protocol
 
-#: Of mallopt(3), and bytes from which on memory is mapped on its own.
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from guest_agent_ext import conf
+
+CONF = conf.CONF
+LOG = logging.getLogger(__name__)
+
+#: Parameter of mallopt(3), and the size from which on each block of memory is
+#: mapped by itself, in bytes.
 _M_MMAP_THRESHOLD = -3
 _LARGE = 128 * 1024
+#: Seconds between two checks whether the service has stopped by itself.
+STOP_GAP = 1.0
 
 
 class Service(Protocol):
-    """What can be served."""
+    """A service that serve() runs."""
 
     def start(self) -> None:
-        """Start its threads and return."""
+        """Start the service's threads and return."""
 
     def stop(self) -> None:
-        """Finish what is under way, in bounded time."""
+        """Stop the service, in limited time."""
 
 
 def return_memory() -> None:
-    """Have large buffers go back to the system when they are freed.
+    """Make glibc return large buffers to the system when they are freed.
 
-    glibc learns to keep them in the heap of each thread that had one, and the
+    By default it keeps more and more of them in the heap of each thread, and
     chunks of files pass through many threads.
     """
     libc = ctypes.CDLL(None)
-    # Other libraries than glibc do not learn this.
+    # Other C libraries have neither the habit nor the function.
     if hasattr(libc, 'mallopt'):
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def serve(service: Service, stopping: threading.Event) -> None:
-    """Run a service until SIGTERM, SIGINT, or until it stops by itself.
+    """Run a service until SIGTERM, SIGINT or the end of the service.
 
-    :param stopping: set by the service when it must not go on
+    SIGHUP makes the service read the configuration again.
+
+    :param stopping: event that the service sets when it must stop
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda signum, frame: stopping.set())
+    # A signal may interrupt get(), and put() works then. The set() of an event
+    # would wait for the lock that the interrupted wait() holds.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda signum, frame: signals.put(signum))
     service.start()
-    stopping.wait()
+    while not stopping.is_set():
+        try:
+            received = signals.get(timeout=STOP_GAP)
+        except queue.Empty:
+            continue
+        if received != signal.SIGHUP:
+            break
+        reload()
     service.stop()
+
+
+def reload() -> None:
+    """Read the configuration files again, for the mutable options.
+
+    oslo.config logs the changes, and warns of those that need a restart.
+    """
+    before = CONF._mutable_ns
+    try:
+        CONF.mutate_config_files()
+        _read_all()
+    except (
+        cfg.Error,
+        logging.LogConfigError,
+        ValueError,
+        SystemExit,
+    ) as error:
+        # oslo.config checks a value when an option is read, and would fail
+        # there.
+        CONF._mutable_ns = before
+        LOG.error('The configuration was not changed: %s', error)
+    else:
+        LOG.info('The configuration was read again')
+
+
+def _read_all() -> None:
+    """Read each of our options.
+
+    :raises ValueError: an option has an invalid value
+    """
+    for group, options in conf.list_opts():
+        for option in options:
+            CONF[group.name][option.dest]

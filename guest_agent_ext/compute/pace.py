@@ -10,8 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-
-"""How close the chunks of a host's transfers follow each other.
+"""The pace of a host's transfers: how close their chunks follow each other.
 
 One transfer goes as fast as its guest can. Many would keep libvirtd, the
 broker and nova-api busy without a pause, and Nova's own calls waiting: the
@@ -20,9 +19,10 @@ more there are, the more room is left between their chunks.
 
 from collections.abc import Callable
 import threading
-import time
 
-#: What is left free between two chunks for each transfer beyond the first, as
+from guest_agent_ext import clock as system_clock
+
+#: Room that is left between two chunks for each transfer beyond the first, as
 #: a share of the time that a chunk takes.
 ROOM = 2 / 3
 #: Seconds that a chunk is taken to have taken at most: a guest that hangs is
@@ -33,11 +33,15 @@ LONGEST = 0.2
 class Pace:
     """The pace of a host's transfers.
 
-    :param count: tells how many there are
+    :param count: function that returns the number of transfers
+    :param clock: clock that waits are measured with
     """
 
-    def __init__(self, count: Callable[[], int]) -> None:
+    def __init__(
+        self, count: Callable[[], int], clock: system_clock.Clock
+    ) -> None:
         self._count = count
+        self._clock = clock
         self._lock = threading.Lock()
         self._next = 0.0
 
@@ -45,12 +49,12 @@ class Pace:
         """Return when the transfer that has made a chunk may make the next.
 
         :param took: seconds that the chunk took
-        :returns: on the monotonic clock
+        :returns: time on the clock
         """
         others = max(0, self._count() - 1)
         if not others:
             return 0.0
         apart = min(took, LONGEST) * (1 + ROOM * others)
         with self._lock:
-            self._next = max(self._next, time.monotonic() - took) + apart
+            self._next = max(self._next, self._clock.now() - took) + apart
             return self._next

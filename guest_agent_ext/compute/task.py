@@ -10,82 +10,75 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+"""A command of any type, as steps that its lane makes one at a time.
 
-"""What a lane does a step at a time: a command of any type on this host."""
+A task is its next step. The steps are data: each declares the stage that the
+command is in until the step has been made, and whether the guest must be well
+for it. What a lane and a report want to know of a task is read from there.
+"""
 
 import abc
 from collections.abc import Callable
-import time
-from typing import Protocol
+import dataclasses
+import enum
+from typing import Any
+from typing import TypeVar
 import uuid as uuid_module
 
+from guest_agent_ext import exception
+from guest_agent_ext.compute import session as compute_session
 from guest_agent_ext.conductor import rpcapi
-from guest_agent_ext.guest import agent
-from guest_agent_ext.guest import files
-from guest_agent_ext.guest import launcher
+from guest_agent_ext.guest.launchers import base as launcher
 
-#: Seconds within which a claimed command has to start in the guest.
-LAUNCH_WINDOW = 60.0
 #: Seconds of start_timeout that are left for the claim itself.
 CLAIM_MARGIN = 0.1
 #: Centiseconds of guest uptime in a second.
 UPTIME_HZ = 100
 
-Step = Callable[[], float]
+_AnyTask = TypeVar('_AnyTask', bound='Task')
 
 
-class Lane(Protocol):
-    """What a task needs of its guest and of its conductor."""
+class Stage(enum.Enum):
+    """How far a command has come on this host."""
 
-    service: rpcapi.Service
-    conductor: rpcapi.ConductorAPI
-    agent: agent.Agent
+    #: PENDING in the database: no host has the command.
+    UNCLAIMED = enum.auto()
+    #: RUNNING in the database, with an attempt before this one.
+    INHERITED = enum.auto()
+    #: Under way, with this attempt.
+    UNDER_WAY = enum.auto()
+    #: A transfer whose file is open, or an attached command: nova-api asks for
+    #: chunks.
+    SERVING = enum.auto()
+    #: A transfer that failed: what the guest has of it is removed.
+    DISCARDING = enum.auto()
+    #: The end is known, and remains to be reported.
+    ENDED = enum.auto()
 
-    def is_migrating(self) -> bool:
-        """Tell whether the guest is on its way to another host.
 
-        :raises exception.GuestError: that is not known
-        """
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step of a task, and what is known until the step is made.
 
-    def guest(self) -> launcher.Launcher:
-        """Return the guest's launcher.
+    :ivar make: method of the task; returns the seconds until the next step
+    :ivar stage: stage of the command
+    :ivar needs_guest: whether the guest must be well
+    """
 
-        :raises exception.GuestError: there is none
-        """
+    make: Callable[[Any], float]
+    stage: Stage
+    needs_guest: bool
 
-    def files(self) -> files.Files:
-        """Return the guest's files.
 
-        :raises exception.GuestError: nothing can be done with them
-        """
+def step(
+    stage: Stage = Stage.UNDER_WAY, *, needs_guest: bool = True
+) -> Callable[[Callable[[_AnyTask], float]], Step]:
+    """Declare a method of a task to be a step.
 
-    def probe(self) -> launcher.Probe:
-        """Ask the guest for its boot and its uptime."""
-
-    def recent_probe(self) -> launcher.Probe:
-        """Return what it said a moment ago, or ask it."""
-
-    def forget_probe(self) -> None:
-        """Ask again next time: the guest has another boot now."""
-
-    def first_look(self) -> float:
-        """Return the seconds after which a command may have ended."""
-
-    def note_duration(self, seconds: float) -> None:
-        """Learn from a command how long such take."""
-
-    def acknowledge(self, uuid: str, *, is_certain: bool) -> None:
-        """Have the guest remove what it keeps of a command, by and by.
-
-        :param is_certain: no launch of it is under way; otherwise the lock
-            stays until its ticket has expired
-        """
-
-    def clear(self, uuid: str) -> None:
-        """Kill what is left of a command that has ended without us."""
-
-    def wake(self) -> None:
-        """Have the lane look again what is due."""
+    :param stage: stage of the command until the step is made
+    :param needs_guest: whether the guest must be well
+    """
+    return lambda make: Step(make, stage, needs_guest)
 
 
 class Task(abc.ABC):
@@ -93,104 +86,172 @@ class Task(abc.ABC):
 
     A step makes one change or asks one thing of the guest, may be made again
     if it failed half way, says what comes next and returns the seconds until
-    then.
+    then. The lane's thread makes the steps; the report's thread calls
+    cancel(), drop() and abandon() meanwhile.
 
-    :param lane: of the command's server
-    :param uuid: of the command
+    :param session: guest of the command's server
+    :param uuid: command's uuid
+    :param start_in: seconds within which the command must be claimed
+    :param previous: attempt that the command was handed to before, None for a
+        PENDING one
+    :ivar due: time of the next step, on the session's clock
+    :ivar is_done: whether no step is left to be made
+    :ivar is_abandoned: whether the command has ended without this host
     """
 
     _next: Step
 
-    def __init__(self, lane: Lane, uuid: str) -> None:
+    def __init__(
+        self,
+        session: compute_session.Session,
+        uuid: str,
+        start_in: float,
+        previous: str | None = None,
+    ) -> None:
         self.uuid = uuid
         self.attempt = str(uuid_module.uuid4())
-        #: When it wants its next step, on the monotonic clock.
-        self.due = time.monotonic()
+        self._session = session
+        self._clock = session.clock
+        self.due = self._clock.now()
         self.is_done = False
-        #: Whether the conductor knows it as ours.
-        self.is_held = False
         self.is_abandoned = False
-        self._lane = lane
+        self._has_turned = False
+        self._start_by = self.due + start_in
+        self._previous = previous
+        self._claim: rpcapi.Claim | None = None
+        self._cancelled = False
 
     @property
-    @abc.abstractmethod
     def needs_guest(self) -> bool:
-        """Whether the next step asks something of the guest."""
+        """Whether the guest must be well for the next step."""
+        if self._is_turning():
+            return self._abandoned_step().needs_guest
+        return self._next.needs_guest
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the conductor knows the command as this host's."""
+        return self._claim is not None and not self.is_abandoned
 
     @property
     def is_offered(self) -> bool:
-        """Whether it is only on offer: nobody here has it or waits for it."""
+        """Whether the command is PENDING, and nobody waits for its start."""
+        return False
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the command waits for its client, however long."""
         return False
 
     @property
     def is_expired(self) -> bool:
-        """Whether it can no longer be claimed."""
-        return False
+        """Whether the command can no longer be claimed."""
+        return (
+            self._next.stage is Stage.UNCLAIMED
+            and self._clock.now() > self._start_by
+        )
 
     def step(self) -> None:
         """Make the next step.
 
         :raises exception.GuestError: the guest did not do its part; the step
             is to be made again
-        :raises oslo_messaging.MessagingException: likewise the conductor
+        :raises exception.ConductorUnreachable: the conductor did not answer;
+            likewise
         """
-        delay = self._next()
-        self.due = time.monotonic() + delay
+        if self._is_turning():
+            self._has_turned = True
+            self._next = self._abandoned_step()
+        delay = self._next.make(self)
+        # The report's thread may have called abandon() meanwhile.
+        self.due = self._clock.now() + (0.0 if self._is_turning() else delay)
+
+    def _is_turning(self) -> bool:
+        return self.is_abandoned and not self._has_turned
 
     def postpone(self, seconds: float) -> None:
-        """Do not make the next step before ``seconds`` have passed."""
-        self.due = time.monotonic() + seconds
-
-    @abc.abstractmethod
-    def cancel(self) -> None:
-        """End it at the next step."""
+        """Put the next step off."""
+        self.due = self._clock.now() + seconds
 
     def drop(self) -> None:
-        """Forget it: it is another's."""
+        """Forget the command, which is another host's or has ended."""
+        self.is_done = True
+
+    def expire(self) -> None:
+        """Forget the command, which can no longer be claimed."""
         self.is_done = True
 
     @abc.abstractmethod
+    def cancel(self) -> None:
+        """End the command with the next step."""
+
     def abandon(self) -> None:
-        """Have the guest rid of it: it has ended without its host."""
+        """Clear the guest of a command that has ended without this host."""
+        # The lane's thread may be making a step, which says what comes next.
+        self.is_abandoned = True
+        self.due = self._clock.now()
+
+    @abc.abstractmethod
+    def _abandoned_step(self) -> Step:
+        """Return the first step of an abandoned command."""
 
     @abc.abstractmethod
     def refuse(self, error: str) -> None:
-        """End it as FAILED, if the guest has not begun with it.
+        """End a command as FAILED that the guest has not begun with.
 
-        :param error: why nothing of the kind works there, in words for the
-            tenant
+        :param error: reason that nothing of the kind works in the guest, in
+            words for the tenant
         """
 
     @abc.abstractmethod
+    def meet_failure(self, error: exception.GuestError) -> None:
+        """Tell the task that the guest kept a step from being made."""
+
+    @abc.abstractmethod
     def meet_absence(self, state: str) -> None:
-        """Do what follows from a domain that is gone or does not run.
+        """Tell the task that its domain is gone or does not run.
 
-        :param state: of the domain, in libvirt's words, or ``absent``
-        :raises oslo_messaging.MessagingException: the conductor did not
-            answer
+        :param state: domain's state in libvirt's words, or ``absent``
+        :raises exception.ConductorUnreachable: the conductor did not answer
         """
 
-    def _claim_within(
-        self, start_by: float, probe: launcher.Probe
-    ) -> rpcapi.Claim | None:
-        """Take a PENDING command.
+    # What the steps of all types share.
 
-        :param start_by: when it may no longer start, on the monotonic clock
-        :param probe: of its guest; the older it is, the sooner the guest
-            refuses the command
-        :returns: None if it is not to be had
+    def _claim_now(self, probe: launcher.Probe) -> rpcapi.Claim | None:
+        """Claim the PENDING command.
+
+        :param probe: guest's boot and uptime; the older they are, the sooner
+            the guest refuses the command
+        :returns: none if the command is ended, cancelled or another host's
         """
-        window = min(LAUNCH_WINDOW, start_by - time.monotonic() - CLAIM_MARGIN)
+        window = min(
+            compute_session.LAUNCH_WINDOW,
+            self._start_by - self._clock.now() - CLAIM_MARGIN,
+        )
         if window <= 0:
             return None
-        return self._lane.conductor.claim(
-            self._lane.service,
+        return self._session.conductor.claim(
+            self._session.service,
             self.uuid,
             self.attempt,
             probe.boot_id,
             probe.uptime + int(window * UPTIME_HZ),
             window,
         )
+
+    def _adopt_now(self) -> rpcapi.Claim | None:
+        """Take the command over from the attempt before.
+
+        :returns: none if the command is ended or another host's
+        """
+        assert self._previous is not None
+        return self._session.conductor.adopt(
+            self._session.service, self.uuid, self.attempt, self._previous
+        )
+
+    def _held_claim(self) -> rpcapi.Claim:
+        assert self._claim is not None
+        return self._claim
 
     def _go(self, step: Step, delay: float = 0.0) -> float:
         self._next = step

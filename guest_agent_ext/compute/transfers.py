@@ -10,122 +10,103 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+"""The file transfers of a host: which there are, and how many there may be."""
 
-"""The file transfers of a host, as nova-api asks for them by RPC."""
-
-import base64
 from collections.abc import Callable
 import threading
-import time
 
+from guest_agent_ext import clock as system_clock
 from guest_agent_ext import conf
+from guest_agent_ext import exception
 from guest_agent_ext.compute import pace
-from guest_agent_ext.compute import rpcapi
-from guest_agent_ext.compute import task
-from guest_agent_ext.compute import transfer
+from guest_agent_ext.compute import session as compute_session
+from guest_agent_ext.compute import transfer_calls
+from guest_agent_ext.compute import transfer_task
 
 CONF = conf.CONF
 
-#: Transfers of one server at once: one that hangs leaves places to others.
-PLACES_OF_SERVER = 4
+#: Maximum number of transfers of one server at once: hung ones leave slots to
+#: other servers.
+SLOTS_OF_SERVER = 4
 
-#: Has a lane begin with the transfer that is made for it; None if the host has
-#: too many lanes, or does not serve yet.
+#: Has the lane of a server begin with the task that is made for its guest.
+#: Returns None if the host has too many lanes, or does not serve yet.
 Begin = Callable[
-    [str, Callable[[task.Lane], transfer.Transfer]], transfer.Transfer | None
+    [str, Callable[[compute_session.Session], transfer_task.TransferTask]],
+    transfer_task.TransferTask | None,
 ]
 
-_BUSY: rpcapi.Refusal = {
-    'kind': 'busy',
-    'message': 'The host of the server has as many file transfers as it may '
-    'have at once; try again',
-}
-_BUSY_SERVER: rpcapi.Refusal = {
-    'kind': 'busy',
-    'message': 'The server has as many file transfers as it may have at once; '
-    'try again',
-}
-_UNKNOWN: rpcapi.Refusal = {
-    'kind': 'ended',
-    'message': 'The transfer was interrupted',
-}
+#: Kinds of refusals, and their reasons in words for the tenant.
+_Refusal = tuple[exception.RefusalKind, str]
+_BUSY: _Refusal = (
+    'busy',
+    'The host of the server has as many file transfers as it may have '
+    'at once; try again',
+)
+_BUSY_SERVER: _Refusal = (
+    'busy',
+    'The server has as many file transfers as it may have at once; try again',
+)
+_UNKNOWN: _Refusal = ('ended', 'The transfer was interrupted')
 
 
 class Transfers:
-    """Answers what nova-api asks of a host's transfers.
+    """The transfers of a host, by the uuids of their commands.
 
-    :param begin: has the lane of a server begin
+    :param begin: function that has the lane of a server begin
+    :param clock: clock that waits are measured with
     """
 
-    def __init__(self, begin: Begin) -> None:
+    def __init__(self, begin: Begin, clock: system_clock.Clock) -> None:
         self._begin = begin
+        self._clock = clock
         self._lock = threading.Lock()
-        #: By the uuid of the command: transfers and their servers. Those that
-        #: have ended stay a while, to answer what is asked again.
-        self._known: dict[str, tuple[transfer.Transfer, str]] = {}
-        self._pace = pace.Pace(lambda: len(self._servers()))
+        #: Transfers with the uuids of their servers. Those that have ended
+        #: stay a while, to answer what is asked again.
+        self._known: dict[str, tuple[transfer_task.TransferTask, str]] = {}
+        self._pace = pace.Pace(lambda: len(self._servers()), clock)
 
-    def open_file(self, instance_uuid: str, uuid: str) -> rpcapi.Opened:
-        try:
-            return self._begun(instance_uuid, uuid).open()
-        except transfer.Refused as error:
-            return {'refusal': error.refusal, 'size': 0, 'data': None}
+    def begin(
+        self, instance_uuid: str, uuid: str
+    ) -> transfer_calls.TransferCalls:
+        """Begin a transfer, and return the calls for its file.
 
-    def read_chunk(self, uuid: str, offset: int, size: int) -> rpcapi.Chunk:
-        try:
-            data = self._find(uuid).read(offset, min(size, rpcapi.READ_CHUNK))
-        except transfer.Refused as error:
-            return {'refusal': error.refusal, 'data': ''}
-        return {'refusal': None, 'data': base64.b64encode(data).decode()}
-
-    def write_chunk(
-        self, uuid: str, offset: int, data: str
-    ) -> rpcapi.Progress:
-        try:
-            self._find(uuid).write(offset, base64.b64decode(data))
-        except transfer.Refused as error:
-            return {'refusal': error.refusal, 'done': False}
-        return {'refusal': None, 'done': True}
-
-    def commit(self, uuid: str, size: int, sha256: str) -> rpcapi.Progress:
-        try:
-            is_done = self._find(uuid).commit(size, sha256)
-        except transfer.Refused as error:
-            return {'refusal': error.refusal, 'done': False}
-        return {'refusal': None, 'done': is_done}
-
-    def abort(self, uuid: str, error: str) -> None:
+        :param instance_uuid: server's uuid
+        :param uuid: command's uuid
+        :raises exception.TransferRefused: no slot is free for the transfer
+        """
         with self._lock:
-            known = self._known.get(uuid)
-        if known is not None:
-            known[0].abort(error)
+            self._forget_old()
+            if uuid in self._known:
+                # A message may come twice.
+                return self._known[uuid][0].calls
+            servers = self._servers()
+            if len(servers) >= CONF.guest_agent.max_transfers_per_host:
+                raise exception.TransferRefused(*_BUSY)
+            if servers.count(instance_uuid) >= SLOTS_OF_SERVER:
+                raise exception.TransferRefused(*_BUSY_SERVER)
+            item = self._begin(
+                instance_uuid,
+                lambda session: transfer_task.TransferTask(
+                    session, uuid, self._pace
+                ),
+            )
+            if item is None:
+                raise exception.TransferRefused(*_BUSY)
+            self._known[uuid] = item, instance_uuid
+            return item.calls
 
-    def _find(self, uuid: str) -> transfer.Transfer:
+    def find(self, uuid: str) -> transfer_calls.TransferCalls:
+        """Return the calls for the file of a transfer.
+
+        :param uuid: command's uuid
+        :raises exception.TransferRefused: the host has no such transfer
+        """
         with self._lock:
             known = self._known.get(uuid)
         if known is None:
-            raise transfer.Refused(_UNKNOWN)
-        return known[0]
-
-    def _begun(self, instance_uuid: str, uuid: str) -> transfer.Transfer:
-        with self._lock:
-            self._forget()
-            if uuid in self._known:
-                # A message may come twice.
-                return self._known[uuid][0]
-            servers = self._servers()
-            if len(servers) >= CONF.guest_agent.max_transfers_per_host:
-                raise transfer.Refused(_BUSY)
-            if servers.count(instance_uuid) >= PLACES_OF_SERVER:
-                raise transfer.Refused(_BUSY_SERVER)
-            item = self._begin(
-                instance_uuid,
-                lambda lane: transfer.Transfer(lane, uuid, self._pace),
-            )
-            if item is None:
-                raise transfer.Refused(_BUSY)
-            self._known[uuid] = item, instance_uuid
-            return item
+            raise exception.TransferRefused(*_UNKNOWN)
+        return known[0].calls
 
     def _servers(self) -> list[str]:
         """Return the server of each transfer that is under way."""
@@ -135,11 +116,8 @@ class Transfers:
             if not item.is_done
         ]
 
-    def _forget(self) -> None:
-        now = time.monotonic()
-        for uuid in [
-            uuid
-            for uuid, (item, _) in self._known.items()
-            if item.is_done and now > item.lease_until
-        ]:
-            del self._known[uuid]
+    def _forget_old(self) -> None:
+        now = self._clock.now()
+        for uuid, (item, _) in list(self._known.items()):
+            if item.is_done and now > item.calls.lease_until:
+                del self._known[uuid]

@@ -10,22 +10,25 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What the audit tells of commands: instance actions and notifications.
+"""The audit of commands: instance actions, notifications and log lines.
 
-It tells after the fact, from the row, in a thread of each cell: a cell or a
-broker that is dead holds up no command, and what could not be told is told
-when it is back. Never told: what was run, and what it wrote.
+A thread of each cell writes them afterwards, from the row. So a dead cell or
+broker delays no command, and what could not be written is written when it is
+back. The audit never has a command's arguments, input or output.
 """
 
-from typing import Any
+import datetime
 
 from nova import context as nova_context
 from nova.db.main import api as nova_db
 from oslo_db import exception as db_exc
 from oslo_log import log as logging
 
+from guest_agent_ext import cells
 from guest_agent_ext import command
 from guest_agent_ext import conf
+from guest_agent_ext import metrics
+from guest_agent_ext import nova_types
 from guest_agent_ext.conductor import notifications
 from guest_agent_ext.db import audit
 from guest_agent_ext.db import models
@@ -33,30 +36,32 @@ from guest_agent_ext.db import models
 CONF = conf.CONF
 LOG = logging.getLogger(__name__)
 
-#: Rows that one statement reads.
+#: Maximum number of rows that one query reads.
 PAGE = 500
-#: Seconds after which what a conductor did not finish telling is told again.
+#: Seconds after which a command that a conductor failed to tell of is due
+#: again.
 RETRY_AFTER = 60
 
 
-def tell_due(cell: Any) -> None:
-    """Tell of all commands of a cell that started or ended since.
+def tell_due(cell: nova_types.CellMapping) -> None:
+    """Tell of all commands of a cell that are due.
 
-    :param cell: nova's CellMapping
+    :param cell: mapping of the cell
     """
     while rows := audit.due(cell.uuid, PAGE):
         for row in rows:
             if audit.take(row.uuid, RETRY_AFTER):
                 _tell(cell, row)
                 audit.note_told(row.uuid, row.status)
+                _count(row)
 
 
 def action_of(row: models.Command) -> str:
-    """Return the name of a command's action: ``guest_agent_exec``."""
+    """Return the name of a command's action, such as ``guest_agent_exec``."""
     return 'guest_agent_' + row.type.replace('-', '_')
 
 
-def _tell(cell: Any, row: models.Command) -> None:
+def _tell(cell: nova_types.CellMapping, row: models.Command) -> None:
     context = nova_context.RequestContext(
         user_id=row.user_id,
         project_id=row.project_id,
@@ -65,29 +70,93 @@ def _tell(cell: Any, row: models.Command) -> None:
     )
     if CONF.guest_agent.record_instance_actions:
         _record(context, cell, row)
-    # A short command is told of once, when it has already ended.
+    # A short command has often ended before its start is told.
     if row.started_at is not None and row.audited is None:
         notifications.emit_start(context, action_of(row), row)
     if row.status in command.ENDED:
+        _log_end(row)
         notifications.emit_end(context, action_of(row), row)
 
 
-def _record(context: Any, cell: Any, row: models.Command) -> None:
+def _log_end(row: models.Command) -> None:
+    """Log an end, whoever made the change."""
+    LOG.log(
+        logging.WARNING if row.status == command.LOST else logging.INFO,
+        'Command %(uuid)s of server %(server)s on host %(host)s ended as '
+        '%(status)s%(reason)s; project %(project)s, request %(request)s',
+        {
+            'uuid': row.uuid,
+            'server': row.instance_uuid,
+            'host': row.host,
+            'status': row.status,
+            'reason': _reason(row),
+            'project': row.instance_project_id,
+            'request': row.request_id,
+        },
+    )
+
+
+def _reason(row: models.Command) -> str:
+    """Return the part of an error that has no data of the tenant.
+
+    What follows a colon is the guest's or the tenant's, and errors of files
+    name their paths.
+    """
+    if row.error is None or row.type != command.EXEC:
+        return ''
+    return ' (%s)' % row.error.partition(':')[0].partition('. ')[0]
+
+
+def _count(row: models.Command) -> None:
+    """Count a start or an end that was told."""
+    if row.started_at is not None and row.audited is None:
+        metrics.START_SECONDS.labels(row.type).observe(
+            _seconds_until(row.started_at, row)
+        )
+    if row.finished_at is not None:
+        metrics.ENDED.labels(row.type, row.status).inc()
+        metrics.END_SECONDS.labels(row.type).observe(
+            _seconds_until(row.finished_at, row)
+        )
+
+
+def _seconds_until(time: datetime.datetime, row: models.Command) -> float:
+    # A start comes from the guest's clock, which may differ a little.
+    return max(0.0, (time - row.created_at).total_seconds())
+
+
+def _record(
+    context: nova_types.RequestContext,
+    cell: nova_types.CellMapping,
+    row: models.Command,
+) -> None:
+    """Write the instance action of a command into the database of its cell."""
     try:
+        cells.follow(cell)
         with nova_context.target_cell(context, cell) as cell_context:
             _start_event(cell_context, row, _action_id(cell_context, row))
             if row.status in command.ENDED:
-                _finish_event(cell_context, row)
+                is_success = row.status == command.COMPLETED
+                nova_db.action_event_finish(
+                    cell_context,
+                    dict(
+                        _key(row),
+                        event=action_of(row),
+                        finish_time=row.finished_at,
+                        result='Success' if is_success else 'Error',
+                        details=_details(row),
+                    ),
+                )
     except db_exc.DBReferenceError:
         LOG.info(
-            'No action for command %(uuid)s: server %(server)s has been '
-            'purged',
+            'Command %(uuid)s gets no instance action: its server '
+            '%(server)s has been purged',
             {'uuid': row.uuid, 'server': row.instance_uuid},
         )
 
 
-def _action_id(context: Any, row: models.Command) -> int:
-    """Return the id of a command's action, which is made if need be."""
+def _action_id(context: nova_types.RequestContext, row: models.Command) -> int:
+    """Return the id of a command's action, and create the action if needed."""
     action = nova_db.action_get_by_request_id(
         context, row.instance_uuid, row.request_id
     )
@@ -106,7 +175,9 @@ def _action_id(context: Any, row: models.Command) -> int:
     return int(action['id'])
 
 
-def _start_event(context: Any, row: models.Command, action_id: int) -> None:
+def _start_event(
+    context: nova_types.RequestContext, row: models.Command, action_id: int
+) -> None:
     if nova_db.action_events_get(context, action_id):
         return
     nova_db.action_event_start(
@@ -120,22 +191,8 @@ def _start_event(context: Any, row: models.Command, action_id: int) -> None:
     )
 
 
-def _finish_event(context: Any, row: models.Command) -> None:
-    is_success = row.status == command.COMPLETED
-    nova_db.action_event_finish(
-        context,
-        dict(
-            _key(row),
-            event=action_of(row),
-            finish_time=row.finished_at,
-            result='Success' if is_success else 'Error',
-            details=_details(row),
-        ),
-    )
-
-
-def _key(row: models.Command) -> dict[str, Any]:
-    """What Nova finds an action by."""
+def _key(row: models.Command) -> dict[str, object]:
+    """Return the fields by which Nova finds an action."""
     return {'instance_uuid': row.instance_uuid, 'request_id': row.request_id}
 
 

@@ -10,65 +10,82 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The cells that a conductor serves, each on its own.
+"""The cells that a conductor serves, each in threads of its own.
 
 A cell has three threads: one serves its queue, one follows its servers, one
-tells the audit of its commands. They may hang in a dead cell for as long as it
-is dead; no other cell waits for them.
+writes the audit of its commands. In a dead cell they may hang until the cell
+is back; no other cell waits for them.
 """
 
 from collections.abc import Callable
+import functools
 import threading
-from typing import Any
 
 from oslo_log import log as logging
 import oslo_messaging
 
 from guest_agent_ext import command
 from guest_agent_ext import conf
+from guest_agent_ext import metrics
+from guest_agent_ext import nova_types
 from guest_agent_ext.compute import rpcapi as compute_rpcapi
 from guest_agent_ext.conductor import audit
 from guest_agent_ext.conductor import manager
 from guest_agent_ext.conductor import purge
 from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.conductor import servers
+from guest_agent_ext.conductor import totals
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
 
 CONF = conf.CONF
 LOG = logging.getLogger(__name__)
 
-#: Rows that one statement reads or ends.
+#: Maximum number of rows that one statement reads or changes.
 PAGE = 500
-#: Seconds that one cell may take to stop.
+#: Maximum number of seconds to wait until a cell has stopped.
 STOP_TIMEOUT = 5
 
 
 class Cell:
-    """One cell: its queue served, its servers followed.
+    """One cell, whose queue is served and whose servers are followed.
 
-    :param mapping: nova's CellMapping
-    :param host: the name of this conductor
+    :param mapping: mapping of the cell
+    :param host: name of this conductor
     """
 
-    def __init__(self, mapping: Any, host: str) -> None:
+    def __init__(self, mapping: nova_types.CellMapping, host: str) -> None:
         self.mapping = mapping
         self._host = host
         self._stopping = threading.Event()
-        self._server: Any = None
+        self._server: oslo_messaging.MessageHandlingServer | None = None
         self._compute_api: compute_rpcapi.ComputeAPI | None = None
+        interval = CONF.guest_agent.sweep_interval
         self._threads = [
             _thread(f'serve-{mapping.uuid}', self._serve),
-            _thread(f'follow-{mapping.uuid}', self._follow),
-            _thread(f'audit-{mapping.uuid}', self._audit),
+            _thread(
+                f'follow-{mapping.uuid}',
+                periodically,
+                self._stopping,
+                interval,
+                self._follow,
+            ),
+            _thread(
+                f'audit-{mapping.uuid}',
+                periodically,
+                self._stopping,
+                interval,
+                functools.partial(audit.tell_due, mapping),
+            ),
         ]
 
     def start(self) -> None:
+        """Start the threads of the cell."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Stop serving; what hangs in a dead cell is left behind."""
+        """Stop serving; threads that hang in a dead cell are left behind."""
         self._stopping.set()
         if self._server is not None:
             stopper = _thread('stop', self._server.stop)
@@ -76,19 +93,23 @@ class Cell:
             stopper.join(STOP_TIMEOUT)
 
     def _serve(self) -> None:
-        """Serve the queue; until that works, try again."""
+        """Start to serve the queue, and try again after a failure."""
         while not self._stopping.is_set():
             try:
                 return self._start_server()
             except Exception:
+                metrics.PASS_FAILURES.inc()
+                gap = CONF.guest_agent.sweep_interval
                 LOG.exception(
-                    'Cell %s cannot be served yet', self.mapping.uuid
+                    'Cell %(cell)s cannot be served yet; will try '
+                    'again in %(gap)s seconds',
+                    {'cell': self.mapping.uuid, 'gap': gap},
                 )
-                self._stopping.wait(CONF.guest_agent.sweep_interval)
+                self._stopping.wait(gap)
         return None
 
     def _start_server(self) -> None:
-        # Opening the queue and start() wait for a dead broker to come back.
+        # To open the queue and to start wait until a dead broker is back.
         transport = servers.create_transport(self.mapping)
         compute_api = compute_rpcapi.ComputeAPI(transport)
         self._compute_api = compute_api
@@ -105,18 +126,7 @@ class Cell:
         LOG.info('Serving cell %s', self.mapping.uuid)
 
     def _follow(self) -> None:
-        periodically(
-            self._stopping, CONF.guest_agent.sweep_interval, self._follow_once
-        )
-
-    def _audit(self) -> None:
-        periodically(
-            self._stopping,
-            CONF.guest_agent.sweep_interval,
-            lambda: audit.tell_due(self.mapping),
-        )
-
-    def _follow_once(self) -> None:
+        """Settle all unfinished commands of the cell."""
         after = 0
         while rows := commands.unfinished_of_cell(
             self.mapping.uuid, after, PAGE
@@ -131,13 +141,17 @@ class Cell:
     def _settle(
         self, row: models.Command, server: servers.Server | None
     ) -> None:
-        """Send a command after its server, or end it with its server."""
+        """Move a command to its server's host, or end a lost one."""
         if server is None:
             self._leave(row)
         elif server.deleted:
             _end(row, manager.DELETED)
         elif server.host and server.host != row.host:
-            self._move(row, server.host)
+            commands.relocate(
+                [row.uuid], cell_uuid=self.mapping.uuid, host=server.host
+            )
+            if self._compute_api is not None:
+                manager.ring(self._compute_api, server.host)
         elif (
             row.status == command.RUNNING
             and server.is_settled
@@ -145,13 +159,8 @@ class Cell:
         ):
             _end(row, manager.SHUT_OFF)
 
-    def _move(self, row: models.Command, host: str) -> None:
-        commands.relocate([row.uuid], cell_uuid=self.mapping.uuid, host=host)
-        if self._compute_api is not None:
-            manager.ring(self._compute_api, host)
-
     def _leave(self, row: models.Command) -> None:
-        """Pass a command to the cell that its server is mapped to now."""
+        """Move a command to its server's new cell, or end a lost one."""
         cell_uuid = servers.cell_of(row.instance_uuid)
         if cell_uuid is None:
             _end(row, manager.DELETED)
@@ -160,54 +169,53 @@ class Cell:
 
 
 class Conductor:
-    """All cells, and the end of all that is overdue.
+    """All cells, the end of overdue commands, the purge and the totals.
 
-    :param host: the name of this conductor
+    :param host: name of this conductor
     """
 
     def __init__(self, host: str) -> None:
         self._host = host
         self._stopping = threading.Event()
         self._cells: dict[str, Cell] = {}
+        group = CONF.guest_agent
+        tasks: list[tuple[str, float, Callable[[], None]]] = [
+            ('cells', group.cells_interval, self._read_cells),
+            ('overdue', group.sweep_interval, _end_overdue),
+            ('purge', purge.INTERVAL, self._purge),
+        ]
+        if group.metrics_bind is not None:
+            tasks.append(('totals', group.sweep_interval, totals.show))
         self._threads = [
-            _thread('cells', self._keep_cells),
-            _thread('overdue', self._keep_time),
-            _thread('purge', self._keep_clean),
+            _thread(name, periodically, self._stopping, interval, task)
+            for name, interval, task in tasks
         ]
 
     def start(self) -> None:
+        """Start the threads; they start to serve the cells."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
+        """Stop all cells."""
         self._stopping.set()
         for cell in self._cells.values():
             cell.stop()
 
-    def _keep_cells(self) -> None:
-        periodically(
-            self._stopping, CONF.guest_agent.cells_interval, self._read_cells
-        )
-
     def _read_cells(self) -> None:
-        """Serve new cells, leave those that are gone or have changed."""
+        """Start to serve new cells, and stop changed and removed ones."""
         mappings = {mapping.uuid: mapping for mapping in servers.cells()}
         for uuid, cell in list(self._cells.items()):
             if not _is_same(cell.mapping, mappings.get(uuid)):
-                LOG.info('Leaving cell %s', uuid)
+                LOG.info(
+                    'Cell %s is no longer served: it was changed or removed',
+                    uuid,
+                )
                 self._cells.pop(uuid).stop()
         for uuid, mapping in mappings.items():
             if uuid not in self._cells and not self._stopping.is_set():
                 self._cells[uuid] = Cell(mapping, self._host)
                 self._cells[uuid].start()
-
-    def _keep_time(self) -> None:
-        periodically(
-            self._stopping, CONF.guest_agent.sweep_interval, _end_overdue
-        )
-
-    def _keep_clean(self) -> None:
-        periodically(self._stopping, purge.INTERVAL, self._purge)
 
     def _purge(self) -> None:
         removed = 0
@@ -222,22 +230,33 @@ class Conductor:
 def periodically(
     stopping: threading.Event, interval: float, task: Callable[[], None]
 ) -> None:
-    """Do a task now and every ``interval`` seconds until told to stop.
+    """Run a task now and every ``interval`` seconds.
 
-    A failure is logged and the task done again: what it depends on (a
-    database, a broker) comes back.
+    A failure is logged and the task repeated, because the database or broker
+    that it depends on comes back.
+
+    :param stopping: event that ends the repetition
     """
     while not stopping.is_set():
         try:
             task()
         except Exception:
-            LOG.exception('Will try again in %s seconds', interval)
+            metrics.PASS_FAILURES.inc()
+            LOG.exception(
+                'Will try again in %(interval)s seconds: pass '
+                '"%(pass)s" failed',
+                {
+                    'interval': interval,
+                    'pass': threading.current_thread().name,
+                },
+            )
         stopping.wait(interval)
 
 
 def _end_overdue() -> None:
-    while ended := commands.end_overdue(PAGE):
-        LOG.info('Ended %s overdue commands', ended)
+    # The audit logs each of them.
+    while commands.end_overdue(PAGE):
+        pass
 
 
 def _end(row: models.Command, error: str) -> None:
@@ -251,7 +270,9 @@ def _end(row: models.Command, error: str) -> None:
     )
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(
+    one: nova_types.CellMapping, other: nova_types.CellMapping | None
+) -> bool:
     return (
         other is not None
         and one.transport_url == other.transport_url
@@ -259,5 +280,9 @@ def _is_same(one: Any, other: Any) -> bool:
     )
 
 
-def _thread(name: str, target: Callable[[], Any]) -> threading.Thread:
-    return threading.Thread(name=name, target=target, daemon=True)
+def _thread(
+    name: str, target: Callable[..., None], *arguments: object
+) -> threading.Thread:
+    return threading.Thread(
+        name=name, target=target, args=arguments, daemon=True
+    )

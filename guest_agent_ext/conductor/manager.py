@@ -10,14 +10,16 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What guest-agent-conductor does with what compute services tell it.
+"""The calls that guest-agent-conductor answers to compute services.
 
-It is the only writer after the INSERT. A change is accepted only from the
-host that the command's server is on, as Nova's cell says at that moment.
+A change is accepted only from the host that the command's server is on,
+according to Nova's cell at that moment, and only with arguments that pass
+checks.py.
 """
 
 import base64
 from collections.abc import Mapping
+import typing
 from typing import Any
 
 from oslo_log import log as logging
@@ -25,7 +27,12 @@ import oslo_messaging
 
 from guest_agent_ext import command
 from guest_agent_ext import conf
+from guest_agent_ext import exception
+from guest_agent_ext import metrics
+from guest_agent_ext import nova_types
+from guest_agent_ext import untrusted
 from guest_agent_ext.compute import rpcapi as compute_rpcapi
+from guest_agent_ext.conductor import checks
 from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.conductor import servers
 from guest_agent_ext.db import commands
@@ -35,35 +42,46 @@ from guest_agent_ext.db import models
 CONF = conf.CONF
 LOG = logging.getLogger(__name__)
 
-#: Commands that one report hands out at most; the next one has the rest.
-WORK_LIMIT = 500
-
 SHUT_OFF = 'The server was shut off while the command ran'
 DELETED = 'The server was deleted'
 
-#: Fields of a report that go into columns of the same name.
+#: Fields of an end that have columns of the same name.
 _END_FIELDS = ('error', 'pid', 'exitcode', 'signal', 'out_bytes', 'err_bytes')
 _END_STREAMS = ('out_data', 'err_data')
 
+_FENCED: rpcapi.Report = {'fenced': True, 'work': [], 'ended': [], 'moved': []}
+
 
 class ConductorManager:
-    """The endpoint of one cell's queue; its methods are conductor/rpcapi's.
+    """The endpoint of one cell's queue; ConductorAPI documents the calls.
 
-    :param cell: nova's CellMapping
+    :param cell: mapping of the cell
     :param compute_api: client of the cell's compute services
     """
 
     target = oslo_messaging.Target(version=rpcapi.VERSION)
 
     def __init__(
-        self, cell: Any, compute_api: compute_rpcapi.ComputeAPI
+        self,
+        cell: nova_types.CellMapping,
+        compute_api: compute_rpcapi.ComputeAPI,
     ) -> None:
         self._cell = cell
         self._compute_api = compute_api
 
+    @checks.believing(
+        None,
+        host=checks.host,
+        machine_id=checks.machine_id,
+        version=checks.word,
+    )
     def register(
-        self, ctxt: Mapping[str, Any], host: str, machine_id: str, version: str
-    ) -> int | None:
+        self,
+        ctxt: Mapping[str, object],
+        host: str,
+        machine_id: str,
+        version: str,
+    ) -> str | None:
         incarnation = hosts.register(
             self._cell.uuid,
             host,
@@ -79,19 +97,26 @@ class ConductorManager:
             )
         return incarnation
 
+    @checks.believing(
+        _FENCED,
+        service=checks.service,
+        held=checks.attempts,
+        seen=checks.sentences,
+    )
     def report(
         self,
-        ctxt: Mapping[str, Any],
+        ctxt: Mapping[str, object],
         service: rpcapi.Service,
         held: Mapping[str, str],
         seen: Mapping[str, str],
     ) -> rpcapi.Report:
         cell_uuid, host = self._cell.uuid, service['host']
         work = hosts.heartbeat(
-            cell_uuid, host, service['incarnation'], WORK_LIMIT
+            cell_uuid, host, service['incarnation'], rpcapi.PENDING_PER_SERVER
         )
         if work is None:
-            return {'fenced': True, 'work': [], 'ended': [], 'moved': []}
+            return _FENCED
+        metrics.REPORTS.inc()
         mine = {item.uuid: item.attempt for item in work}
         for uuid in mine.keys() & seen.keys():
             commands.note_seen(uuid, seen[uuid])
@@ -114,9 +139,18 @@ class ConductorManager:
             ],
         }
 
+    @checks.believing(
+        None,
+        service=checks.service,
+        uuid=checks.word,
+        attempt=checks.word,
+        boot_id=untrusted.boot_id,
+        ticket=untrusted.uptime,
+        window=checks.window,
+    )
     def claim(
         self,
-        ctxt: Mapping[str, Any],
+        ctxt: Mapping[str, object],
         service: rpcapi.Service,
         uuid: str,
         attempt: str,
@@ -140,9 +174,12 @@ class ConductorManager:
             )
         )
 
+    @checks.believing(
+        None, service=checks.service, uuid=checks.word, error=untrusted.text
+    )
     def refuse(
         self,
-        ctxt: Mapping[str, Any],
+        ctxt: Mapping[str, object],
         service: rpcapi.Service,
         uuid: str,
         error: str,
@@ -155,9 +192,16 @@ class ConductorManager:
                 error=error,
             )
 
+    @checks.believing(
+        None,
+        service=checks.service,
+        uuid=checks.word,
+        attempt=checks.word,
+        previous=checks.word,
+    )
     def adopt(
         self,
-        ctxt: Mapping[str, Any],
+        ctxt: Mapping[str, object],
         service: rpcapi.Service,
         uuid: str,
         attempt: str,
@@ -175,9 +219,19 @@ class ConductorManager:
             )
         )
 
+    @checks.believing(
+        command.MOVED,
+        service=checks.service,
+        uuid=checks.word,
+        attempt=checks.word,
+        pid=checks.optional(untrusted.natural),
+        started_uptime=checks.optional(untrusted.uptime),
+        age=untrusted.age,
+        opened=checks.optional(checks.opened),
+    )
     def started(
         self,
-        ctxt: Mapping[str, Any],
+        ctxt: Mapping[str, object],
         service: rpcapi.Service,
         uuid: str,
         attempt: str,
@@ -197,9 +251,16 @@ class ConductorManager:
             opened=opened,
         )
 
+    @checks.believing(
+        command.MOVED,
+        service=checks.service,
+        uuid=checks.word,
+        attempt=checks.word,
+        end=checks.end,
+    )
     def finish(
         self,
-        ctxt: Mapping[str, Any],
+        ctxt: Mapping[str, object],
         service: rpcapi.Service,
         uuid: str,
         attempt: str,
@@ -207,23 +268,24 @@ class ConductorManager:
     ) -> str:
         if not self._may_change(service, uuid):
             return command.MOVED
-        values = _columns(end)
-        outcome = commands.finish(
+        return commands.finish(
             uuid,
             attempt=attempt,
             status=end['status'],
-            values=values,
+            values=_columns(end),
             age=end.get('age'),
         )
-        LOG.info(
-            'Command %(uuid)s ended as %(status)s: %(outcome)s',
-            {'uuid': uuid, 'status': end['status'], 'outcome': outcome},
-        )
-        return outcome
 
+    @checks.believing(
+        command.MOVED,
+        service=checks.service,
+        uuid=checks.word,
+        attempt=checks.word,
+        state=checks.word,
+    )
     def not_here(
         self,
-        ctxt: Mapping[str, Any],
+        ctxt: Mapping[str, object],
         service: rpcapi.Service,
         uuid: str,
         attempt: str,
@@ -244,9 +306,10 @@ class ConductorManager:
         )
         return command.SUPERSEDED
 
+    @checks.believing([], service=checks.service, uuids=checks.words)
     def ended(
         self,
-        ctxt: Mapping[str, Any],
+        ctxt: Mapping[str, object],
         service: rpcapi.Service,
         uuids: list[str],
     ) -> list[str]:
@@ -256,16 +319,19 @@ class ConductorManager:
         return [uuid for uuid in uuids if _has_ended(states.get(uuid))]
 
     def _may_change(self, service: rpcapi.Service, uuid: str) -> bool:
-        """Tell whether this service is the one that the server is on."""
+        """Return whether the command's server is on the host of a service."""
         return self._server_of(service, uuid) is not None
 
     def _server_of(
         self, service: rpcapi.Service, uuid: str
     ) -> servers.Server | None:
-        """Return a command's server if this service is the one it is on.
+        """Return the server of a command that a service may change.
 
-        Where it is and in which state come from one read: a migration's end
-        changes both at once.
+        Host and state of the server come from one read, because the end of a
+        migration changes both at once.
+
+        :returns: None if the server is on another host or in another cell, or
+            the service is fenced
         """
         instance_uuid = commands.instance_for(
             uuid,
@@ -278,31 +344,31 @@ class ConductorManager:
         server = servers.read(self._cell, [instance_uuid]).get(instance_uuid)
         if server is None or server.host == service['host']:
             return server
-        self._follow(uuid, server)
+        if server.host:
+            commands.relocate(
+                [uuid], cell_uuid=self._cell.uuid, host=server.host
+            )
+            ring(self._compute_api, server.host)
         return None
-
-    def _follow(self, uuid: str, server: servers.Server) -> None:
-        if not server.host:
-            return
-        commands.relocate([uuid], cell_uuid=self._cell.uuid, host=server.host)
-        ring(self._compute_api, server.host)
 
 
 def ring(compute_api: compute_rpcapi.ComputeAPI, host: str) -> None:
-    """Tell a host that it has work; it finds out by itself a little later."""
+    """Ring the doorbell of a host; a lost ring costs the host some seconds."""
     try:
         compute_api.work(host)
-    except oslo_messaging.MessagingException as error:
+        metrics.DOORBELLS.labels('rung').inc()
+    except exception.HostUnreachable as error:
+        metrics.DOORBELLS.labels('lost').inc()
         LOG.debug(
-            'No doorbell for host %(host)s: %(error)s',
+            'Could not ring the doorbell of host %(host)s: %(error)s',
             {'host': host, 'error': error},
         )
 
 
 def _loss(server: servers.Server, state: str) -> str | None:
-    """Tell why a command is lost whose domain does not run, if it is.
+    """Return why a command is lost whose domain does not run, or None.
 
-    :param state: of the domain, in libvirt's words, or ``absent``
+    :param state: state of the domain, in libvirt's words, or ``absent``
     """
     if server.deleted:
         return DELETED
@@ -317,7 +383,7 @@ def _has_ended(state: tuple[str, str | None] | None) -> bool:
     return state is None or state[0] in command.ENDED
 
 
-def _work(item: commands.Work) -> rpcapi.Work:
+def _work(item: commands.Unfinished) -> rpcapi.Work:
     return {
         'uuid': item.uuid,
         'type': item.type,
@@ -332,12 +398,12 @@ def _work(item: commands.Work) -> rpcapi.Work:
 def _claim(row: models.Command | None) -> rpcapi.Claim | None:
     if row is None or row.boot_id is None or row.ticket is None:
         return None
-    is_exec = row.type == command.EXEC
     return {
         'uuid': row.uuid,
         'type': row.type,
-        'exec': _exec_order(row) if is_exec else None,
-        'file': None if is_exec else _file_order(row),
+        'exec': _exec_order(row) if row.type == command.EXEC else None,
+        'file': _file_order(row) if row.type in command.TRANSFERS else None,
+        'call': _call_order(row) if row.type in command.AGENT_CALLS else None,
         'timeout': row.timeout,
         'boot_id': row.boot_id,
         'ticket': row.ticket,
@@ -350,9 +416,18 @@ def _exec_order(row: models.Command) -> rpcapi.ExecOrder:
     return {
         'command': row.arguments['command'],
         'cwd': row.arguments.get('cwd'),
+        'user': row.arguments.get('user'),
         'env': inputs.get('env', {}),
         'stdin': inputs.get('stdin', ''),
         'output_keep': row.arguments.get('output_keep', 'head'),
+        'attach': _attach(row) if row.is_attached else None,
+    }
+
+
+def _attach(row: models.Command) -> rpcapi.Attach:
+    return {
+        'terminal': row.arguments.get('terminal'),
+        'detach': row.arguments.get('detach', False),
     }
 
 
@@ -365,8 +440,12 @@ def _file_order(row: models.Command) -> rpcapi.FileOrder:
     }
 
 
-def _columns(end: rpcapi.End) -> dict[str, Any]:
-    values: dict[str, Any] = {
+def _call_order(row: models.Command) -> dict[str, Any]:
+    return {**row.arguments, **(row.inputs or {})}
+
+
+def _columns(end: rpcapi.End) -> commands.Outcome:
+    values: dict[str, object] = {
         name: value for name, value in end.items() if name in _END_FIELDS
     }
     values.update(
@@ -376,4 +455,4 @@ def _columns(end: rpcapi.End) -> dict[str, Any]:
             if name in _END_STREAMS
         }
     )
-    return values
+    return typing.cast(commands.Outcome, values)

@@ -12,12 +12,12 @@
 
 """Versioned notifications of commands.
 
-Nova's own lists of actions and of sources are closed, so event type and
-publisher are classes of ours; the rest is Nova's, and so are the options that
-turn notifications on and say where they go.
+Nova's lists of actions and sources are closed, so event type and publisher are
+classes of ours. All else is Nova's, also the options that enable notifications
+and set their topics.
 """
 
-from typing import Any
+from collections.abc import Mapping
 
 from nova import rpc
 from nova.notifications.objects import base
@@ -26,6 +26,7 @@ from nova.objects import fields
 
 from guest_agent_ext import command
 from guest_agent_ext import conf
+from guest_agent_ext import nova_types
 from guest_agent_ext.db import models
 
 CONF = conf.CONF
@@ -34,7 +35,7 @@ SOURCE = 'guest-agent-conductor'
 
 _register = nova_base.NovaObjectRegistry.register_notification
 
-#: What is known only when the command has ended.
+#: Fields that are known only when the command has ended.
 _END_FIELDS = {
     'finished_at': fields.DateTimeField(nullable=True),
     'exitcode': fields.IntegerField(nullable=True),
@@ -55,7 +56,7 @@ _FIELDS = {
 
 @_register
 class GuestAgentEventType(base.EventType):
-    """``instance.guest_agent_exec.start``"""
+    """The type of an event, such as ``instance.guest_agent_exec.start``."""
 
     # Version 1.0: Initial version
     VERSION = '1.0'
@@ -65,7 +66,7 @@ class GuestAgentEventType(base.EventType):
 
 @_register
 class GuestAgentPublisher(base.NotificationPublisher):
-    """A guest-agent-conductor."""
+    """The guest-agent-conductor that sends a notification."""
 
     # Version 1.0: Initial version
     VERSION = '1.0'
@@ -75,7 +76,7 @@ class GuestAgentPublisher(base.NotificationPublisher):
 
 @_register
 class GuestAgentCommandPayload(base.NotificationPayloadBase):
-    """A command, without what was run and what it wrote."""
+    """A command without its arguments, input, output and error."""
 
     # Version 1.0: Initial version
     VERSION = '1.0'
@@ -97,16 +98,25 @@ class GuestAgentCommandNotification(base.NotificationBase):
     }
 
     def _emit(
-        self, context: Any, event_type: str, publisher_id: str, payload: Any
+        self,
+        context: nova_types.RequestContext,
+        event_type: str,
+        publisher_id: str,
+        payload: Mapping[str, object],
     ) -> None:
-        # Nova's notifier would wait for a dead broker to come back.
+        # Nova's notifier would wait until a dead broker comes back.
         notifier = rpc.get_versioned_notifier(publisher_id)
         notifier.retry = 1
         notifier.info(context, event_type=event_type, payload=payload)
 
 
-def emit_start(context: Any, action: str, row: models.Command) -> None:
-    """Notify of the start of a command, as it was then."""
+def emit_start(
+    context: nova_types.RequestContext, action: str, row: models.Command
+) -> None:
+    """Send the notification of a start, even if the command has ended since.
+
+    :param action: name of the command's instance action
+    """
     ended = dict.fromkeys(_END_FIELDS)
     _emit(
         context,
@@ -116,8 +126,13 @@ def emit_start(context: Any, action: str, row: models.Command) -> None:
     )
 
 
-def emit_end(context: Any, action: str, row: models.Command) -> None:
-    """Notify of the end of a command."""
+def emit_end(
+    context: nova_types.RequestContext, action: str, row: models.Command
+) -> None:
+    """Send the notification of an end.
+
+    :param action: name of the command's instance action
+    """
     ended = {name: getattr(row, name) for name in _END_FIELDS}
     _emit(
         context,
@@ -127,7 +142,9 @@ def emit_end(context: Any, action: str, row: models.Command) -> None:
     )
 
 
-def _payload(row: models.Command, **values: Any) -> GuestAgentCommandPayload:
+def _payload(
+    row: models.Command, **values: object
+) -> GuestAgentCommandPayload:
     payload = GuestAgentCommandPayload()
     for name in _FIELDS:
         setattr(payload, name, getattr(row, name))
@@ -137,7 +154,10 @@ def _payload(row: models.Command, **values: Any) -> GuestAgentCommandPayload:
 
 
 def _emit(
-    context: Any, action: str, phase: str, payload: GuestAgentCommandPayload
+    context: nova_types.RequestContext,
+    action: str,
+    phase: str,
+    payload: GuestAgentCommandPayload,
 ) -> None:
     GuestAgentCommandNotification(
         priority=fields.NotificationPriority.INFO,

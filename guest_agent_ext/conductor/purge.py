@@ -10,71 +10,147 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Removes what is kept no longer, a batch at a time, one process at a time."""
+"""Removes commands that are kept no longer, in batches, in one process."""
 
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterator
-from typing import Any
+import functools
 import uuid
 
 from guest_agent_ext import conf
+from guest_agent_ext import metrics
 from guest_agent_ext.conductor import servers
-from guest_agent_ext.db import commands
 from guest_agent_ext.db import keys
 from guest_agent_ext.db import leases
+from guest_agent_ext.db import purge
 
 CONF = conf.CONF
 
-#: Rows that one statement removes, and servers that one asks about.
+#: Maximum number of rows that one statement removes, and of servers that one
+#: query names.
 BATCH = 200
-#: Seconds that a conductor rests between two purges.
+#: Seconds between two purges of a conductor.
 INTERVAL = 60
-#: Seconds after which another takes over from one that died meanwhile.
+#: Seconds after its last batch until another process takes over from one that
+#: died.
 LEASE = 120
 
-_NAME = 'purge'
+#: Seconds between two checks of the bounds of what is kept.
+BOUNDS_INTERVAL = 600
+
+_NAME, _BOUNDS = 'purge', 'kept-bounds'
+
+#: Removes a batch and returns how many rows that were.
+_Remove = Callable[[int], int]
 
 
 def run() -> Iterator[int]:
-    """Remove all that is kept no longer, unless another process is at it.
+    """Remove all that is kept no longer, unless another process does.
 
-    :returns: after each batch how many commands it removed
+    :returns: number of commands removed, after each batch
     """
     holder = str(uuid.uuid4())
     if not leases.take(_NAME, holder, LEASE):
         return
+    metrics.LEASE_HELD.labels(_NAME).set(1)
     try:
         for removed in _batches():
+            metrics.PURGED.inc(removed)
             yield removed
             if not leases.take(_NAME, holder, LEASE):
                 return
+        metrics.PURGED_AT.set_to_current_time()
     finally:
+        metrics.LEASE_HELD.labels(_NAME).set(0)
         leases.release(_NAME, holder)
 
 
 def count() -> int:
-    """Return how many commands are kept no longer for their age."""
-    return commands.count_old(CONF.guest_agent.retention)
+    """Return the number of commands that are older than ``retention``."""
+    return purge.count_old(CONF.guest_agent.retention)
 
 
 def _batches() -> Iterator[int]:
-    age = CONF.guest_agent.retention
-    yield from _until_none(commands.purge_old, age, BATCH)
+    yield from _until_none(
+        functools.partial(purge.remove_old, CONF.guest_agent.retention)
+    )
     for forgotten in _forgotten_servers():
-        yield from _until_none(commands.purge_of_servers, forgotten, BATCH)
-    for _ in _until_none(keys.remove_expired, BATCH):
+        yield from _until_none(
+            functools.partial(purge.remove_of_servers, forgotten)
+        )
+    for remove in (keys.remove_expired, leases.remove_expired):
+        for _ in _until_none(remove):
+            yield 0
+    # This lease is never released: its expiry is when the bounds are checked
+    # again.
+    if leases.take(_BOUNDS, str(uuid.uuid4()), BOUNDS_INTERVAL):
+        yield from _beyond_bounds()
+
+
+def _beyond_bounds() -> Iterator[int]:
+    """Remove the oldest commands beyond the bounds of what is kept."""
+    group = CONF.guest_agent
+    projects: dict[str, tuple[int, int]] = {}
+    after = ''
+    while page := purge.kept_of_servers(after, BATCH):
+        for kept in page:
+            rows, size = yield from _trim(
+                _beyond(kept.rows, group.max_kept_per_server),
+                _beyond(kept.size, group.max_kept_bytes_per_server),
+                server=kept.server,
+            )
+            all_rows, all_size = projects.get(kept.project, (0, 0))
+            projects[kept.project] = (
+                all_rows + kept.rows - rows,
+                all_size + kept.size - size,
+            )
         yield 0
+        after = page[-1].server
+    for project, (rows, size) in projects.items():
+        yield from _trim(
+            _beyond(rows, group.max_kept_per_project),
+            _beyond(size, group.max_kept_bytes_per_project),
+            project=project,
+        )
 
 
-def _until_none(remove: Callable[..., int], *arguments: Any) -> Iterator[int]:
-    while removed := remove(*arguments):
+def _beyond(number: int, bound: int) -> int:
+    return 0 if bound < 0 else max(0, number - bound)
+
+
+def _trim(
+    rows: int, size: int, **owner: str
+) -> Generator[int, None, tuple[int, int]]:
+    """Remove the oldest commands of a server or a project.
+
+    :param rows: number of commands to remove at least
+    :param size: number of bytes to remove at least
+    :returns: number of commands removed, after each batch; at the end numbers
+        of commands and bytes removed in all
+    """
+    all_rows = all_size = 0
+    while rows > all_rows or size > all_size:
+        removed, removed_bytes = purge.trim(
+            rows=rows - all_rows, size=size - all_size, limit=BATCH, **owner
+        )
+        if not removed:
+            # The other commands have not ended.
+            break
+        all_rows, all_size = all_rows + removed, all_size + removed_bytes
+        yield removed
+    return all_rows, all_size
+
+
+def _until_none(remove: _Remove) -> Iterator[int]:
+    while removed := remove(BATCH):
         yield removed
 
 
 def _forgotten_servers() -> Iterator[set[str]]:
+    """Return the uuids of servers that Nova has forgotten, page by page."""
     after = ''
-    while uuids := commands.servers(after, BATCH):
-        forgotten = servers.forgotten(uuids)
-        if forgotten:
+    while uuids := purge.servers(after, BATCH):
+        if forgotten := servers.forgotten(uuids):
             yield forgotten
         after = uuids[-1]

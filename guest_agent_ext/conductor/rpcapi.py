@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What guest-agent-compute asks of guest-agent-conductor.
+"""The RPC API of guest-agent-conductor, for guest-agent-compute.
 
 Every call may be made twice: an answer may be lost after the change was made.
 
@@ -20,34 +20,51 @@ Version history of the API:
       started, finish, not_here, ended.
 """
 
+import collections
 from collections.abc import Collection
 from collections.abc import Mapping
+import logging
 import threading
 from typing import Any
 from typing import TypedDict
 
+from oslo_log import log as oslo_logging
 import oslo_messaging
 
+from guest_agent_ext import exception
+from guest_agent_ext import logs
 from guest_agent_ext import rpc
 
+LOG = oslo_logging.getLogger(__name__)
+
 TOPIC = 'guest_agent_conductor'
-#: What the other side offers at most.
+#: The version that a service of this release offers.
 VERSION = '1.0'
-#: What a call asks for that names no version of its own: what every release
-#: offers. A call that came later names the version that it came with, so that
-#: all others are taken by services that are not upgraded yet.
+#: The version of a call that names none: every release offers it. A call that
+#: was added later names the version that it came with, so that services that
+#: are not upgraded yet accept all others.
 BASE_VERSION = '1.0'
 
-#: Calls of one host under way at once, beside its reports. More of them would
-#: only wait in the conductor's queue, until nobody waits for their answers.
+#: PENDING commands of one server that a report hands out at most: enough work
+#: until the next report. All RUNNING commands are handed out.
+PENDING_PER_SERVER = 32
+
+#: Calls of one host under way at once, beside its reports. More would only
+#: wait in the conductor's queue until their callers give up.
 CALLS = 16
+
+_BACK = 'The conductor answers again'
 
 
 class Service(TypedDict):
-    """Who asks: a host and which start of its compute service."""
+    """The caller: a host, and one start of its compute service.
+
+    The incarnation is 128 random bits, made by the conductor: only a service
+    that has registered knows the value.
+    """
 
     host: str
-    incarnation: int
+    incarnation: str
 
 
 class Work(TypedDict):
@@ -58,44 +75,66 @@ class Work(TypedDict):
     type: str
     instance_uuid: str
     status: str
-    #: The attempt that has it, None while PENDING.
+    #: The attempt that runs the command, None while PENDING.
     attempt: str | None
     cancel_requested: bool
-    #: Seconds until it may no longer start.
+    #: Seconds after which the command may no longer start.
     start_in: float
 
 
 class Report(TypedDict):
     """The answer to a report."""
 
-    #: A newer start of the service has taken over: this one must stop.
+    #: Whether a newer start of the service has taken over: this one must stop.
     fenced: bool
     work: list[Work]
-    #: Commands that the service holds and that have ended without it.
+    #: Commands of the service that have ended otherwise.
     ended: list[str]
-    #: Commands that the service holds and that are another's now.
+    #: Commands of the service that another host runs now.
     moved: list[str]
 
 
+class Terminal(TypedDict):
+    """A terminal of an attached command."""
+
+    columns: int
+    rows: int
+    #: Value of TERM.
+    term: str
+
+
+class Attach(TypedDict):
+    """How a command is attached."""
+
+    #: None for three pipes.
+    terminal: Terminal | None
+    #: Whether the command goes on without a client.
+    detach: bool
+
+
 class ExecOrder(TypedDict):
-    """What to run."""
+    """A program to run."""
 
     command: list[str]
     cwd: str | None
+    user: str | None
     env: dict[str, str]
     #: base64
     stdin: str
     output_keep: str
+    #: None for a command that is not attached.
+    attach: Attach | None
 
 
 class FileOrder(TypedDict):
-    """Which file to read or to write."""
+    """A file to read or to write."""
 
     path: str
     #: Octal digits.
     mode: str | None
     append: bool
-    #: What the guest has open for it, as its host noted it.
+    #: Handles and files that the guest has open for the transfer, as a host
+    #: recorded them.
     opened: dict[str, Any] | None
 
 
@@ -104,25 +143,27 @@ class Claim(TypedDict):
 
     uuid: str
     type: str
-    #: Of an exec.
+    #: For an exec, else None.
     exec: ExecOrder | None
-    #: Of a transfer.
+    #: For a transfer, else None.
     file: FileOrder | None
+    #: Arguments of an agent call, secret ones too; for other types None.
+    call: dict[str, Any] | None
     #: Seconds from start.
     timeout: int
     boot_id: str
-    #: Guest uptime (centiseconds) after which it may not start.
+    #: Guest uptime (centiseconds) after which the command may not start.
     ticket: int
-    #: Guest uptime (centiseconds) when it started, if that is known.
+    #: Guest uptime (centiseconds) at the start, None if not known.
     started_uptime: int | None
 
 
 class End(TypedDict, total=False):
-    """How a command ended; what is not known is left out."""
+    """The end of a command; fields that are not known are left out."""
 
     status: str
     error: str
-    #: Seconds since it started; left out if it never did.
+    #: Seconds since the start; left out if the command never started.
     age: float
     pid: int
     exitcode: int
@@ -137,14 +178,17 @@ class End(TypedDict, total=False):
 class ConductorAPI:
     """Client of the conductor, over the queue of the own cell.
 
-    Each method raises oslo_messaging.MessagingException (MessagingTimeout
-    above all) when no answer came: the change may or may not have been made.
+    Each method raises exception.ConductorUnreachable when no answer came: the
+    change may or may not have been made. The client logs the first failure,
+    and the first answer after that.
 
     :param transport: oslo.messaging transport of the cell
     :param timeout: seconds to wait for an answer
     """
 
-    def __init__(self, transport: Any, timeout: float) -> None:
+    def __init__(
+        self, transport: oslo_messaging.Transport, timeout: float
+    ) -> None:
         self._client = oslo_messaging.get_rpc_client(
             transport,
             oslo_messaging.Target(topic=TOPIC, version=BASE_VERSION),
@@ -152,15 +196,20 @@ class ConductorAPI:
             retry=0,
         )
         self._timeout = timeout
-        self._places = threading.BoundedSemaphore(CALLS)
+        self._slots = threading.BoundedSemaphore(CALLS)
+        self._trouble = logs.Trouble(LOG, logging.WARNING)
+        #: By the name of a call that the conductor's release does not offer.
+        self._missing: collections.defaultdict[str, logs.Trouble] = (
+            collections.defaultdict(lambda: logs.Trouble(LOG, logging.WARNING))
+        )
 
-    def register(self, host: str, machine_id: str, version: str) -> int | None:
-        """Announce a start of the service.
+    def register(self, host: str, machine_id: str, version: str) -> str | None:
+        """Register a start of the service.
 
-        :returns: its incarnation, or None if it must not serve: another
+        :returns: incarnation, or None if the service must not serve: another
             machine serves under this name
         """
-        answer: int | None = self._call(
+        answer: str | None = self._call(
             'register', host=host, machine_id=machine_id, version=version
         )
         return answer
@@ -171,12 +220,12 @@ class ConductorAPI:
         held: Mapping[str, str],
         seen: Mapping[str, str],
     ) -> Report:
-        """Say that the service lives, and ask what there is to do.
+        """Report that the service is alive, and ask for work.
 
-        :param held: the attempt by the uuid of each command it has
-        :param seen: what stands in the way of commands, by uuid
+        :param held: attempts of the service, by uuid of the command
+        :param seen: obstacles to commands, in words for the tenant, by uuid
         """
-        # However busy its guests are, a host is heard.
+        # Without a slot: a host reports however busy its guests are.
         answer: Report = self._send(
             'report', service=service, held=dict(held), seen=dict(seen)
         )
@@ -191,13 +240,14 @@ class ConductorAPI:
         ticket: int,
         window: float,
     ) -> Claim | None:
-        """Take a PENDING command.
+        """Claim a PENDING command.
 
-        :param boot_id: of the guest
-        :param ticket: guest uptime (centiseconds) after which the guest will
-            refuse to start it
+        :param boot_id: boot id of the guest
+        :param ticket: guest uptime (centiseconds) after which the guest
+            refuses to start the command
         :param window: seconds from now until then
-        :returns: None if it is not to be had: ended, cancelled, another's
+        :returns: None if the command has ended, is cancelled or is claimed by
+            another attempt
         """
         answer: Claim | None = self._call(
             'claim',
@@ -211,16 +261,21 @@ class ConductorAPI:
         return answer
 
     def refuse(self, service: Service, uuid: str, error: str) -> None:
-        """Say that a PENDING command cannot run in its guest.
+        """Report that a PENDING command cannot run in its guest.
 
-        :param error: why, in words for the tenant
+        :param error: reason, in words for the tenant
         """
         self._call('refuse', service=service, uuid=uuid, error=error)
 
     def adopt(
         self, service: Service, uuid: str, attempt: str, previous: str
     ) -> Claim | None:
-        """Take over a command that was handed to ``previous``."""
+        """Adopt a command of another attempt.
+
+        :param attempt: id of the new attempt
+        :param previous: id of the attempt that is replaced
+        :returns: None if the command has ended or is another attempt's
+        """
         answer: Claim | None = self._call(
             'adopt',
             service=service,
@@ -238,12 +293,15 @@ class ConductorAPI:
         pid: int | None,
         started_uptime: int | None,
         age: float,
-        opened: Mapping[str, Any] | None = None,
+        opened: Mapping[str, object] | None = None,
     ) -> str:
-        """Say that the guest is known to have started a command.
+        """Report that the guest has started a command.
 
-        :param opened: what the guest has open for a transfer, for a host that
-            has to go on with it
+        :param pid: process id in the guest
+        :param started_uptime: guest uptime (centiseconds) at the start
+        :param age: seconds since the start
+        :param opened: handles and files that the guest has open for a
+            transfer, for a host that adopts it
         :returns: command.OK, SUPERSEDED, GONE or MOVED
         """
         return str(
@@ -262,7 +320,7 @@ class ConductorAPI:
     def finish(
         self, service: Service, uuid: str, attempt: str, end: End
     ) -> str:
-        """Say how a command ended.
+        """Report the end of a command.
 
         :returns: command.OK, SUPERSEDED, GONE or MOVED
         """
@@ -275,12 +333,12 @@ class ConductorAPI:
     def not_here(
         self, service: Service, uuid: str, attempt: str, state: str
     ) -> str:
-        """Say that a command's domain is gone or does not run.
+        """Report that a command's domain is gone or does not run.
 
-        That is no verdict: the conductor knows whether the server moved, is
-        about to, or was stopped.
+        That does not end the command: the conductor knows whether the server
+        has moved, is about to move, or was stopped.
 
-        :param state: of the domain, in libvirt's words, or ``absent``
+        :param state: state of the domain, in libvirt's words, or ``absent``
         :returns: command.OK (wait), SUPERSEDED, GONE or MOVED
         """
         return str(
@@ -294,19 +352,51 @@ class ConductorAPI:
         )
 
     def ended(self, service: Service, uuids: Collection[str]) -> list[str]:
-        """Return which of these commands have ended or do not exist."""
+        """Return those commands that have ended or do not exist."""
         return list(self._call('ended', service=service, uuids=list(uuids)))
 
     def _call(self, method: str, **arguments: Any) -> Any:
-        if not self._places.acquire(timeout=self._timeout):
-            raise oslo_messaging.MessagingTimeout(
+        if not self._slots.acquire(timeout=self._timeout):
+            raise exception.ConductorUnreachable(
                 f'{CALLS} calls of this host are under way'
             )
         try:
             return self._send(method, **arguments)
         finally:
-            self._places.release()
+            self._slots.release()
 
     def _send(self, method: str, **arguments: Any) -> Any:
-        with rpc.errors():
-            return self._client.call({}, method, **arguments)
+        try:
+            with rpc.errors(exception.ConductorUnreachable):
+                answer = self._client.call({}, method, **arguments)
+        except exception.ConductorUnreachable as error:
+            self._note_failure(method, error)
+            raise
+        self._trouble.end(_BACK)
+        self._missing[method].end('guest-agent-conductor offers %s', method)
+        return answer
+
+    def _note_failure(
+        self, method: str, error: exception.ConductorUnreachable
+    ) -> None:
+        match error.cause:
+            case 'not offered':
+                self._trouble.end(_BACK)
+                self._missing[method].note(
+                    '',
+                    'guest-agent-conductor is of a release that does not '
+                    'offer %s, upgrade it: %s',
+                    method,
+                    error,
+                )
+            case 'failed':
+                self._trouble.note(
+                    'failed',
+                    'guest-agent-conductor failed at %s: %s; see its log',
+                    method,
+                    error,
+                )
+            case 'no answer':
+                self._trouble.note(
+                    '', 'No answer from the conductor to %s: %s', method, error
+                )

@@ -10,15 +10,17 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What the conductor reads of Nova: cells, and where servers are.
+"""Nova's cells and servers, as the conductor reads them.
 
-The one place of this layer that imports Nova.
+All that the conductor reads of Nova's databases is here; audit.py writes
+instance actions, and notifications.py sends notifications.
 """
 
 from collections.abc import Collection
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import dataclasses
-from typing import Any
 
 from nova import context as nova_context
 from nova import objects
@@ -26,13 +28,18 @@ from nova import rpc
 from nova.compute import vm_states
 from nova.db.main import api as db_api
 from nova.db.main import models
+import oslo_messaging
 import sqlalchemy as sa
+from sqlalchemy import orm
 
-_I = models.Instance
+from guest_agent_ext import cells as nova_cells
+from guest_agent_ext import nova_types
 
-#: States in which a server has kept its memory though no domain runs.
+_INSTANCES = models.Instance
+
+#: States in which a server keeps its memory although its domain may not run.
 KEEPS_MEMORY = frozenset({vm_states.SUSPENDED, vm_states.PAUSED})
-#: States in which a server has no memory, and no process in it lives.
+#: States in which a server has no memory, so that no process in it is alive.
 HAS_NO_MEMORY = frozenset(
     {
         vm_states.STOPPED,
@@ -46,7 +53,7 @@ HAS_NO_MEMORY = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """Where a server is, and in which state."""
+    """A server's host and states."""
 
     host: str | None
     vm_state: str | None
@@ -55,35 +62,50 @@ class Server:
 
     @property
     def is_settled(self) -> bool:
-        """Whether Nova is doing nothing with it right now."""
+        """Whether Nova has no task under way for the server."""
         return self.task_state is None
 
 
-def cells() -> Sequence[Any]:
-    """Return the mappings of all cells that can have servers."""
+def cells() -> Sequence[nova_types.CellMapping]:
+    """Return the mappings of all cells but cell0, which has no hosts."""
     mappings = objects.CellMappingList.get_all(
         nova_context.get_admin_context()
     )
     return [cell for cell in mappings if not cell.is_cell0()]
 
 
-def create_transport(cell: Any) -> Any:
-    """Open the message queue of a cell."""
+def computes(cell: nova_types.CellMapping) -> set[str]:
+    """Return the hosts of a cell whose nova-compute is enabled."""
+    service = models.Service
+    query = sa.select(service.host).where(
+        service.binary == 'nova-compute',
+        service.deleted == 0,
+        service.disabled.is_(False),
+    )
+    with _reading(cell) as session:
+        return set(session.scalars(query))
+
+
+def create_transport(cell: nova_types.CellMapping) -> oslo_messaging.Transport:
+    """Open the message queue of a cell, and return its transport."""
     return rpc.create_transport(cell.transport_url)
 
 
-def read(cell: Any, uuids: Collection[str]) -> dict[str, Server]:
-    """Return those of these servers that the cell has, also deleted ones."""
-    # Of their eighty columns a few: each step of each command asks.
+def read(
+    cell: nova_types.CellMapping, uuids: Collection[str]
+) -> dict[str, Server]:
+    """Return those of some servers that a cell has, also deleted ones."""
+    # A few of eighty columns, because each change of a command reads them.
     query = sa.select(
-        _I.uuid, _I.host, _I.vm_state, _I.task_state, _I.deleted, _I.hidden
-    ).where(_I.uuid.in_(uuids))
-    context = nova_context.get_admin_context()
-    with (
-        nova_context.target_cell(context, cell) as cell_context,
-        db_api.get_context_manager(cell_context).reader.using(cell_context),
-    ):
-        rows = cell_context.session.execute(query).all()
+        _INSTANCES.uuid,
+        _INSTANCES.host,
+        _INSTANCES.vm_state,
+        _INSTANCES.task_state,
+        _INSTANCES.deleted,
+        _INSTANCES.hidden,
+    ).where(_INSTANCES.uuid.in_(uuids))
+    with _reading(cell) as session:
+        rows = session.execute(query).all()
     return {
         row.uuid: Server(
             row.host, row.vm_state, row.task_state, bool(row.deleted)
@@ -94,7 +116,7 @@ def read(cell: Any, uuids: Collection[str]) -> dict[str, Server]:
 
 
 def cell_of(uuid: str) -> str | None:
-    """Return the uuid of the cell that a server is mapped to."""
+    """Return the uuid of a server's cell, None if there is none."""
     mappings = objects.InstanceMappingList.get_by_instance_uuids(
         nova_context.get_admin_context(), [uuid]
     )
@@ -105,8 +127,20 @@ def cell_of(uuid: str) -> str | None:
 
 
 def forgotten(uuids: Collection[str]) -> set[str]:
-    """Return those of these servers that Nova knows no more."""
+    """Return the uuids of servers that Nova has forgotten."""
     mappings = objects.InstanceMappingList.get_by_instance_uuids(
         nova_context.get_admin_context(), list(uuids)
     )
     return set(uuids) - {mapping.instance_uuid for mapping in mappings}
+
+
+@contextlib.contextmanager
+def _reading(cell: nova_types.CellMapping) -> Iterator[orm.Session]:
+    """Open a transaction that reads the database of a cell."""
+    nova_cells.follow(cell)
+    context = nova_context.get_admin_context()
+    with (
+        nova_context.target_cell(context, cell) as cell_context,
+        db_api.get_context_manager(cell_context).reader.using(cell_context),
+    ):
+        yield cell_context.session

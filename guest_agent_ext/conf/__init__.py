@@ -10,13 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The options of guest_agent_ext, each declared once.
-
-Every process registers them into the ``CONF`` of the Nova that it is
-installed into, and reads them from there.
-"""
-
-from typing import Any
+"""The options of guest_agent_ext, which every process adds to Nova's."""
 
 from oslo_config import cfg
 
@@ -31,6 +25,15 @@ for _module in _MODULES:
     _module.register_opts(CONF)
 
 
-def list_opts() -> list[tuple[cfg.OptGroup, list[Any]]]:
+def connection_uri(conf: cfg.ConfigOpts) -> str:
+    """Return the URI of the libvirt connection, by default nova-compute's."""
+    return str(
+        conf.guest_agent.connection_uri
+        or conf.libvirt.connection_uri
+        or 'qemu:///system'
+    )
+
+
+def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
     """Return all options by group, for oslo-config-generator."""
     return [entry for module in _MODULES for entry in module.list_opts()]

@@ -10,8 +10,6 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-from typing import Any
-
 from oslo_config import cfg
 from oslo_db import options
 
@@ -19,11 +17,11 @@ GROUP = cfg.OptGroup(
     'guest_agent_database',
     title='Database of the guest agent extension',
     help="""
-Where the tables of the guest agent extension live.
+The database with the tables of the guest agent extension.
 
-While ``connection`` is not set they live in Nova's API database
-(``[api_database]``), whose options then hold. Set it to move them to a
-database of their own, and run ``guest-agent-manage db sync`` there.
+Unless ``connection`` is set, the tables are in Nova's API database and the
+options of ``[api_database]`` apply. To use another database, set
+``connection`` and run ``guest-agent-manage db sync``.
 """,
 )
 
@@ -36,5 +34,5 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(OPTS, group=GROUP)
 
 
-def list_opts() -> list[tuple[cfg.OptGroup, list[Any]]]:
+def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
     return [(GROUP, OPTS)]

@@ -10,20 +10,44 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-from typing import Any
+import contextlib
 
 from oslo_config import cfg
+from oslo_config import types
+from oslo_utils import netutils
 
 from guest_agent_ext import command
+
+
+class HostPort(types.ConfigType):
+    """An address to listen at, as a pair of host and port."""
+
+    def __init__(self) -> None:
+        super().__init__(type_name='host:port')
+
+    def __call__(self, value: object) -> tuple[str, int]:
+        with contextlib.suppress(ValueError):
+            host, port = netutils.parse_host_port(str(value))
+            if host and netutils.is_valid_port(port):
+                return host, int(port)
+        raise ValueError(
+            'must be host:port, for example 127.0.0.1:9177 or '
+            '[::1]:9177, not %s' % value
+        )
+
+    def _formatter(self, value: tuple[str, int]) -> str:
+        host, port = value
+        return '%s:%s' % (netutils.escape_ipv6(host), port)
+
 
 GROUP = cfg.OptGroup(
     'guest_agent',
     title='Guest agent commands',
     help="""
-Commands that tenants run inside their servers through the QEMU guest agent.
+Options of the commands that users run in servers through the QEMU guest agent.
 
-The API options are read by nova-api, the others by guest-agent-conductor and
-guest-agent-compute, as each says.
+nova-api, guest-agent-conductor and guest-agent-compute read them from
+``nova.conf``. The help of an option names the services that need it.
 """,
 )
 
@@ -34,9 +58,9 @@ API_OPTS = [
         min=1,
         max=command.MAX_TIMEOUT,
         help="""
-Seconds that a command may run when its request names no ``timeout``. After
-that its whole process tree is killed and it ends as TIMED_OUT. Read by
-nova-api.
+Seconds that a command may run if its request has no ``timeout``. After that
+the command and all its child processes are killed, and it ends as TIMED_OUT.
+Read by nova-api.
 """,
     ),
     cfg.IntOpt(
@@ -45,9 +69,9 @@ nova-api.
         min=1,
         max=command.MAX_TIMEOUT,
         help="""
-Seconds within which a command must start when its request names no
+Seconds within which a command must start if its request has no
 ``start_timeout``. A command that has not started by then ends as FAILED and
-will never start. Read by nova-api.
+never starts. Read by nova-api.
 """,
     ),
     cfg.IntOpt(
@@ -55,8 +79,8 @@ will never start. Read by nova-api.
         default=100,
         min=1,
         help="""
-Unfinished commands that one server may have. Beyond that a new one is refused
-with 429. Read by nova-api.
+Maximum number of unfinished commands of one server. Further commands are
+refused with 429. Read by nova-api.
 """,
     ),
     cfg.IntOpt(
@@ -64,11 +88,33 @@ with 429. Read by nova-api.
         default=1000,
         min=-1,
         help="""
-Unfinished commands that the servers of one project may have together, -1 for
-any number. Beyond that a new one is refused with 403.
+Maximum number of unfinished commands of all servers of one project, -1 for no
+limit. Further commands are refused with 403.
 
-Where ``[quota] driver`` is ``nova.quota.UnifiedLimitsDriver``, Keystone's
-limit of the resource ``guest_agent_commands`` holds instead. Read by nova-api.
+If ``[quota] driver`` is ``nova.quota.UnifiedLimitsDriver``, the limit of the
+resource ``guest_agent_commands`` in Keystone is used instead. Read by
+nova-api.
+""",
+    ),
+    cfg.IntOpt(
+        'max_attached_per_server',
+        default=8,
+        min=0,
+        help="""
+Maximum number of unfinished attached commands of one server, which clients
+stream stdin to and output from. They may be idle for hours, and do not count
+for ``max_running_per_server``. Further ones are refused with 429; 0 permits
+none. Read by nova-api.
+""",
+    ),
+    cfg.IntOpt(
+        'max_attached_per_host',
+        default=100,
+        min=0,
+        help="""
+Maximum number of unfinished attached commands of all servers of one host.
+Further ones are refused with 429; 0 permits none. Requests of several projects
+that come at once may exceed it by a few. Read by nova-api.
 """,
     ),
     cfg.IntOpt(
@@ -76,9 +122,9 @@ limit of the resource ``guest_agent_commands`` holds instead. Read by nova-api.
         default=60,
         min=1,
         help="""
-Seconds after its last heartbeat from which a host's guest-agent-compute counts
-as down. New commands for servers on such a host are refused with 409. Keep it
-at several times ``report_interval``, and the same on nova-api and on
+Seconds after its last heartbeat until the guest-agent-compute of a host counts
+as down. New commands for servers on such a host are refused with 409. Set it
+to several times ``report_interval``, and to the same value for nova-api and
 guest-agent-conductor.
 """,
     ),
@@ -88,7 +134,9 @@ guest-agent-conductor.
         min=0.1,
         help="""
 Seconds that a request waits for the database of a server's cell before it is
-answered with 409, cell down. Read by nova-api.
+answered with 409. A process reads at most eight servers of one cell at once,
+including reads whose requests have timed out; a cell that does not answer
+delays no requests for servers of other cells. Read by nova-api.
 """,
     ),
     cfg.IntOpt(
@@ -96,30 +144,34 @@ answered with 409, cell down. Read by nova-api.
         default=30,
         min=0,
         help="""
-Seconds that a request with ``Prefer: wait=N`` waits at most for the end of its
-command. Keep it below the timeouts of what stands before nova-api. Read by
-nova-api.
+Maximum number of seconds that a request with ``Prefer: wait=N`` waits for the
+end of its command. Set it below the timeouts of proxies and load balancers in
+front of nova-api. Read by nova-api.
 """,
     ),
     cfg.IntOpt(
         'max_waiters',
         min=0,
         help="""
-Requests with ``Prefer: wait=N`` that may wait in one process of nova-api at
-once; each occupies a thread of the server. Beyond that they are answered at
-once. By default half of the threads that the process has: under uwsgi its
-``threads``, under mod_wsgi the ``threads`` of the daemon process. Other
-servers do not tell; those that serve requests in threads are taken to have
-eight. Where a process has one thread none wait, whatever is set here.
+Maximum number of requests with ``Prefer: wait=N`` that wait in one process of
+nova-api at once. Each occupies a thread of the web server. Further requests
+are answered without waiting.
+
+The default is half of the threads of the process: ``threads`` of uwsgi, or
+``threads`` of the daemon process of mod_wsgi. Other web servers do not tell
+their number of threads, and eight are assumed if they serve requests in
+threads. A process with a single thread lets no request wait, whatever the
+value.
 """,
     ),
     cfg.IntOpt(
         'max_transfers',
         min=1,
         help="""
-Files that one process of nova-api reads or writes at once; each occupies a
-thread of the server. Further requests are refused with 429. By default half of
-the threads that the process has, as with ``max_waiters``, but at least one.
+Maximum number of files that one process of nova-api transfers at once. Each
+transfer occupies a thread of the web server. Further transfers are refused
+with 429. The default is half of the threads of the process, as for
+``max_waiters``, but at least one.
 """,
     ),
     cfg.IntOpt(
@@ -128,7 +180,7 @@ the threads that the process has, as with ``max_waiters``, but at least one.
         min=1,
         max=command.MAX_TIMEOUT,
         help="""
-Seconds that the reading or writing of one file may take. After that it ends as
+Seconds that the transfer of one file may take. After that it ends as
 TIMED_OUT. Read by nova-api.
 """,
     ),
@@ -137,8 +189,8 @@ TIMED_OUT. Read by nova-api.
         default=1024**3,
         min=0,
         help="""
-Bytes that a file may have that is written to a server. A larger one is refused
-with 413. Read by nova-api.
+Maximum size of a file that is written to a server, in bytes. A larger file is
+refused with 413. Read by nova-api.
 """,
     ),
 ]
@@ -148,10 +200,11 @@ CONDUCTOR_OPTS = [
         'outage_grace',
         default=600,
         min=0,
+        mutable=True,
         help="""
-Seconds that a running command is given beyond its timeout for its host to
-report: a guest-agent-compute that returns within this time still delivers the
-result. After that guest-agent-conductor ends the command as LOST.
+Seconds after the timeout of a running command that guest-agent-conductor waits
+for its host to report the end. If guest-agent-compute is back within this
+time, it still delivers the result. After that the command ends as LOST.
 """,
     ),
     cfg.IntOpt(
@@ -159,9 +212,9 @@ result. After that guest-agent-conductor ends the command as LOST.
         default=10,
         min=1,
         help="""
-Seconds between two looks of guest-agent-conductor for commands that are
-overdue, for servers that have moved to another host, and for commands whose
-instance action and notification are to be written.
+Seconds between two passes of guest-agent-conductor. A pass ends overdue
+commands, moves commands of servers that were moved to another host, and writes
+outstanding instance actions and notifications.
 """,
     ),
     cfg.IntOpt(
@@ -169,30 +222,70 @@ instance action and notification are to be written.
         default=60,
         min=1,
         help="""
-Seconds after which guest-agent-conductor reads Nova's cell mappings again, to
-serve new cells and to leave those that are gone.
+Seconds between two reads of Nova's cell mappings by guest-agent-conductor,
+which then serves new cells and no longer serves removed ones.
 """,
     ),
     cfg.IntOpt(
         'retention',
         default=86400,
         min=60,
+        mutable=True,
         help="""
-Seconds that a command is kept after its end, with its output. After that
-guest-agent-conductor removes it, and when Nova has forgotten its server
-(``nova-manage db archive_deleted_rows``). Read by guest-agent-conductor and by
-``guest-agent-manage purge``.
+Seconds that a command and its output are kept after its end. After that
+guest-agent-conductor removes the command. It also removes commands of servers
+that Nova has forgotten (``nova-manage db archive_deleted_rows``). Read by
+guest-agent-conductor and ``guest-agent-manage purge``.
+""",
+    ),
+    cfg.IntOpt(
+        'max_kept_per_server',
+        default=10_000,
+        min=-1,
+        help="""
+Maximum number of commands of one server that are kept, within ``retention``;
+-1 for no limit. The oldest commands that have ended are removed first. Checked
+every ten minutes by guest-agent-conductor, as are the other ``max_kept``
+options.
+""",
+    ),
+    cfg.IntOpt(
+        'max_kept_per_project',
+        default=100_000,
+        min=-1,
+        help="""
+Maximum number of commands of all servers of one project that are kept; -1 for
+no limit. See ``max_kept_per_server``.
+""",
+    ),
+    cfg.IntOpt(
+        'max_kept_bytes_per_server',
+        default=1024**3,
+        min=-1,
+        help="""
+Maximum number of bytes of arguments and output of the commands of one server
+that are kept; -1 for no limit. See ``max_kept_per_server``.
+""",
+    ),
+    cfg.IntOpt(
+        'max_kept_bytes_per_project',
+        default=10 * 1024**3,
+        min=-1,
+        help="""
+Maximum number of bytes of arguments and output of the commands of all servers
+of one project that are kept; -1 for no limit. See ``max_kept_per_server``.
 """,
     ),
     cfg.BoolOpt(
         'record_instance_actions',
         default=True,
+        mutable=True,
         help="""
-Whether each command leaves an instance action on its server:
-``guest_agent_exec``, with state and exit code, never with arguments or output.
-Read by guest-agent-conductor, which writes it to the database of the server's
-cell a moment after the command has started or ended. A failure to write it
-never fails a command; it is tried again.
+Whether to record an instance action of the server for each command, such as
+``guest_agent_exec``, with state and exit code but without arguments and
+output. guest-agent-conductor writes it to the database of the server's cell
+shortly after the command has started or ended. If that fails, it is repeated
+and the command is not affected.
 """,
     ),
 ]
@@ -200,21 +293,22 @@ never fails a command; it is tried again.
 COMPUTE_OPTS = [
     cfg.StrOpt(
         'connection_uri',
-        default='qemu:///system',
+        sample_default='the value of [libvirt] connection_uri',
         help="""
-The libvirt connection that guest-agent-compute opens. It must be the one that
-nova-compute uses on this host (``[libvirt] connection_uri``, where that is
-set).
+URI of the libvirt connection that guest-agent-compute opens. It must be the
+one that nova-compute uses on this host. The default is ``[libvirt]
+connection_uri``, or ``qemu:///system`` if that is not set either.
 """,
     ),
     cfg.IntOpt(
         'report_interval',
         default=10,
         min=1,
+        mutable=True,
         help="""
-Seconds between two reports of guest-agent-compute to its conductor. A report
-is heartbeat, reconciliation and pick-up of missed work at once, so this is
-also the longest that a command waits when its doorbell was lost.
+Seconds between two reports of guest-agent-compute to guest-agent-conductor. A
+report is the heartbeat of the service and asks for work, so this is also the
+longest time that a command waits if its doorbell message was lost.
 """,
     ),
     cfg.IntOpt(
@@ -222,8 +316,8 @@ also the longest that a command waits when its doorbell was lost.
         default=10,
         min=1,
         help="""
-Seconds that guest-agent-compute waits for one answer of its conductor before
-it asks again.
+Seconds that guest-agent-compute waits for an answer of guest-agent-conductor
+before it repeats the call.
 """,
     ),
     cfg.IntOpt(
@@ -232,9 +326,9 @@ it asks again.
         min=1,
         max=30,
         help="""
-Seconds that guest-agent-compute waits for a guest agent's answer to one call.
-A guest that does not answer in time gets no further work until it has answered
-a ping of one second.
+Seconds that guest-agent-compute waits for the answer of a guest agent to one
+call. A guest that does not answer in time gets no further work until it has
+answered a ping, for which it has one second.
 """,
     ),
     cfg.IntOpt(
@@ -243,30 +337,33 @@ a ping of one second.
         min=1,
         max=8,
         help="""
-Agent calls of guest-agent-compute that are under way at once, over all guests
-of its host. Each has a connection to libvirtd of its own and, while it waits
-for its guest, one of the workers of libvirtd (``max_workers``, 20 by default)
-that nova-compute needs too.
+Maximum number of agent calls that guest-agent-compute has under way at once,
+over all guests of its host. Each uses a connection to libvirtd of its own and,
+while the guest does not answer, one of the worker threads of libvirtd
+(``max_workers``, 20 by default) that nova-compute needs too.
 """,
     ),
     cfg.IntOpt(
         'max_running_per_server',
         default=8,
         min=1,
+        mutable=True,
         help="""
-Commands that guest-agent-compute runs in one server at once. Further ones wait
-as PENDING.
+Maximum number of commands that guest-agent-compute runs in one server at once.
+Further commands wait as PENDING.
 """,
     ),
     cfg.IntOpt(
         'max_transfers_per_host',
         default=8,
         min=1,
+        mutable=True,
         help="""
-Files that guest-agent-compute reads or writes at once, over all servers of its
-host. Further requests are refused with 429. Each has at most two chunks of
-256 KiB in flight on the cell's message queue, which nova-compute uses too, and
-the more there are, the more room is left between their chunks.
+Maximum number of files that guest-agent-compute transfers at once, over all
+servers of its host. Further transfers are refused with 429. Each has at most
+two chunks of 256 KiB under way on the cell's message queue, which nova-compute
+uses too. The more transfers there are, the longer are the pauses between their
+chunks.
 """,
     ),
     cfg.IntOpt(
@@ -274,29 +371,45 @@ the more there are, the more room is left between their chunks.
         # Longer than nova-api waits for an answer, after which it asks again.
         default=60,
         min=20,
+        mutable=True,
         help="""
-Seconds after which guest-agent-compute ends a file transfer that nova-api has
-not gone on with: its client sends or takes nothing, or nova-api has ended. The
-same time is given to a guest that does not answer, to close and remove what a
-transfer that has failed has left open there.
+Seconds without a request of nova-api until guest-agent-compute ends a file
+transfer, because the client sends or takes nothing or nova-api was stopped. A
+guest that does not answer has the same time to close and remove what a failed
+transfer has left open there.
 """,
     ),
     cfg.IntOpt(
         'max_lanes',
         default=512,
         min=1,
+        mutable=True,
         help="""
-Servers that guest-agent-compute works for at once; each takes one thread while
-it has work. Commands of further servers wait as PENDING.
+Maximum number of servers that guest-agent-compute works for at once. Each
+needs one thread while it has work. Commands of further servers wait as
+PENDING.
+""",
+    ),
+    cfg.IntOpt(
+        'attach_timeout',
+        default=300,
+        min=10,
+        mutable=True,
+        help="""
+Seconds without a request of a client until guest-agent-compute cancels an
+attached command, unless its request said ``detach``. A command that has ended
+by itself is recorded then, whether its output was read or not. A service that
+was restarted begins to count anew.
 """,
     ),
     cfg.IntOpt(
         'kill_grace',
         default=10,
         min=0,
+        mutable=True,
         help="""
 Seconds between SIGTERM and SIGKILL when a command is cancelled or its timeout
-has passed. Keep it the same on guest-agent-compute and on
+has passed. Set it to the same value for guest-agent-compute and
 guest-agent-conductor.
 """,
     ),
@@ -304,10 +417,11 @@ guest-agent-conductor.
         'background_grace',
         default=5.0,
         min=0.0,
+        mutable=True,
         help="""
-Seconds that a command whose own process has ended is given for children of its
-that still hold its stdout or stderr open. After that it ends as COMPLETED with
-the output there is.
+Seconds that guest-agent-compute waits after the process of a command has
+ended, if child processes still have its stdout or stderr open. After that the
+command ends as COMPLETED with the output so far.
 """,
     ),
     cfg.BoolOpt(
@@ -315,31 +429,49 @@ the output there is.
         default=False,
         help="""
 Whether guest-agent-compute runs commands by ``guest-exec`` alone in guests
-where no launcher works: those that have neither ``/bin/sh`` and ``/proc`` nor
-Windows PowerShell. Otherwise commands there end as FAILED.
+where no launcher works, which have neither ``/bin/sh`` and ``/proc`` nor
+Windows PowerShell. Otherwise commands in such guests end as FAILED.
 
-Before you permit it, know the risks. Nothing bounds the output inside the
-guest: when a command writes more than about 3 MiB, its output and its exit
-code are lost, and beyond about 7.8 MiB libvirt gives the guest's agent up, for
-every caller, until the server is reset. A command is never sent again, and not
-resumed when guest-agent-compute was restarted or the server moved: it ends as
-LOST. A command that is cancelled or whose timeout passes is not killed; it
-runs on and ends as LOST. ``cwd`` and ``env`` are refused.
+Consider the risks before you enable it. Nothing limits the output inside the
+guest: if a command writes more than about 3 MiB, its output and exit code are
+lost, and beyond about 7.8 MiB libvirt gives up the guest's agent, for all its
+users, until the server is reset. A command is never sent again, and it ends as
+LOST if guest-agent-compute is restarted or the server is moved. A command that
+is cancelled or whose timeout passes is not killed; it runs on and ends as
+LOST. ``cwd`` and ``env`` are refused.
 """,
     ),
     cfg.IntOpt(
         'drain_timeout',
         default=30,
         min=0,
+        mutable=True,
         help="""
 Seconds that guest-agent-compute takes on SIGTERM to finish the agent and
-conductor calls under way. Commands that are running go on in their guests and
-are resumed by the next start of the service.
+conductor calls that are under way. Commands go on running in their guests, and
+the service resumes them when it is started again.
 """,
     ),
 ]
 
-OPTS = API_OPTS + CONDUCTOR_OPTS + COMPUTE_OPTS
+SERVICE_OPTS = [
+    cfg.Opt(
+        'metrics_bind',
+        type=HostPort(),
+        sample_default='127.0.0.1:9177',
+        help="""
+Host and port at which guest-agent-conductor and guest-agent-compute serve
+their metrics to Prometheus, at ``/metrics``. An IPv6 address is written in
+brackets. By default no port is opened.
+
+Everyone who can reach the port can read the metrics: it has neither a password
+nor TLS. They contain numbers of commands and servers, but no data of tenants.
+If both services run on one machine, each needs a port of its own.
+""",
+    )
+]
+
+OPTS = API_OPTS + CONDUCTOR_OPTS + COMPUTE_OPTS + SERVICE_OPTS
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
@@ -347,5 +479,5 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(OPTS, group=GROUP)
 
 
-def list_opts() -> list[tuple[cfg.OptGroup, list[Any]]]:
+def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
     return [(GROUP, OPTS)]

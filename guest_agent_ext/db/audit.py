@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Which commands the audit has not told of yet.
+"""Queries of the commands that the audit has to tell of.
 
 Every change that starts or ends a command makes its row due in the same
 statement, so nothing is forgotten, whoever made the change and whatever dies
@@ -25,15 +25,18 @@ from guest_agent_ext.db import models
 from guest_agent_ext.db import session
 from guest_agent_ext.db import sqltypes
 
-_T = models.Command
+_COMMANDS = models.Command
 
 
 def due(cell_uuid: str, limit: int) -> Sequence[models.Command]:
-    """Return commands of a cell that are to be told of, oldest first."""
+    """Return the commands of a cell that are due, longest due first.
+
+    :param limit: maximum number of commands
+    """
     query = (
-        sa.select(_T)
-        .where(_T.cell_uuid == cell_uuid, _is_due())
-        .order_by(_T.audit_at)
+        sa.select(_COMMANDS)
+        .where(_COMMANDS.cell_uuid == cell_uuid, _is_due())
+        .order_by(_COMMANDS.audit_at)
         .limit(limit)
     )
     with session.reader() as db:
@@ -42,13 +45,15 @@ def due(cell_uuid: str, limit: int) -> Sequence[models.Command]:
 
 @session.retried
 def take(uuid: str, seconds: float) -> bool:
-    """Have one conductor tell of a command, and no other meanwhile.
+    """Reserve a due command for one conductor.
 
-    :param seconds: after which it is due again, unless note_told() was called
+    :param seconds: time until the command is due again, unless note_told() is
+        called before
+    :returns: False if another conductor has taken the command
     """
     change = (
-        sa.update(_T)
-        .where(_T.uuid == uuid, _is_due())
+        sa.update(_COMMANDS)
+        .where(_COMMANDS.uuid == uuid, _is_due())
         .values(audit_at=sqltypes.utc_in(seconds))
     )
     with session.writer() as db:
@@ -57,26 +62,33 @@ def take(uuid: str, seconds: float) -> bool:
 
 @session.retried
 def note_told(uuid: str, status: str) -> None:
-    """Note that the audit knows of a command up to this state.
+    """Note that the audit has told of a command up to this state.
 
-    It stays due if it has changed meanwhile. If its user has deleted it and
-    there is no more to tell, it goes.
+    A command that has changed meanwhile stays due. One that its user has
+    deleted is removed when there is no more to tell.
+
+    :param status: state of the command that was told of
     """
     change = (
-        sa.update(_T)
-        .where(_T.uuid == uuid)
+        sa.update(_COMMANDS)
+        .where(_COMMANDS.uuid == uuid)
         .values(
             audited=status,
             audit_at=sa.case(
-                (_T.status == status, sa.null()), else_=sqltypes.utc_in()
+                (_COMMANDS.status == status, sa.null()),
+                else_=sqltypes.utc_in(),
             ),
         )
     )
-    told = (_T.uuid == uuid, _T.deleted, _T.audit_at.is_(None))
+    told = (
+        _COMMANDS.uuid == uuid,
+        _COMMANDS.deleted,
+        _COMMANDS.audit_at.is_(None),
+    )
     with session.writer() as db:
         db.execute(change)
-        db.execute(sa.delete(_T).where(*told))
+        db.execute(sa.delete(_COMMANDS).where(*told))
 
 
 def _is_due() -> sa.ColumnElement[bool]:
-    return _T.audit_at <= sqltypes.utc_in()
+    return _COMMANDS.audit_at <= sqltypes.utc_in()

@@ -12,36 +12,71 @@
 
 """Queries of commands: a tiny function around one statement each.
 
-Every change names the states that it may start from, so that two that meet
-cannot both win (compare and swap), and may be made twice without harm.
+Every change names the states that it may start from, so that of two that meet
+one wins (compare and swap), and may be repeated without harm. purge.py removes
+what is kept no longer, and audit.py what was deleted before the audit told of
+it.
 """
 
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import datetime
+import hashlib
+import json
 from typing import Any
+from typing import TypedDict
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import orm
+from sqlalchemy.sql import selectable
 
 from guest_agent_ext import command
+from guest_agent_ext import exception
 from guest_agent_ext.db import keys
+from guest_agent_ext.db import leases
 from guest_agent_ext.db import models
 from guest_agent_ext.db import session
 from guest_agent_ext.db import sqltypes
 
-_T = models.Command
-_H = models.Host
+_Query = TypeVar('_Query', bound=selectable.HasHints)
+
+_COMMANDS = models.Command
+_HOSTS = models.Host
+
+_Deadline = (
+    orm.InstrumentedAttribute[datetime.datetime]
+    | orm.InstrumentedAttribute[datetime.datetime | None]
+)
+
+#: Maximum number of RUNNING commands in one report. A host has claimed them
+#: all, and claims no more than its lanes run.
+MAX_RUNNING = 10_000
+#: Maximum number of servers whose PENDING commands are in one report, and
+#: number of servers that one statement asks for.
+MAX_SERVERS, _SERVERS_AT_ONCE = 1000, 50
+#: Maximum number of characters of ``last_seen`` in an error.
+_MAX_SEEN = 500
 
 NOT_STARTED = 'The command did not start within its start_timeout'
 NOT_REPORTED = 'The host did not report the end of the command in time'
 
+#: Maximum number of bytes of a page of a list: a thousand commands may have a
+#: thousand times 400 KB of arguments.
+PAGE_BYTES = 1024 * 1024
+#: Approximate number of bytes of a command in a list, without its arguments
+#: and its error.
+ROW_BYTES = 900
+#: Number of commands whose sizes one statement reads.
+_SIZES = 100
+
 
 @dataclasses.dataclass(frozen=True)
-class Work:
-    """An unfinished command of a host, as its conductor hands it out."""
+class Unfinished:
+    """What a report tells of an unfinished command of the host."""
 
     uuid: str
     type: str
@@ -53,36 +88,163 @@ class Work:
     start_in: float
 
 
+class Outcome(TypedDict, total=False):
+    """The columns of models.Command that a host sets when a command ends."""
+
+    error: str
+    pid: int
+    exitcode: int
+    signal: int
+    out_data: bytes
+    err_data: bytes
+    out_bytes: int
+    err_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """Commands of a list, newest first, with the sizes of their output.
+
+    :ivar goes_on: True if there are older commands
+    """
+
+    rows: Sequence[models.Command]
+    goes_on: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """How many unfinished commands there may be.
+
+    :ivar attached_of_server: bound of the server's attached commands
+    :ivar attached_of_host: bound of those on its host, which requests of
+        several projects that come at once may exceed
+    """
+
+    of_server: int
+    #: None if there is no limit.
+    of_project: int | None
+    attached_of_server: int = 1000
+    attached_of_host: int = 1000
+
+
 @session.retried
 def create(
     values: Mapping[str, Any],
     start_timeout: int,
     key: Mapping[str, str] | None = None,
+    bounds: Bounds | None = None,
 ) -> models.Command:
-    """Record a command as PENDING, and return it with its output.
+    """Record a command as PENDING, and return the row with its output.
+
+    Commands of one project are counted and recorded one after the other, so
+    parallel requests fill a bound exactly, and nobody ever sees a command or a
+    key beyond it.
 
     :param values: columns of models.Command; times and state are set here
     :param start_timeout: seconds from now until start_by
     :param key: columns of models.IdempotencyKey
-    :raises oslo_db.exception.DBDuplicateEntry: the key or the uuid is taken
+    :param bounds: bounds of the server and its project, None for no bounds
+    :raises oslo_db.exception.DBDuplicateEntry: the key or the uuid exists
+    :raises exception.TooManyUnfinished: the server or the project has as many
+        unfinished commands as its bound
     """
     row = dict(
         values,
         status=command.PENDING,
+        is_attached=values.get('is_attached', False),
         cancel_requested=False,
         deleted=False,
+        kept_bytes=len(json.dumps(values['arguments'])),
         created_at=sqltypes.utc_in(),
         start_by=sqltypes.utc_in(start_timeout),
     )
+    with contextlib.suppress(exception.NoTurn):
+        return _insert(row, key, bounds)
+    # This is the project's first command for a while.
+    leases.add_turn(row['instance_project_id'])
+    return _insert(row, key, bounds)
+
+
+def _insert(
+    row: Mapping[str, Any],
+    key: Mapping[str, str] | None,
+    bounds: Bounds | None,
+) -> models.Command:
     with session.writer() as db:
+        if bounds is not None:
+            leases.wait_for_turn(db, row['instance_project_id'])
+        # Before the count: a repeated request is answered in a full project.
         if key is not None:
             db.execute(
                 sa.insert(models.IdempotencyKey).values(
                     dict(key, command_uuid=row['uuid'])
                 )
             )
-        db.execute(sa.insert(_T).values(row))
+        if bounds is not None:
+            _check_room(db, row, bounds)
+        db.execute(sa.insert(_COMMANDS).values(row))
         return db.scalars(_select(row['uuid'], with_output=True)).one()
+
+
+def _check_room(
+    db: orm.Session, row: Mapping[str, Any], bounds: Bounds
+) -> None:
+    """Refuse a command beyond the bound of its server or its project."""
+    unfinished = (
+        _COMMANDS.instance_project_id == row['instance_project_id'],
+        _COMMANDS.status.in_(command.UNFINISHED),
+    )
+    of_server, of_project = db.execute(
+        sa.select(
+            _number_up_to(
+                bounds.of_server,
+                *unfinished,
+                _COMMANDS.instance_uuid == row['instance_uuid'],
+            ),
+            _number_up_to(bounds.of_project or 0, *unfinished),
+        )
+    ).one()
+    if of_server >= bounds.of_server:
+        raise exception.ServerIsFull
+    if bounds.of_project is not None and of_project >= bounds.of_project:
+        raise exception.ProjectIsFull
+    if row.get('is_attached'):
+        _check_attached(db, row, bounds)
+
+
+def _check_attached(
+    db: orm.Session, row: Mapping[str, Any], bounds: Bounds
+) -> None:
+    """Refuse an attached command beyond the bound of its server or host."""
+    attached = (
+        _COMMANDS.is_attached.is_(True),
+        _COMMANDS.status.in_(command.UNFINISHED),
+        _COMMANDS.cell_uuid == row['cell_uuid'],
+        _COMMANDS.host == row['host'],
+    )
+    of_server, of_host = db.execute(
+        sa.select(
+            _number_up_to(
+                bounds.attached_of_server,
+                *attached,
+                _COMMANDS.instance_uuid == row['instance_uuid'],
+            ),
+            _number_up_to(bounds.attached_of_host, *attached),
+        )
+    ).one()
+    if of_server >= bounds.attached_of_server:
+        raise exception.ServerIsAttached
+    if of_host >= bounds.attached_of_host:
+        raise exception.HostIsAttached
+
+
+def _number_up_to(
+    bound: int, *which: sa.ColumnElement[bool]
+) -> sa.ScalarSelect[int]:
+    # Rows beyond the bound make no difference and are not read.
+    few = sa.select(_COMMANDS.id).where(*which).limit(bound).subquery()
+    return sa.select(sa.func.count()).select_from(few).scalar_subquery()
 
 
 def get(
@@ -92,15 +254,15 @@ def get(
     with_output: bool = False,
     with_inputs: bool = False,
 ) -> models.Command | None:
-    """Return a command, or None if there is no such.
+    """Return a command, or None if there is none.
 
-    :param instance_uuid: only if it is a command of this server
-    :param with_output: read the captured output too
-    :param with_inputs: read stdin and the environment's values too
+    :param instance_uuid: uuid of the command's server; None for any server
+    :param with_output: also read the captured output
+    :param with_inputs: also read stdin and the environment's values
     """
     query = _select(uuid, with_output=with_output, with_inputs=with_inputs)
     if instance_uuid is not None:
-        query = query.where(_T.instance_uuid == instance_uuid)
+        query = query.where(_COMMANDS.instance_uuid == instance_uuid)
     with session.reader() as db:
         return db.scalars(query).one_or_none()
 
@@ -108,41 +270,51 @@ def get(
 def _select(
     uuid: str, *, with_output: bool = False, with_inputs: bool = False
 ) -> sa.Select[models.Command]:
-    query = sa.select(_T).where(_T.uuid == uuid, ~_T.deleted)
+    query = sa.select(_COMMANDS).where(
+        _COMMANDS.uuid == uuid, ~_COMMANDS.deleted
+    )
     if with_output:
         query = query.options(
-            orm.undefer(_T.out_data), orm.undefer(_T.err_data)
+            orm.undefer(_COMMANDS.out_data), orm.undefer(_COMMANDS.err_data)
         )
     if with_inputs:
-        query = query.options(orm.undefer(_T.inputs))
+        query = query.options(orm.undefer(_COMMANDS.inputs))
     return query
 
 
 def instance_for(
-    uuid: str, *, cell_uuid: str, host: str, incarnation: int
+    uuid: str, *, cell_uuid: str, host: str, incarnation: str
 ) -> str | None:
     """Return the server of a command, for the compute service of a host.
 
-    :returns: None if a newer incarnation has fenced that service, or there is
-        no such command
+    :param incarnation: incarnation of the compute service
+    :returns: uuid of the server; None if a newer incarnation has fenced the
+        service, or the command does not exist
     """
     is_current = sa.and_(
-        _H.cell_uuid == cell_uuid,
-        _H.host == host,
-        _H.incarnation == incarnation,
+        _HOSTS.cell_uuid == cell_uuid,
+        _HOSTS.host == host,
+        _HOSTS.incarnation == hash_of(incarnation),
     )
     query = (
-        sa.select(_T.instance_uuid)
-        .join(_H, is_current)
-        .where(_T.uuid == uuid, ~_T.deleted)
+        sa.select(_COMMANDS.instance_uuid)
+        .join(_HOSTS, is_current)
+        .where(_COMMANDS.uuid == uuid, ~_COMMANDS.deleted)
     )
     with session.reader() as db:
         return db.scalars(query).one_or_none()
 
 
+def hash_of(incarnation: str) -> str:
+    """Return the hash of an incarnation that the table has."""
+    return hashlib.sha256(incarnation.encode()).hexdigest()
+
+
 def statuses(ids: Collection[int]) -> dict[int, str]:
-    """Return the state of each of these commands that exists, by ``id``."""
-    query = sa.select(_T.id, _T.status).where(_T.id.in_(ids))
+    """Return the state of each existing command, by its ``id``."""
+    query = sa.select(_COMMANDS.id, _COMMANDS.status).where(
+        _COMMANDS.id.in_(ids)
+    )
     with session.reader() as db:
         return {row.id: row.status for row in db.execute(query)}
 
@@ -154,18 +326,18 @@ def list_of_instance(
     before: int | None = None,
     statuses: Collection[str] = (),
     types: Collection[str] = (),
-) -> Sequence[models.Command]:
-    """Return commands of a server, newest first, without their output.
+) -> Page:
+    """Return a page of the commands of a server, without their output.
 
-    :param limit: how many at most
-    :param before: only those older than the one with this ``id``
-    :param statuses: only those that a user sees in one of these states
-    :param types: only those of one of these types
+    :param limit: maximum number of commands
+    :param before: ``id`` that the last page ended with
+    :param statuses: states to list, as users see them; empty for all
+    :param types: types to list; empty for all
     """
-    found = [_T.instance_uuid == instance_uuid, *_filters(before, statuses)]
+    found = [_COMMANDS.instance_uuid == instance_uuid, *_shown_as(statuses)]
     if types:
-        found.append(_T.type.in_(types))
-    return _newest(found, limit)
+        found.append(_COMMANDS.type.in_(types))
+    return _page(found, before, limit)
 
 
 def list_all(
@@ -176,124 +348,157 @@ def list_all(
     project_id: str | None = None,
     host: str | None = None,
     since: datetime.datetime | None = None,
-) -> Sequence[models.Command]:
-    """Return commands of all servers, newest first, without their output.
+) -> Page:
+    """Return a page of the commands of all servers, without their output.
 
-    :param limit: how many at most
-    :param before: only those older than the one with this ``id``
-    :param statuses: only those that a user sees in one of these states
-    :param project_id: only those of servers of this project
-    :param host: only those of servers on this host
-    :param since: only those accepted then or later
+    :param limit: maximum number of commands
+    :param before: ``id`` that the last page ended with
+    :param statuses: states to list, as users see them; empty for all
+    :param project_id: project of the servers; None for all
+    :param host: host of the servers; None for all
+    :param since: earliest time of acceptance; None for any
     """
-    found = _filters(before, statuses)
+    found = _shown_as(statuses)
     if project_id is not None:
-        found.append(_T.instance_project_id == project_id)
+        found.append(_COMMANDS.instance_project_id == project_id)
     if host is not None:
-        found.append(_T.host == host)
+        found.append(_COMMANDS.host == host)
     if since is not None:
-        found.append(_T.created_at >= since)
-    return _newest(found, limit)
+        found.append(_COMMANDS.created_at >= since)
+    return _page(found, before, limit)
 
 
-def _newest(
-    found: Collection[sa.ColumnElement[bool]], limit: int
-) -> Sequence[models.Command]:
-    query = (
-        sa.select(_T)
-        .where(*found, ~_T.deleted)
-        .order_by(_T.id.desc())
-        .limit(limit)
-    )
-    with session.reader() as db:
-        return db.scalars(query).all()
+def _page(
+    found: Sequence[sa.ColumnElement[bool]], before: int | None, limit: int
+) -> Page:
+    """Read a page of at most PAGE_BYTES, but at least one command.
 
-
-def _filters(
-    before: int | None, statuses: Collection[str]
-) -> list[sa.ColumnElement[bool]]:
-    found = [] if before is None else [_T.id < before]
-    if statuses:
-        found.append(_is_shown_as(statuses))
-    return found
-
-
-def output_sizes(ids: Collection[int]) -> dict[int, tuple[int, int]]:
-    """Return how many bytes of stdout and stderr these commands' rows have.
-
-    For lists, which do without the bytes.
+    Sizes are read before rows, so that no row is read that does not fit. Rows
+    that are removed between the two are left out.
     """
-    query = sa.select(
-        _T.id,
-        sa.func.coalesce(sa.func.length(_T.out_data), 0).label('out'),
-        sa.func.coalesce(sa.func.length(_T.err_data), 0).label('err'),
-    ).where(_T.id.in_(ids))
     with session.reader() as db:
-        return {row.id: (row.out, row.err) for row in db.execute(query)}
+        while True:
+            ids, goes_on = _ids_of_page(db, found, before, limit)
+            rows = _listed(db, ids)
+            if rows or not ids:
+                return Page(rows, goes_on)
+            before = ids[-1]
+
+
+def _ids_of_page(
+    db: orm.Session,
+    found: Sequence[sa.ColumnElement[bool]],
+    before: int | None,
+    limit: int,
+) -> tuple[list[int], bool]:
+    """Return the ids of a page, and whether older commands follow."""
+    ids: list[int] = []
+    left = PAGE_BYTES
+    while True:
+        # One more than the limit tells whether older ones follow.
+        wanted = min(_SIZES, limit + 1 - len(ids))
+        sizes = _sizes(db, found, ids[-1] if ids else before, wanted)
+        for row_id, size in sizes:
+            left -= size
+            if len(ids) == limit or (ids and left < 0):
+                return ids, True
+            ids.append(row_id)
+        if len(sizes) < wanted:
+            return ids, False
+
+
+def _sizes(
+    db: orm.Session,
+    found: Sequence[sa.ColumnElement[bool]],
+    before: int | None,
+    limit: int,
+) -> Sequence[tuple[int, int]]:
+    """Return ids and approximate sizes of commands in a list, in bytes."""
+    size = (
+        ROW_BYTES
+        + sa.func.length(sa.cast(_COMMANDS.arguments, sa.Text))
+        + sa.func.coalesce(sa.func.length(_COMMANDS.error), 0)
+    )
+    query = sa.select(_COMMANDS.id, size).where(*found, ~_COMMANDS.deleted)
+    if before is not None:
+        query = query.where(_COMMANDS.id < before)
+    rows = db.execute(query.order_by(_COMMANDS.id.desc()).limit(limit))
+    return [(row_id, size) for row_id, size in rows]
+
+
+def _listed(db: orm.Session, ids: Sequence[int]) -> Sequence[models.Command]:
+    return db.scalars(
+        sa.select(_COMMANDS)
+        .where(_COMMANDS.id.in_(ids), ~_COMMANDS.deleted)
+        .options(
+            orm.undefer(_COMMANDS.out_size), orm.undefer(_COMMANDS.err_size)
+        )
+        .order_by(_COMMANDS.id.desc())
+    ).all()
+
+
+def _shown_as(statuses: Collection[str]) -> list[sa.ColumnElement[bool]]:
+    return [_is_shown_as(statuses)] if statuses else []
 
 
 def _is_shown_as(statuses: Collection[str]) -> sa.ColumnElement[bool]:
-    """The SQL of command.shown_status."""
-    started = _T.started_at.is_not(None)
+    """Return command.shown_status() as SQL."""
+    started = _COMMANDS.started_at.is_not(None)
     shown = [
-        _T.status == status
+        _COMMANDS.status == status
         for status in statuses
         if status not in command.UNFINISHED
     ]
     if command.PENDING in statuses:
         shown.append(
             sa.or_(
-                _T.status == command.PENDING,
-                sa.and_(_T.status == command.RUNNING, ~started),
+                _COMMANDS.status == command.PENDING,
+                sa.and_(_COMMANDS.status == command.RUNNING, ~started),
             )
         )
     if command.RUNNING in statuses:
-        shown.append(sa.and_(_T.status == command.RUNNING, started))
+        shown.append(sa.and_(_COMMANDS.status == command.RUNNING, started))
     return sa.or_(*shown)
 
 
-def count_unfinished(project_id: str, instance_uuid: str) -> tuple[int, int]:
-    """Return how many unfinished commands a server and its project have."""
-    of_project = sa.select(sa.func.count()).where(
-        _T.instance_project_id == project_id, _T.status.in_(command.UNFINISHED)
-    )
-    of_server = of_project.where(_T.instance_uuid == instance_uuid)
-    query = sa.select(
-        of_server.scalar_subquery(), of_project.scalar_subquery()
-    )
-    with session.reader() as db:
-        server, project = db.execute(query).one()
-    return server, project
+def work_of_host(
+    db: orm.Session, cell_uuid: str, host: str, pending: int
+) -> Sequence[Unfinished]:
+    """Return the commands that a host runs or may claim, oldest first.
 
+    These are all RUNNING commands and the oldest PENDING ones of each server,
+    so that a server with many commands delays no other.
 
-def unfinished_of_host(
-    db: orm.Session, cell_uuid: str, host: str, limit: int
-) -> Sequence[Work]:
-    """Return the oldest unfinished commands of a host.
-
-    :param db: the transaction that asks
+    :param db: current transaction
+    :param pending: maximum number of PENDING commands of each server
     """
-    rows = db.execute(
-        sa.select(
-            _T.uuid,
-            _T.type,
-            _T.instance_uuid,
-            _T.status,
-            _T.attempt,
-            _T.cancel_requested,
-            _T.start_by,
-            sqltypes.utc_in().label('now'),
+    running = _work(cell_uuid, host, command.RUNNING)
+    waiting = _work(cell_uuid, host, command.PENDING)
+    rows = list(db.execute(running.limit(MAX_RUNNING)))
+    servers = db.scalars(
+        _hinted(
+            waiting.with_only_columns(*_SERVER).distinct().limit(MAX_SERVERS),
+            'FOR GROUP BY',
         )
-        .where(
-            _T.cell_uuid == cell_uuid,
-            _T.host == host,
-            _T.status.in_(command.UNFINISHED),
+    ).all()
+    for at in range(0, len(servers), _SERVERS_AT_ONCE):
+        rows += db.execute(
+            sa.union_all(
+                *(
+                    sa.select(
+                        _hinted(
+                            waiting.where(_COMMANDS.instance_uuid == server)
+                        )
+                        .order_by(_COMMANDS.id)
+                        .limit(pending)
+                        .subquery()
+                    )
+                    for server in servers[at : at + _SERVERS_AT_ONCE]
+                )
+            )
         )
-        .order_by(_T.id)
-        .limit(limit)
-    )
     return [
-        Work(
+        Unfinished(
             row.uuid,
             row.type,
             row.instance_uuid,
@@ -302,25 +507,66 @@ def unfinished_of_host(
             row.cancel_requested,
             (row.start_by - row.now).total_seconds(),
         )
-        for row in rows
+        for row in sorted(rows, key=lambda row: int(row.id))
     ]
+
+
+#: The leading columns of the index: MySQL skips from one server to the next
+#: only if a query names all of them.
+_SERVER = (
+    _COMMANDS.instance_uuid,
+    _COMMANDS.cell_uuid,
+    _COMMANDS.host,
+    _COMMANDS.status,
+)
+
+
+def _work(cell_uuid: str, host: str, status: str) -> sa.Select[Any]:
+    return sa.select(
+        _COMMANDS.id,
+        _COMMANDS.uuid,
+        _COMMANDS.type,
+        _COMMANDS.instance_uuid,
+        _COMMANDS.status,
+        _COMMANDS.attempt,
+        _COMMANDS.cancel_requested,
+        _COMMANDS.start_by,
+        sqltypes.utc_in().label('now'),
+    ).where(
+        _COMMANDS.cell_uuid == cell_uuid,
+        _COMMANDS.host == host,
+        _COMMANDS.status == status,
+    )
+
+
+def _hinted(query: _Query, purpose: str = '') -> _Query:
+    """Force MySQL and MariaDB to read the index of a host's work.
+
+    Without the hint they read all waiting commands to find their servers, and
+    the whole table to find the oldest command of one server.
+    """
+    hint = f'FORCE INDEX {purpose} (guest_agent_commands_host_idx)'
+    for dialect in ('mysql', 'mariadb'):
+        query = query.with_hint(_COMMANDS, hint, dialect)
+    return query
 
 
 def unfinished_of_cell(
     cell_uuid: str, after: int, limit: int
 ) -> Sequence[models.Command]:
-    """Return unfinished commands of a cell, by id, a page at a time.
+    """Return a page of the unfinished commands of a cell, by ``id``.
 
-    :param after: the ``id`` that the last page ended with
+    :param after: ``id`` that the last page ended with
+    :param limit: maximum number of commands
     """
     query = (
-        sa.select(_T)
+        sa.select(_COMMANDS)
         .where(
-            _T.cell_uuid == cell_uuid,
-            _T.status.in_(command.UNFINISHED),
-            _T.id > after,
+            _COMMANDS.cell_uuid == cell_uuid,
+            _COMMANDS.status.in_(command.UNFINISHED),
+            _COMMANDS.id > after,
         )
-        .order_by(_T.id)
+        .order_by(_COMMANDS.id)
         .limit(limit)
     )
     with session.reader() as db:
@@ -328,8 +574,10 @@ def unfinished_of_cell(
 
 
 def states(uuids: Collection[str]) -> dict[str, tuple[str, str | None]]:
-    """Return state and attempt of each of these commands that exists."""
-    query = sa.select(_T.uuid, _T.status, _T.attempt).where(_T.uuid.in_(uuids))
+    """Return state and attempt of each existing command, by its uuid."""
+    query = sa.select(
+        _COMMANDS.uuid, _COMMANDS.status, _COMMANDS.attempt
+    ).where(_COMMANDS.uuid.in_(uuids))
     with session.reader() as db:
         return {
             row.uuid: (row.status, row.attempt) for row in db.execute(query)
@@ -350,19 +598,31 @@ def claim(
 ) -> models.Command | None:
     """Hand a PENDING command to a host.
 
+    The same attempt may claim again, with another boot, until the command has
+    started.
+
+    :param attempt: uuid that the host made up for this claim
+    :param boot_id: boot of the guest in which the command may start
     :param ticket: guest uptime (centiseconds) after which it will not start
-    :param window: seconds from now until then; it may not pass start_by
-    :param grace: seconds beyond start and timeout after which it is LOST
-    :returns: the command with its inputs if this attempt has it, now or from
-        an earlier call
+    :param window: seconds from now until then, which may not pass start_by
+    :param grace: seconds beyond window and timeout after which it is LOST
+    :returns: the command with its inputs if this attempt has claimed it, now
+        or in an earlier call
     """
     change = (
-        sa.update(_T)
+        sa.update(_COMMANDS)
         .where(
-            _T.uuid == uuid,
-            _T.status == command.PENDING,
-            _T.cancel_requested == sa.false(),
-            _T.start_by >= sqltypes.utc_in(window),
+            _COMMANDS.uuid == uuid,
+            sa.or_(
+                _COMMANDS.status == command.PENDING,
+                sa.and_(
+                    _COMMANDS.status == command.RUNNING,
+                    _COMMANDS.attempt == attempt,
+                    _COMMANDS.started_at.is_(None),
+                ),
+            ),
+            _COMMANDS.cancel_requested == sa.false(),
+            _COMMANDS.start_by >= sqltypes.utc_in(window),
         )
         .values(
             status=command.RUNNING,
@@ -372,7 +632,7 @@ def claim(
             boot_id=boot_id,
             ticket=ticket,
             updated_at=sqltypes.utc_in(),
-            end_by=sqltypes.utc_in(_T.timeout + (window + grace)),
+            end_by=sqltypes.utc_in(_COMMANDS.timeout + (window + grace)),
         )
     )
     return _take(change, uuid, attempt)
@@ -382,17 +642,19 @@ def claim(
 def adopt(
     uuid: str, *, previous: str, attempt: str, cell_uuid: str, host: str
 ) -> models.Command | None:
-    """Pass a command that was handed out to another attempt.
+    """Pass a RUNNING command from one attempt to another.
 
-    :param previous: the attempt that had it
-    :returns: as of claim
+    :param previous: attempt that has the command
+    :param attempt: attempt that takes over
+    :returns: the command with its inputs if ``attempt`` has it, now or since
+        an earlier call
     """
     change = (
-        sa.update(_T)
+        sa.update(_COMMANDS)
         .where(
-            _T.uuid == uuid,
-            _T.status == command.RUNNING,
-            _T.attempt == previous,
+            _COMMANDS.uuid == uuid,
+            _COMMANDS.status == command.RUNNING,
+            _COMMANDS.attempt == previous,
         )
         .values(
             attempt=attempt,
@@ -416,23 +678,24 @@ def note_started(
 ) -> str:
     """Note that the guest is known to have started the command.
 
-    :param started_uptime: the guest's uptime then, in centiseconds
-    :param age: seconds since then
-    :param opened: what the guest has open for a transfer
+    :param pid: process id in the guest
+    :param started_uptime: guest uptime at the start, in centiseconds
+    :param age: seconds since the start
+    :param opened: handles and files that a transfer has open in the guest
     :returns: command.OK, SUPERSEDED, GONE or MOVED
     """
     change = (
-        sa.update(_T)
+        sa.update(_COMMANDS)
         .where(
-            _T.uuid == uuid,
-            _T.status == command.RUNNING,
-            _T.attempt == attempt,
+            _COMMANDS.uuid == uuid,
+            _COMMANDS.status == command.RUNNING,
+            _COMMANDS.attempt == attempt,
         )
         .values(
             pid=pid,
             started_uptime=started_uptime,
             opened=opened,
-            started_at=sa.func.coalesce(_T.started_at, sqltypes.utc_in(-age)),
+            started_at=_started(age),
             audit_at=_audit_due(),
             updated_at=sqltypes.utc_in(),
         )
@@ -442,31 +705,36 @@ def note_started(
 
 @session.retried
 def finish(
-    uuid: str,
-    *,
-    attempt: str,
-    status: str,
-    values: Mapping[str, Any],
-    age: float | None,
+    uuid: str, *, attempt: str, status: str, values: Outcome, age: float | None
 ) -> str:
     """End a command that an attempt has.
 
-    :param status: the state it ends in
-    :param values: error, pid, exitcode, signal and output columns
-    :param age: seconds since its start, None if it never started
+    :param status: state that the command ends in
+    :param values: columns that the host reports
+    :param age: seconds since the start, None if the command never started
     :returns: command.OK, SUPERSEDED, GONE or MOVED
     """
-    row = dict(values, **_end_of(status))
+    row: dict[str, object] = {
+        **values,
+        **_end_of(status),
+        'kept_bytes': _COMMANDS.kept_bytes
+        + sum(
+            len(data)
+            for data in (values.get('out_data'), values.get('err_data'))
+            if data
+        ),
+    }
     if age is not None:
-        row['started_at'] = sa.func.coalesce(
-            _T.started_at, sqltypes.utc_in(-age)
-        )
+        row['started_at'] = _started(age)
+    if status == command.FAILED:
+        # The process that was reported never became the command.
+        row.update(started_at=None, pid=None)
     change = (
-        sa.update(_T)
+        sa.update(_COMMANDS)
         .where(
-            _T.uuid == uuid,
-            _T.attempt == attempt,
-            _T.status.in_(command.sources_of(status)),
+            _COMMANDS.uuid == uuid,
+            _COMMANDS.attempt == attempt,
+            _COMMANDS.status.in_(command.sources_of(status)),
         )
         .values(row)
     )
@@ -484,39 +752,40 @@ def end(
 ) -> bool:
     """End a command without its host.
 
-    :param source: the state that it must be in
-    :param attempt: the attempt that must have it; any if None
+    :param source: state that the command must be in
+    :param status: state that the command ends in
+    :param error: reason for the user
+    :param attempt: attempt that must have the command; None for any
+    :returns: False if the command was in another state or has another attempt
     """
     assert source in command.sources_of(status)
     change = (
-        sa.update(_T)
-        .where(_T.uuid == uuid, _T.status == source)
+        sa.update(_COMMANDS)
+        .where(_COMMANDS.uuid == uuid, _COMMANDS.status == source)
         .values(error=error, **_end_of(status))
     )
     if attempt is not None:
-        change = change.where(_T.attempt == attempt)
+        change = change.where(_COMMANDS.attempt == attempt)
     return _change(change)
 
 
 @session.retried
 def cancel(uuid: str) -> bool:
-    """Have a command end as CANCELLED: at once if PENDING, else by its host.
+    """Cancel a command: end a PENDING one, ask the host of a RUNNING one.
 
-    :returns: False if there is no such command, or it has ended
+    :returns: False if the command does not exist or has ended
     """
     # In this order: a claim that comes between them is seen by the second.
-    return end(
+    if end(
         uuid,
         source=command.PENDING,
         status=command.CANCELLED,
         error=command.NEVER_STARTED,
-    ) or _request_cancel(uuid)
-
-
-def _request_cancel(uuid: str) -> bool:
+    ):
+        return True
     return _change(
-        sa.update(_T)
-        .where(_T.uuid == uuid, _T.status == command.RUNNING)
+        sa.update(_COMMANDS)
+        .where(_COMMANDS.uuid == uuid, _COMMANDS.status == command.RUNNING)
         .values(cancel_requested=True, updated_at=sqltypes.utc_in())
     )
 
@@ -525,40 +794,47 @@ def _request_cancel(uuid: str) -> bool:
 def delete(uuid: str) -> bool:
     """Remove a command that has ended.
 
-    :returns: False if there is no such command, or it has not ended
+    :returns: False if the command does not exist or has not ended
     """
-    ended = (_T.uuid == uuid, _T.status.in_(command.ENDED), ~_T.deleted)
-    # Deleted at once, it would run unseen: the audit removes it when it has
-    # told of it.
+    ended = (
+        _COMMANDS.uuid == uuid,
+        _COMMANDS.status.in_(command.ENDED),
+        ~_COMMANDS.deleted,
+    )
+    # If it went at once the audit would never tell of it. So it is hidden, and
+    # audit.note_told() removes it.
     hide = (
-        sa.update(_T)
-        .where(*ended, _T.audit_at.is_not(None))
+        sa.update(_COMMANDS)
+        .where(*ended, _COMMANDS.audit_at.is_not(None))
         .values(
             deleted=True,
             arguments={},
             error=None,
             out_data=None,
             err_data=None,
+            kept_bytes=0,
         )
     )
     with session.writer() as db:
         keys.note_end(db, [uuid])
         return (
             session.changed(db, hide) > 0
-            or session.changed(db, sa.delete(_T).where(*ended)) > 0
+            or session.changed(db, sa.delete(_COMMANDS).where(*ended)) > 0
         )
 
 
 @session.retried
 def withdraw(uuid: str) -> bool:
-    """Remove a command that no host has taken, as if it never was.
+    """Remove a command that no host has claimed, with its idempotency key.
 
-    :returns: False if there is no such command, or a host has taken it
+    :returns: False if the command does not exist or a host has claimed it
     """
     with session.writer() as db:
         removed = session.changed(
             db,
-            sa.delete(_T).where(_T.uuid == uuid, _T.status == command.PENDING),
+            sa.delete(_COMMANDS).where(
+                _COMMANDS.uuid == uuid, _COMMANDS.status == command.PENDING
+            ),
         )
         if removed:
             db.execute(
@@ -571,134 +847,83 @@ def withdraw(uuid: str) -> bool:
 
 @session.retried
 def end_overdue(limit: int) -> int:
-    """End commands whose time is up: FAILED if PENDING, else LOST.
+    """End overdue commands: those PENDING as FAILED, those RUNNING as LOST.
 
-    :param limit: how many of each at most
-    :returns: how many were ended
+    :param limit: maximum number of commands of each state
+    :returns: number of commands that were ended
     """
     return _end_overdue(
-        command.PENDING, command.FAILED, _T.start_by, NOT_STARTED, limit
+        command.PENDING, command.FAILED, _COMMANDS.start_by, NOT_STARTED, limit
     ) + _end_overdue(
-        command.RUNNING, command.LOST, _T.end_by, NOT_REPORTED, limit
+        command.RUNNING, command.LOST, _COMMANDS.end_by, NOT_REPORTED, limit
     )
 
 
 def _end_overdue(
-    source: str, status: str, due: Any, error: str, limit: int
+    source: str, status: str, due: _Deadline, error: str, limit: int
 ) -> int:
-    overdue = (_T.status == source, due < sqltypes.utc_in())
+    overdue = (_COMMANDS.status == source, due < sqltypes.utc_in())
     with session.reader() as db:
         ids = db.scalars(
-            sa.select(_T.id).where(*overdue).order_by(due).limit(limit)
+            sa.select(_COMMANDS.id).where(*overdue).order_by(due).limit(limit)
         ).all()
     if not ids:
         return 0
     message = sa.literal(error) + sa.func.coalesce(
-        sa.literal('. Last seen: ') + _T.last_seen, ''
+        sa.literal('. Last seen: ')
+        + sa.func.substr(_COMMANDS.last_seen, 1, _MAX_SEEN),
+        '',
     )
     change = (
-        sa.update(_T)
-        .where(_T.id.in_(ids), *overdue)
+        sa.update(_COMMANDS)
+        .where(_COMMANDS.id.in_(ids), *overdue)
         .values(error=message, **_end_of(status))
     )
     with session.writer() as db:
         return session.changed(db, change)
 
 
-def count_old(age: int) -> int:
-    """Return how many commands ended more than ``age`` seconds ago."""
-    query = sa.select(sa.func.count()).where(_is_old(age))
-    with session.reader() as db:
-        return db.scalars(query).one()
-
-
-@session.retried
-def purge_old(age: int, limit: int) -> int:
-    """Remove commands that ended long ago, the oldest first.
-
-    :param age: seconds since their end
-    :param limit: how many at most
-    :returns: how many were removed
-    """
-    return _purge(
-        sa.select(_T.uuid)
-        .where(_is_old(age))
-        .order_by(_T.finished_at)
-        .limit(limit)
-    )
-
-
-@session.retried
-def purge_of_servers(instance_uuids: Collection[str], limit: int) -> int:
-    """Remove commands of these servers that have ended.
-
-    :param limit: how many at most
-    :returns: how many were removed
-    """
-    return _purge(
-        sa.select(_T.uuid)
-        .where(
-            _T.instance_uuid.in_(instance_uuids), _T.status.in_(command.ENDED)
-        )
-        .limit(limit)
-    )
-
-
-def servers(after: str, limit: int) -> Sequence[str]:
-    """Return uuids of servers that have commands, a page at a time.
-
-    :param after: the uuid that the last page ended with
-    """
-    query = (
-        sa.select(_T.instance_uuid)
-        .where(_T.instance_uuid > after)
-        .distinct()
-        .order_by(_T.instance_uuid)
-        .limit(limit)
-    )
-    with session.reader() as db:
-        return db.scalars(query).all()
-
-
-def _is_old(age: int) -> sa.ColumnElement[bool]:
-    # An end is final: what has one will not change.
-    return _T.finished_at < sqltypes.utc_in(-age)
-
-
-def _purge(query: sa.Select[Any]) -> int:
-    with session.reader() as db:
-        uuids = db.scalars(query).all()
-    if not uuids:
-        return 0
-    with session.writer() as db:
-        keys.note_end(db, uuids)
-        return session.changed(db, sa.delete(_T).where(_T.uuid.in_(uuids)))
-
-
 @session.retried
 def relocate(uuids: Collection[str], *, cell_uuid: str, host: str) -> None:
-    """Note where the server of these commands is now."""
+    """Note where the server of unfinished commands is now."""
     with session.writer() as db:
         db.execute(
-            sa.update(_T)
-            .where(_T.uuid.in_(uuids), _T.status.in_(command.UNFINISHED))
+            sa.update(_COMMANDS)
+            .where(
+                _COMMANDS.uuid.in_(uuids),
+                _COMMANDS.status.in_(command.UNFINISHED),
+            )
             .values(cell_uuid=cell_uuid, host=host)
         )
 
 
 @session.retried
 def note_seen(uuid: str, seen: str) -> None:
-    """Note what stands in a command's way, for the error it may end with."""
+    """Note why a command does not go on, for the error of an overdue one."""
     with session.writer() as db:
         db.execute(
-            sa.update(_T)
-            .where(_T.uuid == uuid, _T.status.in_(command.UNFINISHED))
+            sa.update(_COMMANDS)
+            .where(
+                _COMMANDS.uuid == uuid,
+                _COMMANDS.status.in_(command.UNFINISHED),
+            )
             .values(last_seen=seen)
         )
 
 
-def _end_of(status: str) -> dict[str, Any]:
-    """The columns that every end sets; what was secret is erased by it."""
+def _started(age: float) -> sa.ColumnElement[datetime.datetime]:
+    """Return when a command started: as noted before, or after the POST."""
+    began = sqltypes.utc_in(-max(age, 0.0))
+    return sa.func.coalesce(
+        _COMMANDS.started_at,
+        sa.case(
+            (began < _COMMANDS.created_at, _COMMANDS.created_at), else_=began
+        ),
+    )
+
+
+def _end_of(status: str) -> dict[str, object]:
+    """Return the columns that every end sets; secrets are erased."""
     return {
         'status': status,
         'inputs': None,
@@ -709,9 +934,10 @@ def _end_of(status: str) -> dict[str, Any]:
     }
 
 
-def _audit_due() -> sa.ColumnElement[Any]:
-    # A conductor that is just telling of an earlier change looks again.
-    return sa.func.coalesce(_T.audit_at, sqltypes.utc_in())
+def _audit_due() -> sa.ColumnElement[datetime.datetime]:
+    # Where a conductor is telling of an earlier change, its note_told() leaves
+    # the row due.
+    return sa.func.coalesce(_COMMANDS.audit_at, sqltypes.utc_in())
 
 
 def _change(change: sa.Update) -> bool:
@@ -720,9 +946,9 @@ def _change(change: sa.Update) -> bool:
 
 
 def _take(change: sa.Update, uuid: str, attempt: str) -> models.Command | None:
-    """Give a command to an attempt, and return it if that has it then."""
+    """Give a command to an attempt, and return the row if that worked."""
     query = _select(uuid, with_inputs=True).where(
-        _T.status == command.RUNNING, _T.attempt == attempt
+        _COMMANDS.status == command.RUNNING, _COMMANDS.attempt == attempt
     )
     with session.writer() as db:
         db.execute(change)
@@ -730,7 +956,7 @@ def _take(change: sa.Update, uuid: str, attempt: str) -> models.Command | None:
 
 
 def _outcome(uuid: str, attempt: str, status: str | None) -> str:
-    """Tell why an attempt's change found no row: made before, or too late."""
+    """Return why a change met no row: repeated, or too late."""
     found = states([uuid]).get(uuid)
     if found is None:
         return command.GONE

@@ -10,113 +10,128 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Queries of the compute services: who they are and when last heard of."""
+"""Queries of the compute services and their heartbeats."""
 
 from collections.abc import Sequence
 import dataclasses
 import datetime
+import secrets
 
 from oslo_db import exception as db_exc
 import sqlalchemy as sa
 
 from guest_agent_ext import command
+from guest_agent_ext import exception
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
 from guest_agent_ext.db import session
 from guest_agent_ext.db import sqltypes
 
-_T = models.Host
-_C = models.Command
+_HOSTS = models.Host
+_COMMANDS = models.Command
+
+_INCARNATION_BYTES = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class HostState:
-    """One compute service, and what it has to do."""
+    """One compute service with the number of its unfinished commands."""
 
     host: str
     cell_uuid: str
     version: str
     last_seen_at: datetime.datetime
-    #: Seconds since it was last heard.
+    #: Seconds since the last heartbeat.
     silent_for: float
     running: int
     pending: int
+
+    def state(self, down_time: int) -> str:
+        """Return ``up`` or ``down``.
+
+        :param down_time: seconds without a heartbeat until a service is down
+        """
+        return 'up' if self.silent_for <= down_time else 'down'
 
 
 @session.retried
 def register(
     cell_uuid: str, host: str, *, machine_id: str, version: str, down_time: int
-) -> int | None:
-    """Note the start of a service; it fences those started before it.
+) -> str | None:
+    """Note the start of a service, and fence those started before.
 
-    :param machine_id: of the machine it runs on
-    :param down_time: seconds after which a silent service counts as down
-    :returns: its incarnation, or None while another machine serves under
-        this name
+    :param machine_id: id of the machine that the service runs on
+    :param down_time: seconds without a heartbeat until a service is down
+    :returns: new incarnation of the service, or None while another machine
+        serves under this name
     """
+    incarnation = secrets.token_hex(_INCARNATION_BYTES)
     values = {
         'machine_id': machine_id,
         'version': version,
+        'incarnation': commands.hash_of(incarnation),
         'last_seen_at': sqltypes.utc_in(),
     }
     takeover = (
-        sa.update(_T)
+        sa.update(_HOSTS)
         .where(
             *_is(cell_uuid, host),
             sa.or_(
-                _T.machine_id == machine_id,
-                _T.last_seen_at < sqltypes.utc_in(-down_time),
+                _HOSTS.machine_id == machine_id,
+                _HOSTS.last_seen_at < sqltypes.utc_in(-down_time),
             ),
         )
-        .values(incarnation=_T.incarnation + 1, **values)
+        .values(values)
     )
     with session.writer() as db:
         if session.changed(db, takeover):
-            return db.scalars(
-                sa.select(_T.incarnation).where(*_is(cell_uuid, host))
-            ).one()
+            return incarnation
     try:
         with session.writer() as db:
             db.execute(
-                sa.insert(_T).values(
+                sa.insert(_HOSTS).values(
                     cell_uuid=cell_uuid,
                     host=host,
-                    incarnation=1,
                     created_at=sqltypes.utc_in(),
                     **values,
                 )
             )
     except db_exc.DBDuplicateEntry:
         return None
-    return 1
+    return incarnation
 
 
 @session.retried
 def heartbeat(
-    cell_uuid: str, host: str, incarnation: int, limit: int
-) -> Sequence[commands.Work] | None:
-    """Note that a service was heard of, and tell what its host has to do.
+    cell_uuid: str, host: str, incarnation: str, pending: int
+) -> Sequence[commands.Unfinished] | None:
+    """Note the heartbeat of a service, and return the work of its host.
 
-    In one transaction: with many hosts this is most of a conductor's work.
+    One transaction does both: with many hosts this is most of a conductor's
+    work.
 
-    :param limit: commands, the oldest ones
-    :returns: None if a newer incarnation has fenced it
+    :param pending: maximum number of PENDING commands of each server
+    :returns: None if a newer incarnation has fenced the service
     """
     with session.writer() as db:
         if not session.changed(
             db,
-            sa.update(_T)
-            .where(*_is(cell_uuid, host), _T.incarnation == incarnation)
+            sa.update(_HOSTS)
+            .where(
+                *_is(cell_uuid, host),
+                _HOSTS.incarnation == commands.hash_of(incarnation),
+            )
             .values(last_seen_at=sqltypes.utc_in()),
         ):
             return None
-        return commands.unfinished_of_host(db, cell_uuid, host, limit)
+        return commands.work_of_host(db, cell_uuid, host, pending)
 
 
 def is_up(cell_uuid: str, host: str, down_time: int) -> bool:
-    """Tell whether a service was heard of within ``down_time`` seconds."""
-    query = sa.select(_T.id).where(
-        *_is(cell_uuid, host), _T.last_seen_at >= sqltypes.utc_in(-down_time)
+    """Return whether a service reported within ``down_time`` seconds."""
+    query = sa.select(_HOSTS.id).where(
+        *_is(cell_uuid, host),
+        _HOSTS.last_seen_at >= sqltypes.utc_in(-down_time),
     )
     with session.reader() as db:
         return db.scalars(query).one_or_none() is not None
@@ -125,22 +140,22 @@ def is_up(cell_uuid: str, host: str, down_time: int) -> bool:
 def list_all() -> Sequence[HostState]:
     """Return all services with the number of their unfinished commands."""
     hosts = sa.select(
-        _T.cell_uuid,
-        _T.host,
-        _T.version,
-        _T.last_seen_at,
+        _HOSTS.cell_uuid,
+        _HOSTS.host,
+        _HOSTS.version,
+        _HOSTS.last_seen_at,
         sqltypes.utc_in().label('now'),
-    ).order_by(_T.cell_uuid, _T.host)
+    ).order_by(_HOSTS.cell_uuid, _HOSTS.host)
+    group = (
+        _COMMANDS.cell_uuid,
+        _COMMANDS.host,
+        _COMMANDS.status,
+        _COMMANDS.started_at.is_not(None),
+    )
     counts = (
-        sa.select(
-            _C.cell_uuid,
-            _C.host,
-            _C.status,
-            _C.started_at.is_not(None),
-            sa.func.count(),
-        )
-        .where(_C.status.in_(command.UNFINISHED))
-        .group_by(_C.cell_uuid, _C.host, _C.status, _C.started_at.is_not(None))
+        sa.select(*group, sa.func.count())
+        .where(_COMMANDS.status.in_(command.UNFINISHED))
+        .group_by(*group)
     )
     with session.reader() as db:
         rows = db.execute(hosts).all()
@@ -162,5 +177,61 @@ def list_all() -> Sequence[HostState]:
     ]
 
 
+def remove(host: str, cell_uuid: str | None, down_time: int) -> None:
+    """Remove a service that is down and has no unfinished commands.
+
+    :param cell_uuid: uuid of the host's cell, None if only one cell has a host
+        of this name
+    :param down_time: seconds without a heartbeat until a service is down
+    :raises exception.HostNotFound: no service of that name is known
+    :raises exception.HostInUse: the service is up or has unfinished commands,
+        or several cells have a host of this name
+    """
+    cells = _cells_of(host, cell_uuid)
+    if not cells:
+        raise exception.HostNotFound(f'Host {host} is not known')
+    if len(cells) > 1:
+        raise exception.HostInUse(
+            f'Host {host} is in several cells; name one of them as cell: '
+            f'{", ".join(cells)}'
+        )
+    if not _remove(cells[0], host, down_time):
+        raise exception.HostInUse(
+            f'Host {host} is up or has unfinished commands; stop its '
+            f'guest-agent-compute, wait {down_time} seconds, and until its '
+            'commands have ended'
+        )
+
+
+def _cells_of(host: str, cell_uuid: str | None) -> Sequence[str]:
+    query = (
+        sa.select(_HOSTS.cell_uuid)
+        .where(_HOSTS.host == host)
+        .order_by(_HOSTS.cell_uuid)
+    )
+    if cell_uuid is not None:
+        query = query.where(_HOSTS.cell_uuid == cell_uuid)
+    with session.reader() as db:
+        return db.scalars(query).all()
+
+
+@session.retried
+def _remove(cell_uuid: str, host: str, down_time: int) -> int:
+    unfinished = sa.select(_COMMANDS.id).where(
+        _COMMANDS.cell_uuid == cell_uuid,
+        _COMMANDS.host == host,
+        _COMMANDS.status.in_(command.UNFINISHED),
+    )
+    with session.writer() as db:
+        return session.changed(
+            db,
+            sa.delete(_HOSTS).where(
+                *_is(cell_uuid, host),
+                _HOSTS.last_seen_at < sqltypes.utc_in(-down_time),
+                ~unfinished.exists(),
+            ),
+        )
+
+
 def _is(cell_uuid: str, host: str) -> tuple[sa.ColumnElement[bool], ...]:
-    return (_T.cell_uuid == cell_uuid, _T.host == host)
+    return (_HOSTS.cell_uuid == cell_uuid, _HOSTS.host == host)

@@ -10,10 +10,10 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The keys by which the repetition of a POST is known.
+"""Queries of idempotency keys, by which a repeated POST is recognized.
 
-commands.create records them, in the transaction that records the command: the
-unique scope lets one of many that come at once do so.
+commands.create() records a key in the transaction that records the command:
+its unique scope lets one of many simultaneous requests succeed.
 """
 
 from collections.abc import Collection
@@ -26,19 +26,22 @@ from guest_agent_ext.db import models
 from guest_agent_ext.db import session
 from guest_agent_ext.db import sqltypes
 
-_T = models.IdempotencyKey
-_C = models.Command
+_KEYS = models.IdempotencyKey
+_COMMANDS = models.Command
 
-#: Seconds for which a key is known after its command has ended.
+#: Seconds between the end of a command and the expiry of its key.
 KEPT_FOR = 86400
 
 
 def find(scope: str) -> models.IdempotencyKey | None:
-    """Return a key that is still known; one that has expired is removed."""
+    """Return a key, or None if no unexpired one exists.
+
+    :param scope: hash of project, user, server and key
+    """
     with session.reader() as db:
         found = db.execute(
-            _select(_T, _is_expired().label('is_expired')).where(
-                _T.scope == scope
+            _select(_KEYS, _is_expired().label('is_expired')).where(
+                _KEYS.scope == scope
             )
         ).one_or_none()
     if found is None:
@@ -53,40 +56,42 @@ def find(scope: str) -> models.IdempotencyKey | None:
 
 @session.retried
 def remove_expired(limit: int) -> int:
-    """Remove keys whose commands ended long ago.
+    """Remove expired keys.
 
-    :param limit: how many at most
-    :returns: how many were removed
+    :param limit: maximum number of keys
+    :returns: number of keys that were removed
     """
     with session.reader() as db:
         ids = db.scalars(
-            _select(_T.id).where(_is_expired()).limit(limit)
+            _select(_KEYS.id).where(_is_expired()).limit(limit)
         ).all()
     return _remove(ids) if ids else 0
 
 
 def note_end(db: orm.Session, command_uuids: Collection[str]) -> None:
-    """Note when commands ended that are about to be deleted."""
+    """Note in their keys when commands ended that are about to be deleted."""
     finished_at = (
-        sa.select(_C.finished_at)
-        .where(_C.uuid == _T.command_uuid)
+        sa.select(_COMMANDS.finished_at)
+        .where(_COMMANDS.uuid == _KEYS.command_uuid)
         .scalar_subquery()
     )
     db.execute(
-        sa.update(_T)
-        .where(_T.command_uuid.in_(command_uuids))
+        sa.update(_KEYS)
+        .where(_KEYS.command_uuid.in_(command_uuids))
         .values(finished_at=finished_at)
         .execution_options(synchronize_session=False)
     )
 
 
 def _select(*columns: Any) -> sa.Select[Any]:
-    return sa.select(*columns).outerjoin(_C, _C.uuid == _T.command_uuid)
+    return sa.select(*columns).outerjoin(
+        _COMMANDS, _COMMANDS.uuid == _KEYS.command_uuid
+    )
 
 
 def _is_expired() -> sa.ColumnElement[bool]:
-    # Of a command that has not ended this is null.
-    finished_at = sa.func.coalesce(_T.finished_at, _C.finished_at)
+    # Null if the command has not ended.
+    finished_at = sa.func.coalesce(_KEYS.finished_at, _COMMANDS.finished_at)
     return sa.func.coalesce(
         finished_at < sqltypes.utc_in(-KEPT_FOR), sa.false()
     )
@@ -95,4 +100,4 @@ def _is_expired() -> sa.ColumnElement[bool]:
 @session.retried
 def _remove(ids: Collection[int]) -> int:
     with session.writer() as db:
-        return session.changed(db, sa.delete(_T).where(_T.id.in_(ids)))
+        return session.changed(db, sa.delete(_KEYS).where(_KEYS.id.in_(ids)))

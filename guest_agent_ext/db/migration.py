@@ -10,16 +10,19 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The schema: which version the database has, and how to bring it forward.
+"""The schema: which version the database has, and how to upgrade to another.
 
-The migrations are alembic's, with a version table of our own, so that they
-live beside Nova's in one database.
+The migrations are alembic's, with a version table of our own beside Nova's in
+one database.
 """
 
+from collections.abc import Sequence
 import pathlib
+from typing import Any
 
 from alembic import command as alembic
 from alembic import config as alembic_config
+from alembic import op
 from alembic import script as alembic_script
 from alembic.runtime import migration as alembic_migration
 import sqlalchemy as sa
@@ -31,14 +34,18 @@ VERSION_TABLE = 'guest_agent_alembic_version'
 
 
 def is_ours(name: str | None, kind: str) -> bool:
-    """Tell whether a table is ours; all others are Nova's and left alone."""
+    """Return False for a table of Nova's, which migrations leave alone.
+
+    :param kind: kind of the object, as alembic names it
+    """
     return kind != 'table' or name in models.Base.metadata.tables
 
 
 def sync(version: str = 'head') -> None:
-    """Bring the database forward to ``version``.
+    """Upgrade the database to ``version``.
 
-    Migrations only add, so the old code runs on while they do.
+    Migrations only add, so services of the old release may run meanwhile. An
+    interrupted migration is continued by the next call.
     """
     with session.get_engine().begin() as connection:
         config = _config()
@@ -47,7 +54,7 @@ def sync(version: str = 'head') -> None:
 
 
 def version() -> str | None:
-    """Return the version that the database has, None before the first."""
+    """Return the version of the database, None if there are no tables."""
     with session.get_engine().connect() as connection:
         return version_of(connection)
 
@@ -60,9 +67,30 @@ def version_of(connection: sa.Connection) -> str | None:
 
 
 def head() -> str | None:
-    """Return the version that this code was written for."""
+    """Return the version that this release needs."""
     scripts = alembic_script.ScriptDirectory.from_config(_config())
     return scripts.get_current_head()
+
+
+def create_table(
+    name: str, *columns: sa.schema.SchemaItem, **options: Any
+) -> None:
+    """Create a table in a migration, if missing.
+
+    MySQL commits each statement by itself, so an interrupted migration has
+    made a part of its changes.
+    """
+    if not sa.inspect(op.get_bind()).has_table(name):
+        op.create_table(name, *columns, **options)
+
+
+def create_index(
+    name: str, table: str, columns: Sequence[str], *, unique: bool = False
+) -> None:
+    """Create an index in a migration, if missing."""
+    found = sa.inspect(op.get_bind()).get_indexes(table)
+    if name not in {index['name'] for index in found}:
+        op.create_index(name, table, columns, unique=unique)
 
 
 def _config() -> alembic_config.Config:

@@ -10,10 +10,10 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The tables. Migrations that make them stand in ``db/migrations``.
+"""The tables, which the migrations in ``db/migrations`` create.
 
-There are no foreign keys to Nova's tables: these may live in a database of
-their own.
+They have no foreign keys to Nova's tables, because they may be in another
+database.
 """
 
 import datetime
@@ -26,7 +26,7 @@ from guest_agent_ext.db import sqltypes
 
 
 class Base(orm.DeclarativeBase):
-    """The tables of guest_agent_ext and nothing else."""
+    """The base class of all tables."""
 
     type_annotation_map = {
         datetime.datetime: sqltypes.DateTime,
@@ -37,7 +37,7 @@ class Base(orm.DeclarativeBase):
 
 
 class Command(Base):
-    """One command: what was asked, where it stands, what came of it."""
+    """One command: the request, its state and its result."""
 
     __tablename__ = 'guest_agent_commands'
 
@@ -53,64 +53,79 @@ class Command(Base):
     started_at: orm.Mapped[datetime.datetime | None]
     finished_at: orm.Mapped[datetime.datetime | None]
 
-    #: Who asked, with which request.
+    #: Who sent the request.
     project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
     user_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
     request_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
 
     instance_uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
-    #: The server's project: what the quota is charged to.
+    #: The server's project, whose quota counts the command.
     instance_project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
-    #: Where the server was when last seen. A hint that finds the row; the
-    #: owner is instance.host, which the conductor reads in the cell.
+    #: Where the server was when last seen. This finds the work of a host;
+    #: which host may change the row is decided by ``instance.host``, which
+    #: the conductor reads in the cell.
     cell_uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
     host: orm.Mapped[str] = orm.mapped_column(sa.String(255))
 
-    #: What was asked, as users may see it: names of the environment, not its
+    #: The request, as users may see it: names of the environment, not its
     #: values; the size of stdin, not its bytes.
     arguments: orm.Mapped[dict[str, Any]]
     #: The environment's values and stdin (base64); erased at the end.
     inputs: orm.Mapped[dict[str, Any] | None] = orm.mapped_column(
         deferred=True
     )
-    #: Seconds from start.
+    #: Seconds that the command may run.
     timeout: orm.Mapped[int]
-    #: Not started by then: FAILED.
+    #: When a command that is still PENDING becomes FAILED.
     start_by: orm.Mapped[datetime.datetime]
-    #: Handed out and not ended by then: LOST.
+    #: When a command that is still RUNNING becomes LOST; set by the claim.
     end_by: orm.Mapped[datetime.datetime | None]
+    #: Whether clients stream stdin and output while the command runs.
+    is_attached: orm.Mapped[bool] = orm.mapped_column(
+        sa.Boolean(), default=False
+    )
     cancel_requested: orm.Mapped[bool] = orm.mapped_column(sa.Boolean())
 
-    #: Made by the compute service that has the command.
+    #: The uuid that the compute service made up for its claim or adoption.
     attempt: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
-    #: The guest's boot that it was handed to, and the guest's uptime
-    #: (centiseconds) after which the launcher there refuses it.
+    #: The guest's boot that the command was claimed for, and the guest uptime
+    #: (centiseconds) after which its launcher refuses to start.
     boot_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
     ticket: orm.Mapped[int | None]
-    #: The guest's uptime at its start, in centiseconds: a command's age is
-    #: told by the guest's own clock.
+    #: The guest uptime at the start, in centiseconds. A command's age is
+    #: measured by the guest's clock.
     started_uptime: orm.Mapped[int | None]
-    #: What the guest has open for a transfer: whoever goes on with it, or ends
-    #: it, has to know.
+    #: Handles and files that a transfer has open in the guest, for the host
+    #: that continues or ends the transfer.
     opened: orm.Mapped[dict[str, Any] | None]
-    #: What its host saw last, for the error of a command that ends overdue.
+    #: Why the command does not go on, as its host saw last. Part of the error
+    #: of an overdue command.
     last_seen: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
 
-    #: When the audit is to tell of it; null once that is done.
+    #: When the audit is due; null if there is nothing to tell.
     audit_at: orm.Mapped[datetime.datetime | None]
     #: The last state that the audit has told of.
     audited: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
-    #: Deleted by its user before the audit has told of its end.
+    #: Whether the user deleted the command before the audit told of its end.
     deleted: orm.Mapped[bool] = orm.mapped_column(sa.Boolean())
 
     error: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
     pid: orm.Mapped[int | None]
     exitcode: orm.Mapped[int | None]
     signal: orm.Mapped[int | None]
-    #: The kept end of each stream, up to MAX_OUTPUT_BYTES each; the result
-    #: shows a share of both.
+    #: The part of each stream that is kept, up to MAX_OUTPUT_BYTES each. The
+    #: API shows a share of both.
     out_data: orm.Mapped[bytes | None] = orm.mapped_column(deferred=True)
     err_data: orm.Mapped[bytes | None] = orm.mapped_column(deferred=True)
+    #: Bytes of arguments and output in the row.
+    kept_bytes: orm.Mapped[int]
+    #: Bytes of each stream that are kept, for lists, which read no output.
+    out_size: orm.Mapped[int] = orm.column_property(
+        sa.func.coalesce(sa.func.length(out_data), 0), deferred=True
+    )
+    err_size: orm.Mapped[int] = orm.column_property(
+        sa.func.coalesce(sa.func.length(err_data), 0), deferred=True
+    )
     #: Bytes that the command wrote, kept or not; null if not counted.
     out_bytes: orm.Mapped[int | None]
     err_bytes: orm.Mapped[int | None]
@@ -124,13 +139,25 @@ class Command(Base):
             'guest_agent_commands_project_idx', 'instance_project_id', 'id'
         ),
         sa.Index('guest_agent_commands_list_idx', 'host', 'id'),
-        # What was accepted since.
+        # What was accepted since a time.
         sa.Index('guest_agent_commands_created_idx', 'created_at'),
-        # What is kept no longer.
+        # What is older than its retention.
         sa.Index('guest_agent_commands_finished_idx', 'finished_at'),
-        # The work of a host.
+        # How much is kept, by server and project.
         sa.Index(
-            'guest_agent_commands_host_idx', 'cell_uuid', 'host', 'status'
+            'guest_agent_commands_kept_idx',
+            'instance_uuid',
+            'instance_project_id',
+            'kept_bytes',
+        ),
+        # The work of a host, by server, oldest first.
+        sa.Index(
+            'guest_agent_commands_host_idx',
+            'cell_uuid',
+            'host',
+            'status',
+            'instance_uuid',
+            'id',
         ),
         # What is unfinished, by project and by server.
         sa.Index(
@@ -148,9 +175,10 @@ class Command(Base):
 
 
 class IdempotencyKey(Base):
-    """What a POST named itself, to be known again when it is repeated.
+    """The Idempotency-Key of a POST, by which a repetition is recognized.
 
-    It outlives its command: a repetition must not run what was deleted.
+    A key outlives its command: a repetition must not run a deleted command
+    again.
     """
 
     __tablename__ = 'guest_agent_idempotency_keys'
@@ -158,11 +186,11 @@ class IdempotencyKey(Base):
     id: orm.Mapped[int] = orm.mapped_column(
         sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), primary_key=True
     )
-    #: A hash of project, user, server and key: together they are longer than
-    #: what MySQL indexes, and compared without regard to case there.
+    #: A hash of project, user, server and key, which together are longer than
+    #: MySQL can index, and which MySQL would compare regardless of case.
     scope: orm.Mapped[str] = orm.mapped_column(sa.String(64))
     command_uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
-    #: The body, as a keyed hash with a key of this row.
+    #: The key of a keyed hash of the body, and that hash.
     body_key: orm.Mapped[str] = orm.mapped_column(sa.String(64))
     body_hash: orm.Mapped[str] = orm.mapped_column(sa.String(64))
     #: When the command ended, noted when it is deleted.
@@ -179,7 +207,7 @@ class IdempotencyKey(Base):
 
 
 class Host(Base):
-    """A guest-agent-compute service: who it is, and when it was last heard."""
+    """A guest-agent-compute service and its last heartbeat."""
 
     __tablename__ = 'guest_agent_hosts'
 
@@ -188,8 +216,10 @@ class Host(Base):
     )
     cell_uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
     host: orm.Mapped[str] = orm.mapped_column(sa.String(255))
-    #: Counts the starts of the service; an older one is fenced.
-    incarnation: orm.Mapped[int]
+    #: The hash of the secret that the running service got when it registered.
+    #: A reader of the table cannot pass for the service, and no comparison
+    #: tells how much of a guess is right.
+    incarnation: orm.Mapped[str] = orm.mapped_column(sa.String(64))
     machine_id: orm.Mapped[str] = orm.mapped_column(sa.String(64))
     version: orm.Mapped[str] = orm.mapped_column(sa.String(64))
     created_at: orm.Mapped[datetime.datetime]
@@ -203,7 +233,10 @@ class Host(Base):
 
 
 class Lease(Base):
-    """What only one process does at a time, and which one until when."""
+    """The right to do something alone, with its holder and its expiry.
+
+    Also the turn of a project, a row that its transactions change first.
+    """
 
     __tablename__ = 'guest_agent_leases'
 

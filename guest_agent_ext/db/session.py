@@ -13,6 +13,7 @@
 """The connection to the database that holds our tables."""
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 from typing import Any
 from typing import TypeVar
@@ -25,20 +26,33 @@ from sqlalchemy import orm
 
 from guest_agent_ext import logs
 
+#: Seconds that a statement waits for the lock of another transaction. Our
+#: transactions hold locks for milliseconds, but that of a machine that lost
+#: its power holds them until the database notices.
+LOCK_TIMEOUT = 5
+#: How to set the timeout, by dialect. Without it MySQL waits for a minute and
+#: PostgreSQL for ever; SQLite waits for five seconds.
+_SET_LOCK_TIMEOUT: Mapping[str, str] = {
+    'mysql': 'SET SESSION innodb_lock_wait_timeout = %d',
+    'mariadb': 'SET SESSION innodb_lock_wait_timeout = %d',
+    'postgresql': "SET lock_timeout = '%ds'",
+}
+
 _context_manager = enginefacade.transaction_context()
 
 _Function = TypeVar('_Function')
 
 
 class _Context:
-    """What oslo.db keeps the state of one transaction on."""
+    """The object that oslo.db attaches the state of one transaction to."""
 
 
 def configure(conf: cfg.ConfigOpts) -> None:
-    """Say which database it is; nothing is connected yet.
+    """Set which database to use; nothing is connected yet.
 
-    ``[guest_agent_database]``, or Nova's API database where that names no
-    connection. May be called again, as long as nothing is connected.
+    That is the one of ``[guest_agent_database]``, or Nova's API database if
+    that has no ``connection``. A call after the first connection has no
+    effect.
     """
     group = conf.guest_agent_database
     if not group.connection:
@@ -47,66 +61,89 @@ def configure(conf: cfg.ConfigOpts) -> None:
         return
     _context_manager.configure(**_kept(dict(group.items())))
     _context_manager.append_on_engine_create(_hide_parameters)
+    _context_manager.append_on_engine_create(_bound_waits)
 
 
 def _kept(options: dict[str, Any]) -> dict[str, Any]:
-    """Have a pool keep as many connections as it may open.
+    """Return options for a pool that closes no connection after use.
 
-    Those over max_pool_size would be closed after each use, and to open one
-    costs PyMySQL as much time of the processor as ten transactions: it reads
-    the system's certificates. A conductor that fell behind did little else.
+    Connections over max_pool_size would be closed after each use, and PyMySQL
+    spends as much processor time on opening one as on ten transactions: it
+    reads the system's certificates. A conductor that fell behind did little
+    else.
     """
     size, overflow = options['max_pool_size'], options['max_overflow']
-    # None, 0 and less stand for a default, or for any number.
+    # None, zero and negative numbers mean a default or no limit.
     if not (size and overflow and size > 0 and overflow > 0):
         return options
     return dict(options, max_pool_size=size + overflow, max_overflow=0)
 
 
 def _hide_parameters(engine: sa.Engine) -> None:
-    # What a tenant sent is a parameter of our statements: it must appear in
-    # no exception and in no log.
+    # The data of tenants, which no exception and no log may show, are
+    # parameters of our statements.
     engine.hide_parameters = True
-    # Rows would be logged at DEBUG all the same: a logger of its own.
+    # SQLAlchemy logs rows at DEBUG nevertheless. A logger of our own can be
+    # filtered.
     engine.logging_name = 'guest_agent_ext'
     sa.log.instance_logger(engine)
     logs.hide_rows('sqlalchemy.engine.Engine.guest_agent_ext')
 
 
+def _bound_waits(engine: sa.Engine) -> None:
+    """Set LOCK_TIMEOUT on each connection of an engine."""
+    setting = _SET_LOCK_TIMEOUT.get(engine.dialect.name)
+    if setting is None:
+        return
+
+    def bound(connection: Any, _record: Any) -> None:
+        with contextlib.closing(connection.cursor()) as cursor:
+            cursor.execute(setting % LOCK_TIMEOUT)
+        # A rollback would undo the setting on PostgreSQL.
+        connection.commit()
+
+    sa.event.listen(engine, 'connect', bound)
+    # oslo.db has opened a connection already, to test it.
+    engine.dispose()
+
+
 def get_engine() -> sa.Engine:
-    """Return the engine that writes."""
+    """Return the engine of the writer."""
     engine: sa.Engine = _context_manager.writer.get_engine()
     return engine
 
 
 @contextlib.contextmanager
 def reader() -> Iterator[orm.Session]:
-    """One transaction that reads; its connection is given back at the end."""
+    """Open a transaction that reads."""
     with _context_manager.reader.using(_Context()) as session:
         yield session
 
 
 @contextlib.contextmanager
 def writer() -> Iterator[orm.Session]:
-    """One transaction that writes.
+    """Open a transaction that writes.
 
-    Its first statement writes: on SQLite a transaction that has read before
-    cannot wait for another writer, it fails.
+    Its first statement must write: on SQLite a transaction that has read
+    cannot wait for another writer, and fails.
     """
     with _context_manager.writer.using(_Context()) as session:
         yield session
 
 
 def changed(db: orm.Session, change: sa.UpdateBase) -> int:
-    """Execute a change and return how many rows it met."""
-    # By its types only a cursor's result counts rows.
-    result: Any = db.execute(change)
+    """Execute a change, and return the number of rows that matched.
+
+    :param db: current transaction
+    """
+    result = db.execute(change)
+    assert isinstance(result, sa.CursorResult)
     return int(result.rowcount)
 
 
 def retried(function: _Function) -> _Function:
-    """Decorate a function whose transaction is repeated after a deadlock."""
-    # It keeps name and docstring, and by its types nothing.
+    """Decorate a function that is called again after a deadlock."""
+    # oslo.db's decorator is not typed.
     retrying: Any = oslo_db_api.wrap_db_retry(
         max_retries=5,
         retry_interval=0.1,

@@ -12,8 +12,8 @@
 
 """SQL that differs between databases: the database's clock, and wide columns.
 
-Every time in the tables is UTC on the database's clock, so that no two hosts'
-clocks are ever compared.
+Every time in the tables is UTC on the database's clock, so that the clocks of
+two hosts are never compared.
 """
 
 from typing import Any
@@ -21,23 +21,29 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext import compiler
+from sqlalchemy.sql import compiler as sql_compiler
 from sqlalchemy.sql import expression
 
-# MySQL's plain types would cut times to the second and text to 64 KiB.
+_Compiler = sql_compiler.SQLCompiler
+
+# MySQL's plain types have no fractions of a second and at most 64 KiB.
 DateTime = sa.DateTime().with_variant(
     mysql.DATETIME(fsp=6), 'mysql', 'mariadb'
 )
 Blob = sa.LargeBinary().with_variant(mysql.MEDIUMBLOB(), 'mysql', 'mariadb')
 
 
-# Named as functions of SQL are.
+# Named like a function of SQL.
 class utc_in(expression.FunctionElement[Any]):
-    """The database's time, ``seconds`` from now, in UTC."""
+    """The database's time in UTC, ``seconds`` from now."""
 
     type = sa.DateTime()
     inherit_cache = True
 
-    def __init__(self, seconds: Any = 0.0) -> None:
+    def __init__(
+        self,
+        seconds: float | sa.ColumnElement[int] | sa.ColumnElement[float] = 0.0,
+    ) -> None:
         super().__init__(
             expression.literal(seconds, sa.Float)
             if isinstance(seconds, int | float)
@@ -45,13 +51,13 @@ class utc_in(expression.FunctionElement[Any]):
         )
 
 
-def _seconds(element: utc_in, processor: Any, **kw: Any) -> str:
+def _seconds(element: utc_in, processor: _Compiler, **kw: object) -> str:
     return str(processor.process(element.clauses, **kw))
 
 
 @compiler.compiles(utc_in, 'sqlite')
-def _sqlite(element: utc_in, processor: Any, **kw: Any) -> str:
-    # SQLAlchemy keeps times as text with six digits; SQLite gives three.
+def _sqlite(element: utc_in, processor: _Compiler, **kw: object) -> str:
+    # SQLAlchemy stores times as text with six digits, and SQLite has three.
     return (
         "(strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', "
         "(%s) || ' seconds') || '000')" % _seconds(element, processor, **kw)
@@ -60,14 +66,14 @@ def _sqlite(element: utc_in, processor: Any, **kw: Any) -> str:
 
 @compiler.compiles(utc_in, 'mysql')
 @compiler.compiles(utc_in, 'mariadb')
-def _mysql(element: utc_in, processor: Any, **kw: Any) -> str:
+def _mysql(element: utc_in, processor: _Compiler, **kw: object) -> str:
     return '(UTC_TIMESTAMP(6) + INTERVAL (%s) SECOND)' % _seconds(
         element, processor, **kw
     )
 
 
 @compiler.compiles(utc_in, 'postgresql')
-def _postgresql(element: utc_in, processor: Any, **kw: Any) -> str:
+def _postgresql(element: utc_in, processor: _Compiler, **kw: object) -> str:
     return (
         "(timezone('utc', clock_timestamp()) "
         "+ (%s) * interval '1 second')" % _seconds(element, processor, **kw)

@@ -10,21 +10,22 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""libvirt: the connections to it, and what it says of guests.
+"""Connections to libvirt, which carry the requests to guests' agents.
 
-Each call has a connection to itself. libvirt's client lets one of the threads
-that share a connection read for all of them; beside a call to a guest that
-hangs another thread's answer was seen to wait until that call had timed out.
+Each call has a connection to itself. If threads share a connection, libvirt's
+client has one of them read for all: while one call waited for a guest that
+hangs, the answer to another thread arrived only after that call's timeout.
 """
 
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent import futures
 import contextlib
 import functools
 import json
+import logging
 import queue
+import random
 import re
 import threading
 import time
@@ -32,24 +33,28 @@ from typing import Any
 
 import libvirt
 import libvirt_qemu
-from oslo_log import log as logging
+from oslo_log import log as oslo_logging
 
 from guest_agent_ext import exception
-from guest_agent_ext.guest import answers
+from guest_agent_ext import logs
+from guest_agent_ext import metrics
+from guest_agent_ext import untrusted
+from guest_agent_ext.guest import agent as guest_agent
 
-LOG = logging.getLogger(__name__)
+LOG = oslo_logging.getLogger(__name__)
 
-#: Seconds between two keepalive messages, and how many may go unanswered.
+#: Seconds between two keepalive messages, and the number of them that may stay
+#: unanswered.
 KEEPALIVE = (5, 3)
-#: Seconds that opening a connection may take, and that a call waits for one
-#: that is free.
+#: Maximum seconds of opening a connection, and of waiting for a free one.
 OPEN_TIMEOUT = 10.0
 FREE_TIMEOUT = 30.0
-#: Questions under way at once: to guests, and beside them to those that did
-#: not answer the last one, each of which takes seconds. With the calls they
-#: leave half of libvirtd's workers (20 by default) to nova-compute.
+#: Maximum number of probes under way at once, and of pings to suspects: guests
+#: that did not answer the last call, where each ping takes seconds. Together
+#: with the work calls they leave half of libvirtd's workers (20 by default) to
+#: nova-compute.
 PROBES, SUSPECTS = 4, 2
-#: Seconds after an error of the event loop until its next turn.
+#: Seconds between an error of the event loop and its next iteration.
 EVENT_ERROR_GAP = 1.0
 
 ABSENT = 'absent'
@@ -64,12 +69,13 @@ _STATES = {
     libvirt.VIR_DOMAIN_PMSUSPENDED: 'pmsuspended',
 }
 
-# Of newer libvirts; older bindings have no names for them.
+# Only newer bindings have a name for this code.
 _AGENT_COMMAND_TIMEOUT = 112
 
-#: What libvirt's errors mean, the first that fits: code, words of the message,
-#: what to raise, and whether the agent may have had the request. A refusal by
-#: the agent is told by its words alone, in libvirts old and new.
+#: The meaning of libvirt's errors; the first match counts. Code, part of the
+#: message, exception to raise, and whether the agent may have received the
+#: request. A refusal by the agent has no code of its own, and is recognized by
+#: its message alone.
 _ERRORS: Sequence[tuple[int, str, type[exception.GuestError], bool]] = (
     (libvirt.VIR_ERR_NO_DOMAIN, '', exception.DomainNotFound, False),
     (
@@ -90,15 +96,15 @@ _ERRORS: Sequence[tuple[int, str, type[exception.GuestError], bool]] = (
         exception.AgentNotConnected,
         True,
     ),
-    # An answer too large for libvirt leaves it like that until the guest's
-    # reset.
+    # After an answer too large for libvirt this error persists until the guest
+    # is reset.
     (
         libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
         'due to an error',
         exception.AgentUnresponsive,
         False,
     ),
-    # Before a request the agent is asked to show that it listens.
+    # libvirt synchronizes with the agent before it sends a request.
     (
         libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
         'synchronization',
@@ -140,74 +146,79 @@ _ERRORS: Sequence[tuple[int, str, type[exception.GuestError], bool]] = (
     ),
 )
 
-#: What libvirt puts before the agent's own words.
+#: The prefix that libvirt adds to the agent's error message.
 _REFUSAL = re.compile(r"QEMU agent command '[^']*': (.*)", re.DOTALL)
 
 
 class Connection:
-    """libvirt, for as long as the service lives.
+    """A connection to libvirt for the lifetime of the service.
 
-    :param uri: of libvirt
-    :param work_calls: agent calls under way at once, over all guests
+    :param uri: libvirt URI
+    :param work_calls: maximum number of agent calls under way at once, over
+        all guests
     """
 
     def __init__(self, uri: str, work_calls: int = 4) -> None:
         _prepare_libvirt()
-        self._work = _Pool(uri, work_calls)
-        self._probe = _Pool(uri, PROBES)
-        self._suspect = _Pool(uri, SUSPECTS)
-        # For what no guest can delay.
-        self._inspect = _Channel(uri)
+        trouble = logs.Trouble(LOG, logging.WARNING)
+        self._work = _Pool('work', uri, work_calls, trouble)
+        self._probe = _Pool('probe', uri, PROBES, trouble)
+        self._suspect = _Pool('suspect', uri, SUSPECTS, trouble)
+        # For calls that no guest can delay.
+        self._inspect = _Channel(uri, trouble)
 
     def agent_command(
-        self, uuid: str, request: Mapping[str, Any], timeout: int
+        self, uuid: str, request: guest_agent.Json, timeout: int
     ) -> Any:
-        """Send a request to a domain's agent and return its answer.
+        """Send a request to a domain's agent and return the answer.
 
-        :param timeout: seconds to wait for the answer
-        :raises exception.GuestError: there is none, or it is an error
+        :param uuid: UUID of the domain
+        :param request: object that is sent as JSON
+        :param timeout: maximum seconds to wait for the answer
+        :returns: value of ``return`` in the answer
+        :raises exception.GuestError: no answer came, or an error
         """
         return self._call(self._work, uuid, request, timeout)
 
     def probe_command(
-        self, uuid: str, request: Mapping[str, Any], timeout: int
+        self, uuid: str, request: guest_agent.Json, timeout: int
     ) -> Any:
-        """Do as agent_command, beside the work: for questions."""
+        """Send a request as agent_command() does, without a work connection.
+
+        For questions of nova-api, which must not delay commands.
+        """
         return self._call(self._probe, uuid, request, timeout)
 
     def ping(
         self, uuid: str, timeout: int = 1, *, is_suspect: bool = False
     ) -> None:
-        """Have a domain's agent show that it answers.
+        """Return if a domain's agent answers.
 
-        :param timeout: seconds; libvirt takes up to 5 all the same where the
-            agent did not answer the call before
-        :param is_suspect: it did not; it waits for others like it, and no
-            other waits for it
-        :raises exception.GuestError: it does not
+        :param uuid: UUID of the domain
+        :param timeout: maximum seconds to wait; libvirt may wait for up to 5
+            if the agent did not answer the call before
+        :param is_suspect: True if the agent did not answer the call before:
+            the ping uses connections that only such guests share
+        :raises exception.GuestError: no answer came
         """
         pool = self._suspect if is_suspect else self._probe
-        self._call(pool, uuid, {'execute': 'guest-ping'}, timeout)
-
-    def is_migrating(self, uuid: str) -> bool:
-        """Tell whether a domain is on its way to another host.
-
-        :raises exception.GuestError: libvirt does not tell
-        """
-        try:
-            with self._work.connection() as connection, _translated_errors():
-                job = connection.lookupByUUIDString(uuid).jobStats()
-        except exception.DomainNotRunning:
-            raise self._not_running(uuid) from None
-        return bool(
-            job.get('operation')
-            == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
+        # Unlike guest-ping, guest-sync is not logged in the guest's journal.
+        number = random.randrange(2**31)
+        answer = self._call(
+            pool,
+            uuid,
+            {'execute': 'guest-sync', 'arguments': {'id': number}},
+            timeout,
         )
+        if answer != number:
+            raise exception.AgentUnresponsive()
 
     def domain_state(self, uuid: str) -> str:
-        """Return a domain's state in libvirt's words, or ``absent``.
+        """Return the state of a domain, ``absent`` if libvirt has none.
 
-        :raises exception.HypervisorUnavailable: libvirt does not tell
+        :param uuid: UUID of the domain
+        :returns: libvirt's name of the state
+        :raises exception.HypervisorUnavailable: libvirt does not answer
         """
         try:
             with _translated_errors():
@@ -217,46 +228,63 @@ class Connection:
             return ABSENT
 
     def close(self) -> None:
-        """Let go of libvirt; a later call would connect again."""
+        """Close all connections. A later call opens them again."""
         for opened in (self._work, self._probe, self._suspect, self._inspect):
             opened.close()
 
     def _call(
-        self,
-        pool: '_Pool',
-        uuid: str,
-        request: Mapping[str, Any],
-        timeout: int,
+        self, pool: '_Pool', uuid: str, request: guest_agent.Json, timeout: int
+    ) -> Any:
+        try:
+            with pool.seconds.time():
+                return self._send(pool, uuid, request, timeout)
+        except exception.GuestError as error:
+            metrics.AGENT_CALL_FAILURES.labels(type(error).__name__).inc()
+            raise
+
+    def _send(
+        self, pool: '_Pool', uuid: str, request: guest_agent.Json, timeout: int
     ) -> Any:
         text = json.dumps(request)
         try:
             with pool.connection() as connection, _translated_errors():
+                domain = connection.lookupByUUIDString(uuid)
+                if (
+                    domain.jobStats().get('operation')
+                    == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
+                ):
+                    raise exception.DomainMigrating()
                 answer = libvirt_qemu.qemuAgentCommand(
-                    connection.lookupByUUIDString(uuid), text, timeout, 0
+                    domain, text, timeout, 0
                 )
         except exception.DomainNotRunning:
-            # libvirt does not say in which state it is.
-            raise self._not_running(uuid) from None
+            # libvirt's error does not name the state.
+            state = self.domain_state(uuid)
+            raise (
+                exception.DomainNotFound()
+                if state == ABSENT
+                else exception.DomainNotRunning(state)
+            ) from None
         try:
             return json.loads(answer)['return']
-        except answers.IMPROPER:
+        except untrusted.IMPROPER:
             raise exception.AgentError(may_have_run=True) from None
-
-    def _not_running(self, uuid: str) -> exception.GuestError:
-        state = self.domain_state(uuid)
-        if state == ABSENT:
-            return exception.DomainNotFound()
-        return exception.DomainNotRunning(state)
 
 
 class _Pool:
-    """Connections, each for one call at a time.
+    """A pool of connections, each for one call at a time.
 
-    :param size: calls under way at once
+    :param name: kind of the calls, a label of the metrics
+    :param uri: libvirt URI
+    :param size: number of connections
+    :param trouble: log of libvirt's outages
     """
 
-    def __init__(self, uri: str, size: int) -> None:
-        self._channels = [_Channel(uri) for _ in range(size)]
+    def __init__(
+        self, name: str, uri: str, size: int, trouble: logs.Trouble
+    ) -> None:
+        self.seconds = metrics.AGENT_CALL_SECONDS.labels(name)
+        self._channels = [_Channel(uri, trouble) for _ in range(size)]
         # The last one used is used next, so that no more are opened than are
         # needed.
         self._free: queue.LifoQueue[_Channel] = queue.LifoQueue()
@@ -264,11 +292,11 @@ class _Pool:
             self._free.put(channel)
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[Any]:
-        """Borrow a connection.
+    def connection(self) -> Iterator[libvirt.virConnect]:
+        """Borrow a connection of the pool.
 
-        :raises exception.GuestError: it cannot be opened, or none became free
-            in time
+        :raises exception.GuestError: the connection cannot be opened, or none
+            became free in time
         """
         try:
             channel = self._free.get(timeout=FREE_TIMEOUT)
@@ -287,29 +315,35 @@ class _Pool:
 
 
 class _Channel:
-    """A connection, opened when it is needed and again when it has died."""
+    """A connection that is opened on demand, and again after its death."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, trouble: logs.Trouble) -> None:
         self._uri = uri
+        self._trouble = trouble
         self._lock = threading.Lock()
-        self._opened: futures.Future[Any] | None = None
+        self._opened: futures.Future[libvirt.virConnect] | None = None
 
-    def connection(self) -> Any:
+    def connection(self) -> libvirt.virConnect:
         """Return the connection.
 
-        :raises exception.HypervisorUnavailable: it cannot be opened
+        :raises exception.HypervisorUnavailable: libvirt cannot be reached
         """
         with self._lock:
             if self._opened is None or _has_died(self._opened):
                 self._opened = _open(self._uri)
             opened = self._opened
         try:
-            return opened.result(OPEN_TIMEOUT)
+            connection = opened.result(OPEN_TIMEOUT)
         except futures.TimeoutError:
-            LOG.warning('libvirt does not answer')
+            self._trouble.note('silent', 'libvirt does not answer')
+            raise exception.HypervisorUnavailable() from None
         except libvirt.libvirtError as error:
-            LOG.warning('libvirt cannot be reached: %s', error)
-        raise exception.HypervisorUnavailable()
+            self._trouble.note(
+                str(error), 'libvirt cannot be reached: %s', error
+            )
+            raise exception.HypervisorUnavailable() from None
+        self._trouble.end('libvirt answers again')
+        return connection
 
     def close(self) -> None:
         with self._lock:
@@ -320,13 +354,13 @@ class _Channel:
             opened.result().close()
 
 
-def _open(uri: str) -> 'futures.Future[Any]':
-    """Open a connection in a thread: libvirt sets no bound to that.
+def _open(uri: str) -> 'futures.Future[libvirt.virConnect]':
+    """Open a connection in a thread, as libvirt knows no timeout for that.
 
-    Who waits for it shares it, so that a libvirt that hangs gets one thread
-    of ours and not one with each call.
+    All calls that wait for the connection share the future, so that a libvirt
+    that hangs costs one thread and not one for each call.
     """
-    opened: futures.Future[Any] = futures.Future()
+    opened: futures.Future[libvirt.virConnect] = futures.Future()
 
     def run() -> None:
         try:
@@ -341,7 +375,7 @@ def _open(uri: str) -> 'futures.Future[Any]':
     return opened
 
 
-def _has_died(opened: 'futures.Future[Any]') -> bool:
+def _has_died(opened: 'futures.Future[libvirt.virConnect]') -> bool:
     if not opened.done():
         return False
     return bool(opened.exception()) or not opened.result().isAlive()
@@ -349,9 +383,9 @@ def _has_died(opened: 'futures.Future[Any]') -> bool:
 
 @contextlib.contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Raise libvirt's errors as ours.
+    """Raise libvirt's errors as those of the exception module.
 
-    Without a trace of the original: its text may be what the guest said.
+    The original is not chained: its text may come from the guest.
     """
     try:
         yield
@@ -379,7 +413,7 @@ def _translated(error: libvirt.libvirtError) -> exception.GuestError:
 
 
 def _refused(words: str) -> exception.GuestError:
-    """Tell the agent's refusals apart by its own words."""
+    """Return the exception for a refusal, by the agent's message."""
     if 'frozen' in words:
         return exception.AgentBusy(
             "The server's file systems are frozen for a snapshot"
@@ -387,15 +421,16 @@ def _refused(words: str) -> exception.GuestError:
     if 'has been disabled' in words:
         return exception.AgentCommandDisabled()
     return exception.AgentRefused(
-        f'The guest agent refused: {answers.text(words)}'
+        f'The guest agent refused: {untrusted.text(words)}'
     )
 
 
 @functools.cache
 def _prepare_libvirt() -> None:
-    """Run libvirt's event loop, which keepalive needs: once in a process."""
-    # It would print each error, and with it what guests said.
-    libvirt.registerErrorHandler(_ignore, None)
+    """Start libvirt's event loop, which keepalive needs, once in a process."""
+    # Each error is raised as well. The default handler would print it, though
+    # it may quote the guest.
+    libvirt.registerErrorHandler(lambda context, error: None, None)
     libvirt.virEventRegisterDefaultImpl()
     threading.Thread(
         name='libvirt-events', target=_run_event_loop, daemon=True
@@ -409,7 +444,3 @@ def _run_event_loop() -> None:
         except libvirt.libvirtError:
             LOG.exception("libvirt's event loop failed")
             time.sleep(EVENT_ERROR_GAP)
-
-
-def _ignore(context: None, error: Sequence[Any]) -> None:
-    """Every error is raised too."""

@@ -11,40 +11,43 @@
 #    under the License.
 
 
-"""What is done with a guest's files beside reading and writing them.
+"""A guest's files: checks, creation, commit and removal.
 
-A file is written to a temporary one beside it, and takes its place when all of
-it is there: the whole new file, or the old one as it was.
+A new file is written under a temporary name in the directory of its
+destination and renamed when it is complete: the destination is the whole new
+file, or the old one unchanged.
 """
 
 from collections.abc import Collection
 from collections.abc import Sequence
 import dataclasses
 from typing import Any
-from typing import NoReturn
 
 from guest_agent_ext import exception
-from guest_agent_ext.guest import answers
-from guest_agent_ext.guest import launcher
-from guest_agent_ext.guest import scripts
+from guest_agent_ext import untrusted
+from guest_agent_ext.guest.launchers import base
+from guest_agent_ext.guest.launchers import scripted
 
-#: Characters of a path that a message shows.
+#: Maximum characters of a path in an error message.
 MAX_SHOWN = 255
-#: What a guest, whose root may answer anything, may make a row hold.
-MAX_PATH, MAX_INODE, STRAYS = 8192, 64, 100
+#: Maximum characters of a path and of an inode, and number of strays, accepted
+#: from a guest, whose root may answer anything.
+MAX_PATH, MAX_INODE, MAX_STRAYS = 8192, 64, 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Where a file is written to.
+    """The destination of a file that is written.
 
-    :ivar path: of the file itself, where symbolic links lead to
-    :ivar temporary: what is written before it takes its place; None where
-        something is appended to the file itself
-    :ivar inode: of that, by which it is known again
-    :ivar mode: octal digits that the file is to have; None for those of the
-        file that it replaces
-    :ivar strays: ids of transfers whose temporary files are there too
+    :ivar path: path of the file, with symbolic links resolved
+    :ivar temporary: path of the temporary file; None if the transfer appends
+        to the file itself
+    :ivar inode: inode of the temporary file, which identifies the file after
+        its rename
+    :ivar mode: octal digits of the file's mode; None for the mode of the file
+        that is replaced
+    :ivar strays: ids of other transfers that left temporary files in the
+        directory
     """
 
     path: str
@@ -54,7 +57,7 @@ class Target:
     strays: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what from_dict needs, fit for JSON."""
+        """Return the fields in the form of from_dict(), fit for JSON."""
         return dataclasses.asdict(dataclasses.replace(self, strays=()))
 
     @classmethod
@@ -66,35 +69,37 @@ class Files:
     """The files of one guest.
 
     Every method raises exception.GuestError if the guest did not answer, and
-    exception.FileError if it answered that it cannot be done.
+    exception.FileError if the guest refused.
 
     :param guest: the guest's launcher
-    :raises exception.LauncherUnavailable: it has none that runs scripts
+    :raises exception.LauncherUnavailable: the launcher runs no scripts
     """
 
-    def __init__(self, guest: launcher.Launcher) -> None:
-        if not isinstance(guest, scripts.ScriptLauncher):
+    def __init__(self, guest: base.Launcher) -> None:
+        if not isinstance(guest, scripted.ScriptLauncher):
             raise exception.LauncherUnavailable(
                 'Files cannot be read or written in this guest: it has '
                 'neither /bin/sh and /proc nor Windows PowerShell'
             )
         self._guest = guest
 
-    def look(self, path: str) -> None:
-        """Return if a path is that of a file that can be read.
+    def check_readable(self, path: str) -> None:
+        """Return if a path names a regular file that can be read.
 
-        To be asked before the agent opens it: it would hang with a FIFO.
+        Call this before the agent opens the path: opening a FIFO would hang
+        the agent.
         """
         self._ask('file', path, 'look', path)
 
     def create(
         self, path: str, id: str, *, mode: str | None, append: bool
     ) -> Target:
-        """Make what is to be written, and find out where.
+        """Create the temporary file and find the destination.
 
-        :param id: uuid of the command
-        :param mode: octal digits
-        :param append: write to the file itself
+        :param path: path of the file; may be a symbolic link
+        :param id: UUID of the transfer's command
+        :param mode: octal digits of the file's mode; None for the default
+        :param append: True to write to the file itself
         """
         answer = self._ask(
             'created',
@@ -107,30 +112,42 @@ class Files:
         )
         inode, *strays = answer.details or ['']
         if len(answer.path) > MAX_PATH or len(inode) > MAX_INODE:
-            raise exception.AgentError(scripts.IMPROPER)
+            raise exception.AgentError(scripted.IMPROPER)
         directory = _directory_of(answer.path)
         return Target(
             answer.path,
             None if append else f'{directory}.ga-{id}',
             inode,
             mode,
-            answers.ids(strays)[:STRAYS],
+            untrusted.ids(strays)[:MAX_STRAYS],
         )
 
     def remove_strays(self, target: Target, ids: Collection[str]) -> None:
-        """Remove what ended transfers have left beside a file."""
+        """Remove the temporary files of transfers that have ended.
+
+        :param target: destination in the same directory
+        :param ids: UUIDs of the transfers' commands
+        """
         if ids:
             self._ask('cleaned', target.path, 'clean', target.path, *ids)
 
+    def forget(self, path: str, id: str) -> None:
+        """Remove the file of a create() whose answer was lost.
+
+        :param path: path that was passed to create()
+        :param id: UUID of the transfer's command
+        """
+        self._ask('cleaned', path, 'forget', path, id)
+
     def start_commit(self, target: Target, size: int, sha256: str) -> int:
-        """Have the file verified, and put in its place.
+        """Start verification of the file and its move to the destination.
 
-        It may be asked for again: it is done once. A large file takes the
-        guest its time.
+        May be repeated: a file that was moved stays. The guest needs time to
+        verify a large file.
 
-        :param size: bytes that the file is to have
-        :param sha256: in hexadecimal; empty if not known
-        :returns: pid to poll for
+        :param size: expected size in bytes
+        :param sha256: hash in hexadecimal; empty if not known
+        :returns: PID to poll
         """
         return self._guest.start_file(
             'commit',
@@ -143,10 +160,13 @@ class Files:
         )
 
     def poll_commit(self, target: Target, pid: int) -> bool:
-        """Tell whether the file is in its place.
+        """Tell whether the file has been moved to its destination.
 
-        :raises exception.FileError: it is not, and the old file as it was
-        :raises exception.AgentRefused: the agent does not know this pid
+        :param pid: PID that start_commit() returned
+        :returns: False while the commit is under way
+        :raises exception.FileError: the commit failed, and the old file is
+            unchanged
+        :raises exception.AgentRefused: the agent does not know the PID
         """
         answer = self._guest.poll_file(pid)
         if answer is None:
@@ -155,9 +175,11 @@ class Files:
         return True
 
     def discard(self, target: Target) -> bool:
-        """Remove what is not in its place, and tell whether the file is.
+        """Remove the temporary file and tell whether a commit was made.
 
-        After this it does not come there any more.
+        No commit of the transfer can succeed after this.
+
+        :returns: True if the file is at its destination
         """
         if target.temporary is None:
             return False
@@ -171,27 +193,29 @@ class Files:
 
     def _ask(
         self, expected: str, path: str, verb: str, *args: str
-    ) -> scripts.FileAnswer:
+    ) -> scripted.FileAnswer:
         answer = self._guest.ask_file(verb, *args)
         _check(answer, expected, path)
         return answer
 
 
 def _directory_of(path: str) -> str:
-    """Return what stands before a file's name, with the separator."""
+    """Return the directory of a path, with the separator."""
     end = path.rfind('/')
     if not path.startswith('/'):
-        # On Windows both separate.
+        # Windows has two separators.
         end = max(end, path.rfind('\\'))
     return path[: end + 1]
 
 
-def _check(answer: scripts.FileAnswer, expected: str, path: str) -> None:
-    if answer.word != expected:
-        _refuse(answer, path)
+def _check(answer: scripted.FileAnswer, expected: str, path: str) -> None:
+    """Raise the error that an answer stands for.
 
-
-def _refuse(answer: scripts.FileAnswer, path: str) -> NoReturn:
+    :param expected: word of the only answer that is no error
+    :param path: path that the message shows
+    """
+    if answer.word == expected:
+        return
     shown = path[:MAX_SHOWN]
     match answer.word, *answer.details:
         case ['missing', *_]:
@@ -205,6 +229,6 @@ def _refuse(answer: scripts.FileAnswer, path: str) -> NoReturn:
         case ['refused', *_]:
             raise exception.FileRefused(
                 'The system of the server refuses: '
-                + (answer.error[: MAX_SHOWN * 2] or 'it did not say why')
+                + (answer.error[: MAX_SHOWN * 2] or 'no reason given')
             )
-    raise exception.AgentError(scripts.IMPROPER)
+    raise exception.AgentError(scripted.IMPROPER)

@@ -11,42 +11,95 @@
 #    under the License.
 
 
-"""What the commands of the client share."""
+"""The bases of the client's commands."""
 
+import argparse
+from collections.abc import Iterable
+from collections.abc import Sequence
+import contextlib
+import copy
 from typing import Any
+from typing import TypeAlias
 
+from keystoneauth1 import adapter
+from keystoneauth1 import exceptions
 from osc_lib.command import command
+
+#: Column titles, and the rows of a list or the values of one object.
+Table: TypeAlias = tuple[Sequence[str], Iterable[Sequence[object]]]
+Row: TypeAlias = tuple[Sequence[str], Sequence[object]]
+
+#: Service type of guest-agent-api in Keystone's catalog.
+SERVICE_TYPE = 'guest-agent'
 
 
 class ComputeCommand(command.Command):
-    """A command that asks the compute service."""
+    """A command that sends requests about guests."""
 
-    def compute(self) -> Any:
-        """Return the SDK's proxy of it."""
-        return self.app.client_manager.sdk_connection.compute
+    def compute(self) -> adapter.Adapter:
+        """Return the adapter for the calls below ``guest-agent``.
+
+        It is the SDK's proxy of the compute service, and sends to
+        guest-agent-api where the cloud has that.
+        """
+        connection = self.app.client_manager.sdk_connection
+        proxy: adapter.Adapter = connection.compute
+        url = endpoint(connection)
+        if url is None:
+            return proxy
+        # The connection's own goes on to ask Nova for servers.
+        proxy = copy.copy(proxy)
+        proxy.endpoint_override = url
+        return proxy
 
 
 class ServerCommand(ComputeCommand):
-    """A command about a server, which is its first argument."""
+    """A command whose first argument is a server."""
 
-    def get_parser(self, prog_name: str) -> Any:
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
             'server', metavar='<server>', help='Server (name or ID)'
         )
         return parser
 
-    def server_id(self, parsed_args: Any) -> str:
-        """Return the ID of the server.
+    def server_id(self, parsed_args: argparse.Namespace) -> str:
+        """Return the ID of the server that the user named.
 
-        :raises openstack.exceptions.NotFoundException: there is none
+        :raises openstack.exceptions.NotFoundException: no server has the name
         """
-        found = self.compute().find_server(
-            parsed_args.server, ignore_missing=False
+        found = self.app.client_manager.sdk_connection.compute.find_server(
+            parsed_args.server, ignore_missing=False, details=False
         )
         return str(found.id)
 
 
 def path_of(server_id: str, call: str) -> str:
-    """Return the path of a call about a server."""
+    """Return the path of an endpoint below a server.
+
+    :param call: last part of the path
+    """
     return f'/servers/{server_id}/guest-agent/{call}'
+
+
+def endpoint(connection: Any) -> str | None:
+    """Return the URL of guest-agent-api; None if Nova's API is to be asked.
+
+    An override in clouds.yaml or the environment comes before the catalog.
+    Where Nova's endpoint alone is overridden, that is the endpoint of both.
+
+    :param connection: connection of openstacksdk
+    """
+    config, nova = connection.config, connection.compute
+    override: str | None = config.get_endpoint(SERVICE_TYPE)
+    if override or config.get_endpoint('compute'):
+        return override
+    url: str | None = None
+    with contextlib.suppress(exceptions.EndpointNotFound):
+        url = nova.session.get_endpoint(
+            nova.auth,
+            service_type=SERVICE_TYPE,
+            interface=nova.interface,
+            region_name=nova.region_name,
+        )
+    return url

@@ -11,24 +11,38 @@
 #    under the License.
 
 
-"""The commands of servers, and the agents that run them."""
+"""The client's commands that list, show and change resources."""
 
 import abc
+import argparse
 from collections.abc import Iterable
 from collections.abc import Sequence
 import json
 from typing import Any
 
 from cliff import columns
+from openstack import resource
 from osc_lib.command import command
 
 from guest_agent_ext.osc import base
 from guest_agent_ext.osc import resources
+from guest_agent_ext.osc import times
 
-_LISTED = ('id', 'type', 'status', 'created_at', 'finished_at', 'error')
-_LONG = (*_LISTED[:-1], 'started_at', 'user_id', 'request_id', 'error')
-_OF_PROJECT = ('id', 'instance_uuid', *_LISTED[1:])
-_SHOWN = (
+_LISTED = (
+    'id',
+    'type',
+    'status',
+    'command_line',
+    'exit_code',
+    'created_at',
+    'finished_at',
+    'error',
+)
+_MORE = ('started_at', 'user_id', 'request_id')
+_LISTED_OF_PROJECT = ('id', 'instance_uuid', *_LISTED[1:])
+_MORE_OF_PROJECT = (*_MORE, 'project_id', 'host')
+#: Columns of one command.
+SHOWN = (
     'id',
     'type',
     'status',
@@ -52,34 +66,53 @@ _AGENT = (
     'execution',
     'supported_commands',
 )
-_HOSTS = (
-    'host',
-    'cell',
-    'state',
-    'version',
-    'last_seen_at',
-    'running',
-    'pending',
-)
+_HOSTS = ('host', 'cell', 'state', 'last_seen_at', 'running', 'pending')
+_MORE_OF_HOSTS = ('version',)
+
+#: Maximum number of characters of a command line in a table.
+_WIDTH = 48
+
+#: Columns whose values are objects or lists.
+_OBJECTS = ('arguments', 'result', 'supported_commands')
 
 
-class _Json(columns.FormattableColumn[Any]):
-    """An object that a table shows as JSON."""
+class _Json(columns.FormattableColumn[object]):
+    """An object or list that a table shows as JSON."""
 
     def human_readable(self) -> str:
         return '' if self._value is None else json.dumps(self._value, indent=1)
 
 
-_OBJECTS = ('arguments', 'result', 'supported_commands')
+class _Line(columns.FormattableColumn[str | None]):
+    """A command line, which a table shows short and without control codes."""
+
+    def human_readable(self) -> str:
+        # It may be another user's.
+        text = ''.join(
+            char
+            if char.isprintable()
+            else char.encode('unicode_escape').decode()
+            for char in self._value or ''
+        )
+        return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + '...'
+
+
+#: How a table shows values that are no plain strings or numbers.
+_FORMATS: dict[str, type[columns.FormattableColumn[Any]]] = {
+    **dict.fromkeys(_OBJECTS, _Json),
+    'command_line': _Line,
+}
 
 
 def _titles(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name.replace('_', ' ').title() for name in names)
 
 
-def _row(item: Any, names: Sequence[str]) -> tuple[Any, ...]:
+def _row(item: resource.Resource, names: Sequence[str]) -> tuple[object, ...]:
     return tuple(
-        _Json(getattr(item, name)) if name in _OBJECTS else getattr(item, name)
+        _FORMATS[name](getattr(item, name))
+        if name in _FORMATS
+        else getattr(item, name)
         for name in names
     )
 
@@ -87,7 +120,7 @@ def _row(item: Any, names: Sequence[str]) -> tuple[Any, ...]:
 class List(base.ServerCommand, command.Lister):
     """List the commands of a server, newest first"""
 
-    def get_parser(self, prog_name: str) -> Any:
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         _add_filters(parser)
         parser.add_argument(
@@ -96,15 +129,11 @@ class List(base.ServerCommand, command.Lister):
             metavar='<type>',
             help='Only commands of this type (repeat for more)',
         )
-        parser.add_argument(
-            '--long', action='store_true', help='List additional fields'
-        )
+        _add_long(parser)
         return parser
 
-    def take_action(
-        self, parsed_args: Any
-    ) -> tuple[Sequence[str], Iterable[Any]]:
-        names = _LONG if parsed_args.long else _LISTED
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
+        names = (*_LISTED, *_MORE) if parsed_args.long else _LISTED
         found = resources.Command.list(
             self.compute(),
             server_id=self.server_id(parsed_args),
@@ -113,96 +142,103 @@ class List(base.ServerCommand, command.Lister):
         return _titles(names), _first(parsed_args, found, names)
 
 
-class ListOfProject(base.ComputeCommand, command.Lister):
+class ListProjectCommands(base.ComputeCommand, command.Lister):
     """List the commands of all servers of a project, newest first"""
 
-    def get_parser(self, prog_name: str) -> Any:
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         _add_filters(parser)
         parser.add_argument(
             '--all-projects',
             action='store_true',
-            help='Those of all projects (admin only)',
+            help='List the commands of all projects (admin only)',
         )
         parser.add_argument(
             '--project',
             metavar='<project-id>',
             dest='project_id',
-            help='Those of this project (admin only)',
+            help='List the commands of this project instead '
+            'of your own (admin only)',
         )
         parser.add_argument(
             '--host',
             metavar='<host>',
-            help='Those of servers on this host (admin only)',
+            help='Only commands of servers on this host; with '
+            '--all-projects from all projects (admin '
+            'only)',
         )
         parser.add_argument(
-            '--since', metavar='<time>', help='Those accepted since (ISO 8601)'
+            '--since',
+            metavar='<time>',
+            help='Only commands accepted at this time or later (ISO 8601: '
+            '2026-03-09T12:13:22Z, 2026-03-09T14:13+02:00, 20260309T1213, '
+            '2026-03-09); local time where no zone is given',
         )
+        _add_long(parser)
         return parser
 
-    def take_action(
-        self, parsed_args: Any
-    ) -> tuple[Sequence[str], Iterable[Any]]:
-        query = _filters(parsed_args, 'status', 'project_id', 'host', 'since')
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
+        query = _filters(parsed_args, 'status', 'project_id', 'host')
+        if parsed_args.since:
+            query['since'] = times.in_utc(parsed_args.since)
         if parsed_args.all_projects:
             query['all_projects'] = 'true'
         found = resources.ProjectCommand.list(self.compute(), **query)
-        return _titles(_OF_PROJECT), _first(parsed_args, found, _OF_PROJECT)
+        names: tuple[str, ...] = _LISTED_OF_PROJECT
+        if parsed_args.long:
+            names = (*names, *_MORE_OF_PROJECT)
+        return _titles(names), _first(parsed_args, found, names)
 
 
 class Show(base.ServerCommand, command.ShowOne):
     """Show a command of a server, with its output"""
 
-    def get_parser(self, prog_name: str) -> Any:
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         _add_command(parser)
         return parser
 
-    def take_action(
-        self, parsed_args: Any
-    ) -> tuple[Sequence[str], Sequence[Any]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Row:
         found = _new(self, parsed_args, parsed_args.command)
         found.fetch(self.compute())
-        return _SHOWN, _row(found, _SHOWN)
+        return SHOWN, _row(found, SHOWN)
 
 
-class _Several(base.ServerCommand):
-    """Something that is done with each of some commands."""
+class _ForEach(base.ServerCommand):
+    """An action on each of several commands of a server."""
 
-    def get_parser(self, prog_name: str) -> Any:
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         _add_command(parser, nargs='+')
         return parser
 
-    def take_action(self, parsed_args: Any) -> None:
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
         for uuid in parsed_args.command:
-            self.do(_new(self, parsed_args, uuid))
+            self.act_on(_new(self, parsed_args, uuid))
 
     @abc.abstractmethod
-    def do(self, found: resources.Command) -> None:
-        """Do it with one."""
+    def act_on(self, found: resources.Command) -> None:
+        """Act on one command."""
 
 
-class Cancel(_Several):
+class Cancel(_ForEach):
     """Cancel commands of a server: they never start, or are killed"""
 
-    def do(self, found: resources.Command) -> None:
+    def act_on(self, found: resources.Command) -> None:
         found.cancel(self.compute())
 
 
-class Delete(_Several):
+class Delete(_ForEach):
     """Delete commands of a server that have ended, with their output"""
 
-    def do(self, found: resources.Command) -> None:
+    def act_on(self, found: resources.Command) -> None:
         found.delete(self.compute())
 
 
 class ShowAgent(base.ServerCommand, command.ShowOne):
-    """Show whether commands can be run in a server, or why not"""
+    """Show whether commands can be run in a server, and why not"""
 
-    def take_action(
-        self, parsed_args: Any
-    ) -> tuple[Sequence[str], Sequence[Any]]:
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Row:
         found = resources.GuestAgent.new(
             server_id=self.server_id(parsed_args)
         ).fetch(self.compute(), requires_id=False)
@@ -212,20 +248,55 @@ class ShowAgent(base.ServerCommand, command.ShowOne):
 class ListHosts(base.ComputeCommand, command.Lister):
     """List the guest-agent-compute services (admin only)"""
 
-    def take_action(
-        self, parsed_args: Any
-    ) -> tuple[Sequence[str], Iterable[Any]]:
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        _add_long(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
         found = resources.Host.list(self.compute(), paginated=False)
-        return _titles(_HOSTS), (_row(item, _HOSTS) for item in found)
+        names = (*_HOSTS, *_MORE_OF_HOSTS) if parsed_args.long else _HOSTS
+        return _titles(names), (_row(item, names) for item in found)
 
 
-def _add_command(parser: Any, nargs: str | None = None) -> None:
+class DeleteHosts(base.ComputeCommand):
+    """Remove the services of hosts that are gone (admin only)"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'host',
+            metavar='<host>',
+            nargs='+',
+            help='Name of the compute host',
+        )
+        parser.add_argument(
+            '--cell',
+            metavar='<cell>',
+            help='UUID of the cell, if several cells have a host of this name',
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        for host in parsed_args.host:
+            resources.Host.remove(self.compute(), host, parsed_args.cell)
+
+
+def _add_command(
+    parser: argparse.ArgumentParser, nargs: str | None = None
+) -> None:
     parser.add_argument(
         'command', metavar='<command>', nargs=nargs, help='UUID of the command'
     )
 
 
-def _add_filters(parser: Any) -> None:
+def _add_long(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--long', action='store_true', help='List additional fields'
+    )
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--status',
         action='append',
@@ -233,14 +304,19 @@ def _add_filters(parser: Any) -> None:
         help='Only commands in this state (repeat for more)',
     )
     parser.add_argument(
-        '--limit', type=int, metavar='<limit>', help='At most so many'
+        '--limit',
+        type=int,
+        metavar='<limit>',
+        help='Maximum number of commands to list',
     )
     parser.add_argument(
-        '--marker', metavar='<command>', help='Only those older than this one'
+        '--marker',
+        metavar='<command>',
+        help='UUID of a command: list only older ones',
     )
 
 
-def _filters(parsed_args: Any, *names: str) -> dict[str, Any]:
+def _filters(parsed_args: argparse.Namespace, *names: str) -> dict[str, Any]:
     query = {
         name: getattr(parsed_args, name)
         for name in names
@@ -254,17 +330,19 @@ def _filters(parsed_args: Any, *names: str) -> dict[str, Any]:
 
 
 def _first(
-    parsed_args: Any, found: Iterable[Any], names: Sequence[str]
-) -> Iterable[tuple[Any, ...]]:
+    parsed_args: argparse.Namespace,
+    found: Iterable[resource.Resource],
+    names: Sequence[str],
+) -> Iterable[tuple[object, ...]]:
     for number, item in enumerate(found):
-        # The SDK goes on from page to page.
+        # The SDK fetches page after page.
         if number == parsed_args.limit:
             return
         yield _row(item, names)
 
 
 def _new(
-    self: base.ServerCommand, parsed_args: Any, uuid: str
+    self: base.ServerCommand, parsed_args: argparse.Namespace, uuid: str
 ) -> resources.Command:
     found: resources.Command = resources.Command.new(
         id=uuid, server_id=self.server_id(parsed_args)

@@ -13,36 +13,41 @@
 
 """``openstack server guest file get|put``: files as streams."""
 
+import argparse
 import base64
-from collections.abc import Iterable
+from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import hashlib
+import ntpath
 import os
 import shutil
+import signal
+import stat
 import sys
 import tempfile
-from typing import Any
 from typing import BinaryIO
 
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 import requests
 
+from guest_agent_ext import progress
 from guest_agent_ext.osc import base
+from guest_agent_ext.osc import interrupts
 
+#: Bytes that are read at once.
 PIECE = 256 * 1024
-_WIDTH = 40
 
 
 class Get(base.ServerCommand):
     """Copy a file from a server
 
-    A transfer that breaks leaves what there is of the file; with --resume it
-    goes on from there.
+    A transfer that breaks off leaves a file with the suffix .part, which
+    --resume completes.
     """
 
-    def get_parser(self, prog_name: str) -> Any:
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
             'path', metavar='<path>', help='Absolute path in the server'
@@ -51,27 +56,51 @@ class Get(base.ServerCommand):
             'file',
             metavar='<file>',
             nargs='?',
-            help='Where to (default: its name, here); - for stdout',
+            help='Local file to write, or directory (default: the current '
+            'directory) that gets a file of the same name; - for stdout. A '
+            'FIFO or device is written to, a symbolic link is followed',
         )
         parser.add_argument(
             '--resume',
             action='store_true',
-            help='Go on where an earlier copy broke off',
+            help='Continue an earlier copy that broke off',
         )
         return parser
 
-    def take_action(self, parsed_args: Any) -> None:
-        name = parsed_args.file or os.path.basename(parsed_args.path)
-        if name == '-':
-            self._get(parsed_args, sys.stdout.buffer, 0)
-            return
-        part = name + '.part'
-        with open(part, 'ab' if parsed_args.resume else 'wb') as to:
-            self._get(parsed_args, to, to.tell())
-        os.replace(part, name)
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        if parsed_args.file == '-':
+            return self._get_to_stdout(parsed_args)
+        to = _Destination(parsed_args.file or '.', parsed_args.path)
+        if parsed_args.resume and to.is_special:
+            raise exceptions.CommandError(
+                f'--resume needs a regular file, which {to.path} is not'
+            )
+        offset = to.size_of_part() if parsed_args.resume else 0
+        response = self._request(parsed_args, offset)
+        if response.status_code != 416:
+            # The server may send the whole file instead of the rest.
+            offset = offset if response.status_code == 206 else 0
+            with to.opened(offset) as file:
+                _copy(response, file, offset, parsed_args.path)
+        to.finish()
+        return 0
 
-    def _get(self, parsed_args: Any, to: BinaryIO, offset: int) -> None:
-        response = self.compute().get(
+    def _get_to_stdout(self, parsed_args: argparse.Namespace) -> int:
+        if sys.stdout is None:
+            raise exceptions.CommandError('stdout is closed')
+        response = self._request(parsed_args, 0)
+        try:
+            _copy(response, sys.stdout.buffer, 0, parsed_args.path)
+        except BrokenPipeError:
+            interrupts.close(sys.stdout.buffer)
+            return 128 + signal.SIGPIPE
+        return 0
+
+    def _request(
+        self, parsed_args: argparse.Namespace, offset: int
+    ) -> requests.Response:
+        """Return the answer, which is 200, 206, or 416 if nothing is left."""
+        response: requests.Response = self.compute().get(
             base.path_of(self.server_id(parsed_args), 'file-read'),
             params={'path': parsed_args.path},
             stream=True,
@@ -79,83 +108,154 @@ class Get(base.ServerCommand):
             headers={'Range': f'bytes={offset}-'} if offset else {},
         )
         if offset and response.status_code == 416:
-            # There was nothing left to get, if it still has that size.
+            # All bytes are here already, if the file still has that size.
             if response.headers['Content-Range'] == f'bytes */{offset}':
-                return
+                return response
             raise exceptions.CommandError(
-                f'{parsed_args.path} is not the file of which {offset} bytes '
-                'are here; get it again without --resume'
+                f'{parsed_args.path} has changed since {offset} bytes of it '
+                'were copied; copy it again without --resume'
             )
         sdk_exceptions.raise_from_response(response)
-        if offset and response.status_code == 200:
-            # All of it, whatever was asked for.
-            to.truncate(0)
-            offset = 0
-        left = _copy(response, to, offset)
-        if left:
-            raise exceptions.CommandError(
-                f'{left} bytes of {parsed_args.path} are missing: use '
-                '--resume to get them'
-            )
+        return response
 
 
-def _copy(response: Any, to: BinaryIO, offset: int) -> int:
-    """Write what comes.
+class _Destination:
+    """A local file that is to be written.
 
-    :param offset: bytes that are there already
-    :returns: how many bytes did not come
+    :ivar path: name of the file, symbolic links followed
+    :ivar is_special: True for a FIFO or a device, which is written to and
+        never replaced
+    :param name: name that the user gave; a directory gets a file in it
+    :param source: path in the server
+    """
+
+    def __init__(self, name: str, source: str) -> None:
+        if os.path.isdir(name):
+            name = os.path.join(name, _base_name(source))
+        self.path = os.path.realpath(name)
+        self._part = self.path + '.part'
+        self._mode: int | None = None
+        self.is_special = False
+        with contextlib.suppress(FileNotFoundError):
+            mode = os.stat(self.path).st_mode
+            if stat.S_ISDIR(mode):
+                raise exceptions.CommandError(f'{self.path} is a directory')
+            self.is_special = not stat.S_ISREG(mode)
+            self._mode = stat.S_IMODE(mode)
+
+    def size_of_part(self) -> int:
+        """Return how many bytes an earlier copy left."""
+        try:
+            return os.stat(self._part).st_size
+        except FileNotFoundError:
+            return 0
+
+    @contextlib.contextmanager
+    def opened(self, offset: int) -> Iterator[BinaryIO]:
+        """Open what is written until the file is whole.
+
+        :param offset: number of bytes that stay
+        """
+        if self.is_special:
+            with open(self.path, 'wb') as file:
+                yield file
+            return
+        with open(
+            self._part, 'ab' if offset else 'wb', opener=self._open
+        ) as file:
+            yield file
+
+    def finish(self) -> None:
+        """Replace the file, whose mode stays."""
+        if not self.is_special:
+            os.replace(self._part, self.path)
+
+    def _open(self, name: str, flags: int) -> int:
+        if self._mode is None:
+            return os.open(name, flags, 0o666)
+        number = os.open(name, flags, 0o600)
+        os.fchmod(number, self._mode)
+        return number
+
+
+def _base_name(path: str) -> str:
+    """Return the last part of a path in a server, also of a Windows one."""
+    found = ntpath.basename(path) if path[1:2] == ':' else ''
+    return found or os.path.basename(path)
+
+
+def _copy(
+    response: requests.Response, to: BinaryIO, offset: int, path: str
+) -> None:
+    """Copy the body of a response to a file.
+
+    :param offset: number of bytes that the file has already
+    :param path: path in the server
+    :raises osc_lib.exceptions.CommandError: the body ended early
     """
     left = int(response.headers['Content-Length'])
     with (
-        progress(offset + left, offset) as advance,
+        progress.of_bytes(offset + left, offset) as bar,
         contextlib.suppress(requests.RequestException),
     ):
         for data in response.iter_content(PIECE):
             to.write(data)
             left -= len(data)
-            advance(len(data))
+            bar.advance(len(data))
     to.flush()
-    return left
+    if left:
+        raise exceptions.CommandError(
+            f'{left} bytes of {path} are missing: use --resume to get them'
+        )
 
 
 class Put(base.ServerCommand):
     """Copy a file into a server
 
-    The file there is replaced when all of the new one has arrived and been
-    verified, or stays as it was.
+    A file in the server is replaced once the whole new file has arrived and
+    has been verified. Until then it stays unchanged.
     """
 
-    def get_parser(self, prog_name: str) -> Any:
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            'file', metavar='<file>', help='What to copy; - for stdin'
+            'file', metavar='<file>', help='Local file to copy; - for stdin'
         )
         parser.add_argument(
-            'path', metavar='<path>', help='Absolute path in the server'
+            'path',
+            metavar='<path>',
+            help='Absolute path in the server; a directory, which gets a file '
+            'of the same name, if it ends with / (or \\ on Windows)',
         )
         parser.add_argument(
-            '--mode', metavar='<mode>', help='Permissions, as octal digits'
+            '--mode',
+            metavar='<mode>',
+            help='Permissions of the file, as octal digits (default: those of '
+            'the local file if it is executable or private; else those of '
+            'the file that is replaced, or 0644)',
         )
         parser.add_argument(
             '--append',
             action='store_true',
-            help='Write behind what the file has',
+            help='Append to the file instead of replacing it',
         )
         return parser
 
-    def take_action(self, parsed_args: Any) -> None:
-        query = {'path': parsed_args.path}
-        if parsed_args.mode:
-            query['mode'] = parsed_args.mode
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        query = {'path': _remote_path(parsed_args.path, parsed_args.file)}
         if parsed_args.append:
             query['append'] = 'true'
-        with _opened(parsed_args.file) as source:
+        with _opened(parsed_args.file) as (source, mode):
+            if parsed_args.mode:
+                query['mode'] = parsed_args.mode
+            elif mode and not parsed_args.append and '\\' not in query['path']:
+                query['mode'] = mode
             size, digest = _measured(source)
-            with progress(size) as advance:
+            with progress.of_bytes(size) as bar:
                 response = self.compute().post(
                     base.path_of(self.server_id(parsed_args), 'file-write'),
                     params=query,
-                    data=_Body(source, size, advance),
+                    data=_Body(source, size, bar.advance),
                     log=False,
                     headers={
                         'Content-Type': 'application/octet-stream',
@@ -166,12 +266,16 @@ class Put(base.ServerCommand):
 
 
 class _Body:
-    """A file as requests sends it: with a length, and read once.
+    """A file that requests sends as a body of known length.
 
-    :param advance: told how many bytes were read
+    :param source: the file
+    :param size: size of the file in bytes
+    :param advance: callback that takes the number of bytes read
     """
 
-    def __init__(self, source: BinaryIO, size: int, advance: Any) -> None:
+    def __init__(
+        self, source: BinaryIO, size: int, advance: Callable[[int], None]
+    ) -> None:
         self._source = source
         self._size = size
         self._advance = advance
@@ -179,7 +283,7 @@ class _Body:
     def __len__(self) -> int:
         return self._size
 
-    def __iter__(self) -> Iterable[bytes]:
+    def __iter__(self) -> Iterator[bytes]:
         while data := self.read(PIECE):
             yield data
 
@@ -189,60 +293,61 @@ class _Body:
         return data
 
 
+def _remote_path(path: str, name: str) -> str:
+    """Return the path in the server of a file that is copied there.
+
+    :param path: path that the user gave, perhaps of a directory
+    :param name: name of the local file; ``-`` for stdin
+    """
+    if not path.endswith(('/', '\\')):
+        return path
+    if name == '-':
+        raise exceptions.CommandError(
+            f'stdin has no name: name a file in {path}'
+        )
+    return path + os.path.basename(name)
+
+
 @contextlib.contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
-    """Open a file that can be read twice."""
-    if name != '-':
-        with open(name, 'rb') as file:
-            yield file
-        return
-    with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy, PIECE)
+def _opened(name: str) -> Iterator[tuple[BinaryIO, str | None]]:
+    """Open a file for reading twice.
+
+    What cannot be read twice, as stdin, a FIFO or a device, is copied to a
+    temporary file.
+
+    :param name: name of the file; ``-`` for stdin
+    :returns: the file, and its mode as octal digits; None for the server's
+        default
+    """
+    with contextlib.ExitStack() as stack:
+        source: BinaryIO = (
+            sys.stdin.buffer
+            if name == '-'
+            else stack.enter_context(open(name, 'rb'))
+        )
+        mode = 0 if name == '-' else os.fstat(source.fileno()).st_mode
+        if stat.S_ISREG(mode):
+            yield source, _special_mode(mode)
+            return
+        copy = stack.enter_context(tempfile.TemporaryFile())
+        shutil.copyfileobj(source, copy, PIECE)
         copy.seek(0)
-        yield copy
+        yield copy, None
+
+
+def _special_mode(mode: int) -> str | None:
+    """Return the permissions that a copy of a local file must not lose."""
+    is_private = not mode & 0o077
+    is_executable = mode & 0o111
+    return f'{mode & 0o777:04o}' if is_private or is_executable else None
 
 
 def _measured(source: BinaryIO) -> tuple[int, str]:
-    """Return the size of a file and its SHA-256 in base64."""
-    digest = (
-        hashlib.file_digest(source, 'sha256')
-        if hasattr(hashlib, 'file_digest')
-        else _digest(source)
-    )
-    size = source.tell()
-    source.seek(0)
-    return size, base64.b64encode(digest.digest()).decode()
-
-
-def _digest(source: BinaryIO) -> Any:
-    # Python 3.10 has no file_digest.
+    """Return the size of a file in bytes, and the SHA-256 in base64."""
+    # Python 3.10 has no hashlib.file_digest.
     digest = hashlib.sha256()
     while data := source.read(PIECE):
         digest.update(data)
-    return digest
-
-
-@contextlib.contextmanager
-def progress(size: int, done: int = 0) -> Iterator[Any]:
-    """Show on a terminal how far it is.
-
-    :param size: bytes in all
-    :param done: bytes that are there already
-    :returns: to be called with the bytes of each piece
-    """
-    state = {'done': done}
-
-    def advance(count: int) -> None:
-        state['done'] += count
-        share = state['done'] / size if size else 1
-        bar = '=' * int(share * _WIDTH)
-        sys.stderr.write(f'\r[{bar:{_WIDTH}}] {share:4.0%}')
-        sys.stderr.flush()
-
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    try:
-        yield advance
-    finally:
-        sys.stderr.write('\n')
+    size = source.tell()
+    source.seek(0)
+    return size, base64.b64encode(digest.digest()).decode()

@@ -11,7 +11,7 @@
 #    under the License.
 
 
-"""The resources of the API, as openstacksdk has them.
+"""The resources of the API, as classes of openstacksdk.
 
 They are used with the compute proxy of a connection::
 
@@ -19,13 +19,47 @@ They are used with the compute proxy of a connection::
     resources.Command.new(server_id=..., ...).fetch(connection.compute)
 """
 
-from typing import Any
+import base64
+import shlex
+from typing import TypedDict
+from urllib import parse
 
+from keystoneauth1 import adapter
 from openstack import exceptions
 from openstack import resource
 
 
-class Command(resource.Resource):
+class Result(TypedDict, total=False):
+    """The fields of an ``exec`` command's result that the client reads."""
+
+    exitcode: int | None
+    signal: int | None
+    out_bytes: int | None
+    err_bytes: int | None
+    out_truncated: bool
+    err_truncated: bool
+    out_data: str
+    err_data: str
+    out_encoding: str
+    err_encoding: str
+
+
+class _Resource(resource.Resource):
+    """A resource whose subclasses have its ``id`` under the same name.
+
+    The SDK looks for it among the attributes of the very class only.
+    """
+
+    @classmethod
+    def _alternate_id(cls) -> str:
+        for kind in cls.__mro__:
+            for value in vars(kind).values():
+                if getattr(value, 'alternate_id', False):
+                    return str(value.name)
+        return ''
+
+
+class Command(_Resource):
     """A command of a server."""
 
     resource_key = 'command'
@@ -39,47 +73,77 @@ class Command(resource.Resource):
 
     _query_mapping = resource.QueryParameters('status', 'type')
 
-    #: The server, in the path; in a body it is ``instance_uuid``.
+    #: UUID of the server in the path; a body calls it ``instance_uuid``.
     server_id = resource.URI('server_id')
-    #: Its uuid, which is its ``id`` too.
+    #: UUID of the command, which is also its ``id``.
     uuid = resource.Body('uuid', alternate_id=True)
     #: ``exec``, ``file-read`` or ``file-write``.
     type = resource.Body('type')
-    #: The uuid of the server.
+    #: UUID of the server.
     instance_uuid = resource.Body('instance_uuid')
     #: ``PENDING``, ``RUNNING``, ``COMPLETED``, ``FAILED``, ``TIMED_OUT``,
     #: ``CANCELLED`` or ``LOST``.
     status = resource.Body('status')
-    #: Why it did not complete.
+    #: Reason why the command did not complete.
     error = resource.Body('error')
-    #: What came of it; None until then.
-    result: dict[str, Any] | None = resource.Body('result')
-    #: What was asked for.
-    arguments: dict[str, Any] | None = resource.Body('arguments')
-    #: When it was accepted, changed last, started and ended: ISO 8601, UTC.
+    #: Result of the command; None until the command has ended.
+    result: Result | None = resource.Body('result')
+    #: Arguments of the request.
+    arguments: dict[str, object] | None = resource.Body('arguments')
+    #: Times (ISO 8601, UTC) when the command was accepted, last changed,
+    #: started and ended.
     created_at = resource.Body('created_at')
     updated_at = resource.Body('updated_at')
     started_at = resource.Body('started_at')
     finished_at = resource.Body('finished_at')
-    #: Who asked, with which request.
+    #: Project, user and request that created the command.
     project_id = resource.Body('project_id')
     user_id = resource.Body('user_id')
     request_id = resource.Body('request_id')
-    #: Where the server was when last seen; for admins.
+    #: Last known host of the server; shown to admins only.
     host = resource.Body('host')
 
-    #: The states that do not change any more.
+    #: Final states.
     ENDED = ('COMPLETED', 'FAILED', 'TIMED_OUT', 'CANCELLED', 'LOST')
 
     @property
     def has_ended(self) -> bool:
         return self.status in self.ENDED
 
-    def wait(self, session: Any, seconds: int) -> None:
-        """Read it again, when it has ended if the server lets wait.
+    @property
+    def command_line(self) -> str | None:
+        """What was run, as a shell would read it; the path of a transfer."""
+        arguments = self.arguments or {}
+        program = arguments.get('command')
+        if isinstance(program, list):
+            return shlex.join(map(str, program))
+        path = arguments.get('path')
+        return None if path is None else str(path)
+
+    @property
+    def exit_code(self) -> int | None:
+        """The program's exit code; None if there is none."""
+        return (self.result or Result()).get('exitcode')
+
+    def kept(self, stream: str) -> bytes | None:
+        """Return the whole output if the ended command holds all of it.
+
+        :param stream: ``out`` or ``err``
+        :returns: bytes; None if some are missing here
+        """
+        result: dict[str, object] = dict(self.result or {})
+        data = result.get(stream + '_data')
+        if result.get(stream + '_truncated', True) or data is None:
+            return None
+        if result.get(stream + '_encoding') == 'base64':
+            return base64.b64decode(str(data))
+        return str(data).encode()
+
+    def wait(self, session: adapter.Adapter, seconds: int) -> None:
+        """Fetch the command, and have the server wait for the end.
 
         :param session: the compute proxy
-        :param seconds: to wait at most
+        :param seconds: maximum seconds that the server waits
         """
         response = session.get(
             self._url(), headers={'Prefer': 'wait=%d' % seconds}
@@ -87,21 +151,25 @@ class Command(resource.Resource):
         exceptions.raise_from_response(response)
         self._translate_response(response)
 
-    def cancel(self, session: Any) -> None:
-        """Have it never start, or be killed."""
+    def cancel(self, session: adapter.Adapter) -> None:
+        """Request the cancellation of the command.
+
+        :param session: the compute proxy
+        """
         exceptions.raise_from_response(
             session.post(self._url('/action'), json={'cancel': None})
         )
 
     def output(
-        self, session: Any, stream: str, offset: int
+        self, session: adapter.Adapter, stream: str, offset: int
     ) -> tuple[bytes, int, bool]:
-        """Read what it has written.
+        """Read the output of the command.
 
+        :param session: the compute proxy
         :param stream: ``out`` or ``err``
-        :param offset: bytes to leave out
-        :returns: bytes, the offset to read on from, and whether nothing
-            follows
+        :param offset: number of bytes to leave out
+        :returns: bytes, the offset of the next bytes, and True if the output
+            is complete
         """
         response = session.get(
             self._url('/output'), params={'stream': stream, 'offset': offset}
@@ -120,7 +188,7 @@ class Command(resource.Resource):
 
 
 class ProjectCommand(Command):
-    """A command of any server of a project, or of all of them."""
+    """A command in the list of a project's commands."""
 
     base_path = '/guest-agent/commands'
     allow_create = allow_fetch = allow_delete = False
@@ -139,23 +207,23 @@ class GuestAgent(resource.Resource):
     allow_fetch = True
     requires_id = False
 
-    #: The server.
+    #: UUID of the server.
     server_id = resource.URI('server_id')
     #: ``available`` or ``unavailable``.
     status = resource.Body('status')
-    #: Why no command can be run.
+    #: Reason why no command can be run.
     reason = resource.Body('reason')
-    #: Of the agent.
+    #: Version of the agent.
     version = resource.Body('version')
-    #: What the guest calls its operating system.
+    #: Operating system of the guest, as reported by the guest.
     os = resource.Body('os')
-    #: The calls that the guest lets its agent answer.
+    #: Calls that the guest allows its agent to answer.
     supported_commands = resource.Body('supported_commands', type=list)
-    #: ``guarded`` or ``direct``.
+    #: ``guarded`` or ``direct``, the way in which commands are run.
     execution = resource.Body('execution')
 
 
-class Host(resource.Resource):
+class Host(_Resource):
     """A guest-agent-compute service."""
 
     resources_key = 'hosts'
@@ -163,16 +231,34 @@ class Host(resource.Resource):
 
     allow_list = True
 
-    #: The name of the compute host.
+    #: Name of the compute host.
     host = resource.Body('host', alternate_id=True)
-    #: The uuid of its cell.
+    #: UUID of the host's cell.
     cell = resource.Body('cell')
     #: ``up`` or ``down``.
     state = resource.Body('state')
-    #: The release that it runs.
+    #: Release of the service.
     version = resource.Body('version')
-    #: When it was last heard of.
+    #: Time of the last report.
     last_seen_at = resource.Body('last_seen_at')
-    #: Commands that are running, and that wait to start.
+    #: Numbers of commands that are running, and that wait to start.
     running = resource.Body('running', type=int)
     pending = resource.Body('pending', type=int)
+
+    @classmethod
+    def remove(
+        cls, session: adapter.Adapter, host: str, cell: str | None
+    ) -> None:
+        """Remove a service that is down and whose host has no commands.
+
+        :param session: the compute proxy
+        :param host: name of the compute host
+        :param cell: UUID of the host's cell; None if only one cell has a host
+            of that name
+        """
+        exceptions.raise_from_response(
+            session.delete(
+                f'{cls.base_path}/{parse.quote(host, safe="")}',
+                params={'cell': cell} if cell else {},
+            )
+        )

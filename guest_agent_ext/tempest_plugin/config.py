@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The plugin's options in tempest.conf."""
+"""The options of the plugin in tempest.conf."""
 
 from oslo_config import cfg
 
@@ -28,23 +28,23 @@ GuestAgentGroup = [
     cfg.StrOpt(
         'image_ref',
         help="""
-The image that servers are booted from: a Linux with a guest agent, and with
-the property ``hw_qemu_guest_agent=yes``. By default ``[compute] image_ref``.
+The image of the test servers: a Linux with a guest agent and the property
+``hw_qemu_guest_agent=yes``. Default: ``[compute] image_ref``.
 """,
     ),
     cfg.IntOpt(
         'boot_timeout',
         default=300,
-        help='Seconds after which a guest agent answers in a new server.',
+        help='Seconds to wait for the guest agent of a new server.',
     ),
     cfg.IntOpt(
         'command_timeout',
         default=60,
-        help='Seconds within which a short command ends.',
+        help='Seconds to wait for the end of a short command.',
     ),
     cfg.BoolOpt(
         'files',
         default=True,
-        help='Whether the image lets its agent access files.',
+        help='Whether the guest agent of the image allows access to files.',
     ),
 ]

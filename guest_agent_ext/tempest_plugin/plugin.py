@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What tempest loads."""
+"""The plugin that tempest loads."""
 
 import os
 from typing import Any
@@ -24,7 +24,7 @@ _PACKAGE = 'guest_agent_ext/tempest_plugin'
 
 
 class GuestAgentPlugin(plugins.TempestPlugin):
-    """Tells tempest of the tests, the options and the client."""
+    """Names the tests, the options and the client for tempest."""
 
     def load_tests(self) -> tuple[str, str]:
         here = os.path.dirname(os.path.abspath(__file__))
@@ -44,7 +44,7 @@ class GuestAgentPlugin(plugins.TempestPlugin):
         ]
 
     def get_service_clients(self) -> list[dict[str, Any]]:
-        # Its routes are Nova's: where compute is in the catalog, they are.
+        # The routes are below those of compute, so the endpoint is the same.
         return [
             {
                 'name': 'guest_agent',

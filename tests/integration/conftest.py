@@ -16,20 +16,53 @@ What cannot be started is an error, never a skip.
 """
 
 from collections.abc import Iterator
+import contextlib
+import dataclasses
 import pathlib
+import time
 
 import pytest
 
+from guest_agent_ext.guest import agent as guest_agent
+from guest_agent_ext.guest import connection
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
 from tools.testbed import demo
-from tools.testbed import mariadb as mariadb_server
-from tools.testbed import rabbitmq as rabbitmq_server
+from tools.testbed.parts import libvirtd
+from tools.testbed.parts import mariadb as mariadb_server
+from tools.testbed.parts import rabbitmq as rabbitmq_server
+
+
+@dataclasses.dataclass(frozen=True)
+class Debian:
+    """A Debian guest that runs behind a server of an embedded cloud.
+
+    :ivar client: a member of its project
+    :ivar agent: its agent, reached through libvirt
+    """
+
+    client: http.Client
+    agent: guest_agent.Agent
+
+    def run(self, *argv: str, timeout: float = 180) -> str:
+        """Run a command that succeeds, by the agent alone.
+
+        :param argv: the program, as a path, and its arguments
+        :param timeout: seconds
+        :returns: its stdout, without the newline at the end
+        """
+        pid = self.agent.exec(argv[0], argv[1:])
+        deadline = time.monotonic() + timeout
+        while not (status := self.agent.exec_status(pid)).exited:
+            assert time.monotonic() < deadline, argv
+            time.sleep(0.1)
+        assert status.exitcode == 0, (argv, status, status.out, status.err)
+        return status.out.decode().rstrip('\n')
 
 
 @pytest.fixture(scope='session')
 def cache(pytestconfig: pytest.Config) -> pathlib.Path:
-    """What is kept between runs: the guest's image."""
+    """What is kept between runs: the guests' images."""
     return pytestconfig.rootpath / '.cache'
 
 
@@ -56,6 +89,25 @@ def rabbitmq(
 
 
 @pytest.fixture(scope='session')
+def debian(
+    tmp_path_factory: pytest.TempPathFactory, cache: pathlib.Path
+) -> Iterator[Debian]:
+    """A Debian guest that has booted."""
+    cloud = demo.Demo(tmp_path_factory.mktemp('debian'), cache)
+    with contextlib.ExitStack() as stack:
+        cloud.up(guest=libvirtd.Debian())
+        stack.callback(cloud.down)
+        guests = connection.Connection(cloud.libvirt_uri)
+        stack.callback(guests.close)
+        client = client_of(cloud)
+        debian = Debian(
+            client, guest_agent.Agent(guests, client.server_id, timeout=20)
+        )
+        debian.run('/bin/systemctl', 'is-system-running', '--wait')
+        yield debian
+
+
+@pytest.fixture(scope='session')
 def embedded(
     tmp_path_factory: pytest.TempPathFactory, cache: pathlib.Path
 ) -> Iterator[demo.Demo]:
@@ -69,7 +121,11 @@ def embedded(
 @pytest.fixture
 def client(embedded: demo.Demo) -> http.Client:
     """A member of the project of the embedded cloud's server."""
-    settings = embedded.settings()
+    return client_of(embedded)
+
+
+def client_of(cloud: demo.Demo) -> http.Client:
+    settings = cloud.settings()
     return http.Client(
         settings['COMPUTE_URL'], settings['TOKEN'], settings['SERVER_ID']
     )

@@ -13,11 +13,19 @@
 """Commands in a real guest, through ``make up``'s one process."""
 
 import base64
+import hashlib
 import time
+import uuid as uuid_module
 
 import pytest
 
+from guest_agent_ext.guest import agent as guest_agent
+from guest_agent_ext.guest import connection
+from guest_agent_ext.guest.launchers import base as launcher
+from guest_agent_ext.guest.launchers import posix
 from tools.testbed import client as http
+from tools.testbed import demo
+from tools.testbed import processes
 
 KEPT = 102400
 
@@ -205,14 +213,196 @@ def test_cancel_kills_the_whole_tree_and_keeps_the_output(
     assert client.cancel(uuid) == 409
 
 
-def test_nothing_of_a_command_outlives_its_launcher(
+def test_command_that_kills_its_parent_keeps_its_timeout(
     client: http.Client,
 ) -> None:
-    """The shell that runs it is killed by the command itself."""
-    ended = client.sh('setsid sleep 4324 & kill -9 $PPID; sleep 4324')
+    """Its end is LOST: only the parent could have told it."""
+    ended = client.sh('echo out; setsid sleep 4324 & kill -9 $PPID; sleep 2')
     assert ended['status'] == 'LOST'
+    assert ended['result']['out_data'] == 'out\n'
+    ended = client.sh(
+        'setsid sleep 4324 & kill -9 $PPID; sleep 4324', timeout=2
+    )
+    assert ended['status'] == 'TIMED_OUT'
+    client.sh('killall sleep')
+
+
+#: What a tenant's command does, and how it ends all the same.
+ACTS = [
+    ('killall sh; sleep 1; exit 7', (None, 15)),
+    ('trap "" TERM; killall sh; sleep 1; exit 7', (7, None)),
+    ('killall tee; sleep 1; exit 7', (7, None)),
+    ('killall -9 tee; sleep 1; exit 7', (7, None)),
+    ('kill -CONT $PPID; sleep 1; exit 7', (7, None)),
+    ('kill -TERM $PPID; sleep 1; exit 7', (7, None)),
+    ('kill -STOP $PPID; sleep 1; exit 7', (7, None)),
+    ('killall -STOP tee; yes | head -c 300000; exit 7', (7, None)),
+    ('rm -rf /run/guest-agent; exit 7', (7, None)),
+    ('rm -rf /run/guest-agent; sleep 7; exit 7', (7, None)),
+    ('rm -rf /run/*; sleep 7; exit 7', (7, None)),
+    ('mount -t tmpfs none /run; sleep 7; umount -l /run; exit 7', (7, None)),
+    (
+        'cd /run; mv guest-agent x; sleep 7; mv x guest-agent; exit 7',
+        (7, None),
+    ),
+    ('chmod 0 /run/guest-agent; sleep 1; exit 7', (7, None)),
+    ('setsid sh -c "exit 7"', (0, None)),
+    ('kill -9 $$', (None, 9)),
+]
+
+
+@pytest.mark.parametrize(('script', 'end'), ACTS)
+def test_ordinary_acts_in_a_guest(
+    client: http.Client, script: str, end: tuple[int | None, int | None]
+) -> None:
+    """It runs once, ends soon, and as it does by itself."""
+    path = f'/tmp/ran-{time.monotonic_ns()}'
+    ended = client.sh(f'echo x >>{path}; echo out; {script}', timeout=30)
+    result = ended['result']
+    assert (ended['status'], ended['error']) == ('COMPLETED', None)
+    assert (result['exitcode'], result['signal']) == end
+    assert result['out_data'].startswith('out\n')
+    assert client.run('/bin/cat', path)['result']['out_data'] == 'x\n'
+
+
+def test_cleaner_of_the_directory_harms_no_neighbour(
+    client: http.Client,
+) -> None:
+    path = f'/tmp/ran-{time.monotonic_ns()}'
+    neighbour = client.start(
+        '/bin/sh', '-c', f'echo x >>{path}; sleep 8; echo out'
+    )
+    client.wait(neighbour, 'RUNNING')
+    client.sh(
+        'for f in /run/guest-agent/*; do case $f in '
+        '*$GUEST_AGENT_COMMAND*) ;; *) rm -f $f ;; esac; done'
+    )
+    assert client.wait(neighbour)['result']['out_data'] == 'out\n'
+    assert client.run('/bin/cat', path)['result']['out_data'] == 'x\n'
+
+
+@pytest.mark.parametrize(
+    'script',
+    [
+        '(trap "" TERM; exec sleep 4325) >/tmp/log 2>&1; echo end',
+        'for i in 1 2 3; do setsid sh -c "trap : TERM; while :; do sleep '
+        '4325; '
+        'done" >/dev/null 2>&1 & done; sleep 4325',
+        '(env -i setsid sleep 4325 >/dev/null 2>&1 &); sleep 4325',
+        '(GUEST_AGENT_COMMAND=x setsid sleep 4325 >/dev/null 2>&1 &); sleep '
+        '4325',
+        '(env -i setsid sleep 4325 &); sleep 4325',
+        'kill -STOP $$',
+        'kill -STOP $PPID; sleep 4325',
+    ],
+)
+def test_nothing_of_a_tree_outlives_its_timeout(
+    client: http.Client, script: str
+) -> None:
+    ended = client.sh(script, timeout=1, env={'GUEST_AGENT_COMMAND': 'mine'})
+    assert ended['status'] == 'TIMED_OUT'
+    assert 'processes: ' in ended['error']
     left = client.sh('grep -l sleep /proc/[0-9]*/comm | wc -l')
     assert left['result']['out_data'] == '0\n'
+
+
+def test_ninth_command_starts_beside_eight_that_cannot_be_told(
+    client: http.Client,
+) -> None:
+    path = f'/tmp/eight-{time.monotonic_ns()}'
+    eight = [
+        client.start(
+            '/bin/sh', '-c', f'kill -STOP $PPID; echo >>{path}; sleep 4326'
+        )
+        for _ in range(8)
+    ]
+    processes.wait_for(
+        lambda: client.cancel(eight[0]) in (202, 409), 10, 'a cancel'
+    )
+    assert client.sh('echo ninth')['result']['out_data'] == 'ninth\n'
+    for command in eight[1:]:
+        client.cancel(command)
+    for command in eight:
+        assert client.wait(command)['status'] == 'CANCELLED'
+
+
+def test_word_of_an_environment_stands_on_no_command_line(
+    client: http.Client,
+) -> None:
+    """There is no pgrep in this guest; see test_debian.py."""
+    ended = client.sh(
+        'for file in /proc/[0-9]*/cmdline; do read -r line <$file; '
+        'case $line in *"$WORD"*) echo $file $line ;; esac; done',
+        env={'WORD': 'no-such-service-zq9'},
+    )
+    assert ended['result']['out_data'] == ''
+
+
+def test_largest_command_of_control_characters(client: http.Client) -> None:
+    """As JSON it would be six times as long, and jam the agent."""
+    argument, stdin = '\x01' * 60000, bytes(range(256)) * 4096
+    result = client.run(
+        '/bin/sh',
+        '-c',
+        'printf %s "$0" | md5sum; md5sum',
+        argument,
+        input_data=base64.b64encode(stdin).decode(),
+        input_encoding='base64',
+    )['result']
+    assert [line.split()[0] for line in result['out_data'].splitlines()] == [
+        hashlib.md5(data, usedforsecurity=False).hexdigest()
+        for data in (argument.encode(), stdin)
+    ]
+
+
+def test_user_of_the_guest(client: http.Client) -> None:
+    result = client.sh('id -un; echo $HOME $USER; pwd', user='1000')['result']
+    assert result['out_data'] == 'tenant\n/home/tenant tenant\n/\n'
+    ended = client.run('/bin/id', user='nobody-here')
+    assert (ended['status'], ended['error']) == (
+        'FAILED',
+        'The command could not be executed: There is no user nobody-here',
+    )
+
+
+def test_launch_starts_few_processes(embedded: demo.Demo) -> None:
+    """Six, of which two are the agent's own way to start one."""
+    guests = connection.Connection(embedded.libvirt_uri)
+    agent = guest_agent.Agent(guests, embedded.settings()['SERVER_ID'])
+    guest = posix.PosixLauncher(agent)
+    handle = agent.file_open('/proc/stat', 'r')
+
+    def started() -> int:
+        agent.file_seek(handle, 0, 'set')
+        text = agent.file_read(handle, 65536).decode()
+        return int(text.partition('processes ')[2].split()[0])
+
+    def starts_of_a_launch() -> int:
+        probe = guest.probe()
+        before = started()
+        order = launcher.Launch(
+            id=str(uuid_module.uuid4()),
+            argv=['/bin/true'],
+            env={'A': 'b'},
+            stdin=b'in',
+            cwd='/tmp',
+            user=None,
+            boot_id=probe.boot_id,
+            ticket=probe.uptime + 6000,
+            keep=KEPT,
+            keep_end='head',
+        )
+        pid = guest.launch(order)
+        processes.wait_for(lambda: guest.poll(pid) is not None, 20, 'its end')
+        starts = started() - before
+        guest.release([order.id])
+        return starts
+
+    # The service may remove what others left meanwhile.
+    starts = min(starts_of_a_launch() for _ in range(5))
+    agent.file_close(handle)
+    guests.close()
+    assert 0 < starts <= 6
 
 
 def test_cancel_at_any_moment_ends_it_once(client: http.Client) -> None:

@@ -31,7 +31,7 @@ PATIENCE = 90
 
 
 #: What guest-agent-compute logs when it cannot record an end.
-UNRECORDED = r'compute\.lane .*No answer from the conductor'
+UNRECORDED = r'compute\.lane .*waits for the conductor'
 
 
 class Witness:
@@ -310,11 +310,15 @@ def test_newer_start_of_a_service_fences_the_older(
 
 
 def test_moved_server_is_no_longer_this_hosts(
-    cloud: testbed_cloud.Cloud, client: http.Client, witness: Witness
+    cloud: testbed_cloud.Cloud,
+    client: http.Client,
+    witness: Witness,
+    go: Signal,
 ) -> None:
-    command = start(client, witness.then('sleep 2; echo out'))
+    command = start(client, witness.then(f'{go.wait}; echo out'))
     client.wait(command, 'RUNNING')
     with cloud.server(host='elsewhere'):
+        go.give()
         cloud.wait_for_reports(5)
         assert client.show(command)['status'] == 'RUNNING'
     assert_completed(client, command, 0, 'out\n')

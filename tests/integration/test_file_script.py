@@ -18,6 +18,8 @@ played as in test_launcher.py.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -31,7 +33,7 @@ import pytest
 
 from guest_agent_ext import exception
 from guest_agent_ext.guest import files
-from guest_agent_ext.guest import posix
+from guest_agent_ext.guest.launchers import posix
 from tests.integration import test_launcher
 
 OLD, NEW = b'old content', b'new content'
@@ -40,9 +42,15 @@ OLD, NEW = b'old content', b'new content'
 @pytest.fixture(params=test_launcher.SHELLS)
 def guest(
     request: pytest.FixtureRequest, tmp_path: pathlib.Path
-) -> files.Files:
-    agent = test_launcher.HostAgent(test_launcher.SHELLS[request.param])
-    return files.Files(posix.PosixLauncher(agent, str(tmp_path / 'run')))
+) -> Iterator[files.Files]:
+    with test_launcher.shell_named_sh(request.param) as shell:
+        yield files.Files(
+            posix.PosixLauncher(
+                test_launcher.HostAgent(),
+                str(tmp_path / 'run'),
+                shell=str(shell),
+            )
+        )
 
 
 @pytest.fixture
@@ -82,10 +90,10 @@ def listing(path: pathlib.Path) -> list[str]:
 
 def test_what_can_be_read(guest: files.Files, path: pathlib.Path) -> None:
     path.touch()
-    guest.look(str(path))
+    guest.check_readable(str(path))
     link = path.with_name('link')
     link.symlink_to('file')
-    guest.look(str(link))
+    guest.check_readable(str(link))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +115,7 @@ def test_what_cannot_be_read(
 ) -> None:
     make(path)
     with pytest.raises(error) as caught:
-        guest.look(str(path))
+        guest.check_readable(str(path))
     assert str(path) in str(caught.value)
 
 
@@ -124,6 +132,18 @@ def test_new_file_takes_its_place(
     assert path.read_bytes() == NEW
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert listing(path) == ['file']
+
+
+def test_file_without_an_inode_is_not_taken_for_another(
+    guest: files.Files, path: pathlib.Path
+) -> None:
+    """Nothing is like nothing: the new file and one that is not there."""
+    target = dataclasses.replace(create(guest, path), inode='')
+    assert target.temporary is not None
+    pathlib.Path(target.temporary).unlink()
+    with pytest.raises(exception.FileRefused, match='not there any more'):
+        commit(guest, target)
+    assert not guest.discard(target)
 
 
 def test_mode_and_owner_of_the_old_file_are_kept(
@@ -191,7 +211,7 @@ def test_names(guest: files.Files, path: pathlib.Path, name: str) -> None:
         if item.name == 'link':
             item.symlink_to(name)
         commit(guest, fill(create(guest, item)))
-        guest.look(str(item))
+        guest.check_readable(str(item))
     assert path.with_name(name).read_bytes() == NEW
     assert listing(path) == sorted([name, 'link'])
 
@@ -247,11 +267,11 @@ def test_without_a_tool_for_it_the_size_is_verified(
     tools.mkdir()
     for name in ('ls', 'wc', 'mv', 'rm', 'chmod', 'stat', 'readlink'):
         (tools / name).symlink_to(str(shutil.which(name)))
-    text = posix.scripts.text('posix/file.sh').replace(
+    text = posix._text('file', 8).replace(
         'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
         f'PATH={tools}',
     )
-    monkeypatch.setattr(posix.scripts, 'text', lambda name: text)
+    monkeypatch.setattr(posix, '_text', lambda *args: text)
     target = fill(create(guest, path), b'short')
     # busybox finds its own tools, whatever PATH says.
     with pytest.raises(exception.FileRefused, match='5 bytes, not 11|SHA-256'):
@@ -271,6 +291,20 @@ def test_commit_may_be_asked_for_again(
     # And nothing can be discarded any more.
     assert guest.discard(target)
     assert path.read_bytes() == NEW
+
+
+def test_what_was_made_is_forgotten_without_its_answer(
+    guest: files.Files, path: pathlib.Path
+) -> None:
+    """A service was killed before it heard of it."""
+    link = path.with_name('link')
+    link.symlink_to(path)
+    uuids = [str(uuid.uuid4()) for _ in range(2)]
+    for made in uuids:
+        guest.create(str(link), made, mode=None, append=False)
+    for _ in range(2):
+        guest.forget(str(link), uuids[0])
+    assert listing(path) == [f'.ga-{uuids[1]}', 'link']
 
 
 def test_commit_after_the_discard_does_nothing(

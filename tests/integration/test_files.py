@@ -30,8 +30,8 @@ import pytest
 from guest_agent_ext.compute import rpcapi
 from tools.testbed import client as testbed_client
 from tools.testbed import cloud as testbed_cloud
-from tools.testbed import libvirtd
 from tools.testbed import processes
+from tools.testbed.parts import libvirtd
 
 MIB = 1024 * 1024
 LARGE = 100 * MIB
@@ -625,7 +625,7 @@ def test_guest_hangs_for_a_while(
     log = processes.Log(cloud.compute)
     qemu.pause()
     upload.send(os.urandom(MIB))
-    log.wait_for(f'Guest {guest.uuid}: .*; next look')
+    log.wait_for(f'Guest {guest.uuid}: .*; it is asked again')
     qemu.resume()
     assert upload.answer() == 204
     assert ended(client)['status'] == 'COMPLETED'

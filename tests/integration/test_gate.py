@@ -157,7 +157,8 @@ def test_ports_are_its_own(tmp_path: pathlib.Path) -> None:
                 '-c',
                 'import socket, sys; '
                 f'server = socket.create_server(("127.0.0.1", {port})); '
-                f'socket.create_connection(("127.0.0.1", {port})); sys.exit(7)',
+                f'socket.create_connection(("127.0.0.1", {port})); '
+                f'sys.exit(7)',
             ]
         )
     assert inside.returncode == 7
@@ -170,7 +171,8 @@ def test_mounts_and_namespaces_are_its_own(tmp_path: pathlib.Path) -> None:
             tmp_path / 'one',
             'sh',
             '-ec',
-            'ip netns add ga-mine; mount -t tmpfs none /srv; echo >/srv/ga-mine',
+            'ip netns add ga-mine; mount -t tmpfs none /srv; echo '
+            '>/srv/ga-mine',
         ],
         check=True,
     )

@@ -19,8 +19,8 @@ import pytest
 from tests.integration import test_faults
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
-from tools.testbed import libvirtd
 from tools.testbed import processes
+from tools.testbed.parts import libvirtd
 
 MIB = 1024 * 1024
 #: Seconds that it speaks, and that a command of that guest may take to start.

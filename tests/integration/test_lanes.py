@@ -28,15 +28,18 @@ import uuid
 
 import pytest
 
+from guest_agent_ext import clock
 from guest_agent_ext import command
 from guest_agent_ext import exception
 from guest_agent_ext.compute import lane as compute_lane
+from guest_agent_ext.compute import manager
+from guest_agent_ext.compute import session as compute_session
 from guest_agent_ext.conductor import rpcapi
-from guest_agent_ext.guest import choose
 from guest_agent_ext.guest import connection
-from guest_agent_ext.guest import direct
-from tools.testbed import libvirtd as testbed_libvirtd
+from guest_agent_ext.guest.launchers import direct
+from guest_agent_ext.guest.launchers import factory
 from tools.testbed import processes
+from tools.testbed.parts import libvirtd as testbed_libvirtd
 
 GUESTS = {
     shell: testbed_libvirtd.Guest(shell=f'/bin/{shell}')
@@ -90,6 +93,7 @@ class Conductor:
         order: rpcapi.ExecOrder = {
             'command': self.arguments[uuid],
             'cwd': None,
+            'user': None,
             'env': {},
             'stdin': '',
             'output_keep': 'head',
@@ -124,12 +128,15 @@ class Host:
         command_id = str(uuid.uuid4())
         self.conductor.arguments[command_id] = list(argv)
         if guest.uuid not in self.lanes:
-            self.lanes[guest.uuid] = compute_lane.Lane(
+            session = compute_session.Session(
                 guest.uuid,
                 self.guests,
                 self.conductor,
-                {'host': 'here', 'incarnation': 1},
-                lambda lane: False,
+                {'host': 'here', 'incarnation': 'f00d'},
+                clock.SystemClock(),
+            )
+            self.lanes[guest.uuid] = compute_lane.Lane(
+                session, manager.make_task, lambda lane: False
             )
             self.lanes[guest.uuid].start()
         self.lanes[guest.uuid].offer(
@@ -183,10 +190,9 @@ def host(hypervisor: testbed_libvirtd.Libvirtd) -> Iterator[Host]:
 
 
 def is_launch(request: Mapping[str, Any]) -> bool:
-    # Of all scripts the launch alone gets the number of variables.
-    return (
-        request['execute'] == 'guest-exec'
-        and 'mkfifo' in request['arguments']['arg'][1]
+    # Of all scripts the launch alone makes pipes.
+    return request['execute'] == 'guest-exec' and any(
+        'mkfifo' in item for item in request['arguments'].get('env', ())
     )
 
 
@@ -209,7 +215,7 @@ def test_launcher_in_guests_of_each_shell(host: Host, shell: str) -> None:
 @pytest.fixture
 def direct_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no launcher work, and direct capture permitted."""
-    monkeypatch.setattr(choose, '_works', lambda guarded: False)
+    monkeypatch.setattr(factory, '_works', lambda guarded: False)
     monkeypatch.setattr(
         compute_lane.CONF.guest_agent,
         'allow_unbounded_capture',
@@ -254,7 +260,8 @@ def test_lost_answer_of_the_launch_runs_it_once(host: Host) -> None:
     )
     end = host.run(guest, '/bin/sh', '-c', f'echo x >>{marks}; exit 4')
     assert (end['status'], end['exitcode']) == (command.COMPLETED, 4)
-    assert host.guests.launches == 2
+    # It was found in the guest, and not sent again.
+    assert host.guests.launches == 1
     counted = host.run(guest, '/bin/sh', '-c', f'exit $(wc -l <{marks})')
     assert counted['exitcode'] == 1
 

@@ -32,8 +32,8 @@ import libvirt
 import pytest
 
 from tools.testbed import cloud as testbed_cloud
-from tools.testbed import libvirtd
 from tools.testbed import processes
+from tools.testbed.parts import libvirtd
 
 HERE = testbed_cloud.HOST
 THERE = 'compute-2'
@@ -327,6 +327,13 @@ def test_live_migration_that_fails(
             lambda: is_under_way(domain), PATIENCE, 'the migration'
         )
         during = server.start('echo out; exit 8')
+        # Nothing is asked of its agent: that could cut it off for good.
+        _, told = server.client.request(
+            'GET', f'/servers/{server.guest.uuid}/guest-agent'
+        )
+        assert 'being migrated' in told['guest_agent']['reason']
+        server.cloud.wait_for_reports()
+        assert server.client.show(during)['status'] == 'PENDING'
         fail(server)
         with pytest.raises(libvirt.libvirtError):
             migration.result(PATIENCE)

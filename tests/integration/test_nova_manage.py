@@ -20,7 +20,7 @@ import sys
 import pytest
 
 from tools.testbed import cloud as testbed_cloud
-from tools.testbed import nova
+from tools.testbed.parts import nova
 
 _BIN = pathlib.Path(sys.prefix) / 'bin'
 

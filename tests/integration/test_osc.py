@@ -16,6 +16,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import uuid
 
 import pytest
 
+from tests.integration import screen
 from tools.testbed import client as http
 from tools.testbed import demo
 
@@ -51,13 +53,10 @@ class OpenStack:
             'OS_ENDPOINT': settings['COMPUTE_URL'],
         }
 
-    def start(self, *argv: str) -> subprocess.Popen[bytes]:
+    def start(self, *argv: str, **kwargs: Any) -> subprocess.Popen[bytes]:
+        pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
         return subprocess.Popen(
-            [OPENSTACK, *argv],
-            env=self._env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            [OPENSTACK, *argv], env=self._env, **(pipes | kwargs)
         )
 
     def run(self, *argv: str, stdin: bytes = b'') -> tuple[int, bytes, bytes]:
@@ -77,6 +76,17 @@ class OpenStack:
             *argv,
             stdin=stdin,
         )
+
+    def shell(self, line: str, *argv: str) -> tuple[int, bytes, bytes]:
+        """Return what a shell's line makes of a command, as its "$@"."""
+        done = subprocess.run(
+            ['sh', '-c', line, 'sh', OPENSTACK, 'server', 'guest']
+            + [argv[0], self.server_id, *argv[1:]],
+            env=self._env,
+            capture_output=True,
+            timeout=120,
+        )
+        return done.returncode, done.stdout, done.stderr
 
     def json(self, *argv: str) -> Any:
         code, out, err = self.run(*argv, '-f', 'json')
@@ -134,7 +144,7 @@ def test_what_was_not_kept_is_told(cli: OpenStack) -> None:
     code, out, err = cli.guest(
         'exec', '--', 'sh', '-c', 'yes | head -c 300000'
     )
-    assert (code, len(out)) == (0, 102400)
+    assert (code, len(out)) == (120, 102400)
     assert b'197600 bytes of output were not kept' in err
 
 
@@ -148,7 +158,13 @@ def test_what_has_no_exit_code(cli: OpenStack) -> None:
     assert b'timeout' in err
 
 
-def test_interrupt_cancels(cli: OpenStack, client: http.Client) -> None:
+@pytest.mark.parametrize(
+    ('number', 'code'),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+)
+def test_interrupt_cancels(
+    cli: OpenStack, client: http.Client, number: signal.Signals, code: int
+) -> None:
     process = cli.start(
         'server',
         'guest',
@@ -161,10 +177,113 @@ def test_interrupt_cancels(cli: OpenStack, client: http.Client) -> None:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b'running\n'
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    process.send_signal(number)
+    assert process.wait(60) == code
+    # What was shown is not shown again.
+    assert process.stdout.read() == b''
     _, body = client.request('GET', client.commands + '?limit=1')
     assert body['commands'][0]['status'] == 'CANCELLED'
+
+
+def test_closed_pipe_cancels(cli: OpenStack, client: http.Client) -> None:
+    process = cli.start(
+        'server',
+        'guest',
+        'exec',
+        cli.server_id,
+        '--',
+        'sh',
+        '-c',
+        'while echo more; do sleep 0.2; done',
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == b'more\n'
+    process.stdout.close()
+    assert process.wait(60) == 141
+    assert b'Traceback' not in process.stderr.read()
+    _, body = client.request('GET', client.commands + '?limit=1')
+    assert body['commands'][0]['status'] == 'CANCELLED'
+
+
+def test_detached_command_goes_on(cli: OpenStack, client: http.Client) -> None:
+    process = cli.start(
+        'server',
+        'guest',
+        'exec',
+        '--detach',
+        cli.server_id,
+        '--',
+        'sh',
+        '-c',
+        'echo running; sleep 600',
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == b'running\n'
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 129
+    _, body = client.request('GET', client.commands + '?limit=1')
+    command = body['commands'][0]
+    assert command['status'] == 'RUNNING'
+    assert command['uuid'].encode() in process.stderr.read()
+    assert cli.guest('command cancel', command['uuid'])[0] == 0
+
+
+@pytest.mark.parametrize('closed', ['>&-', '2>&-', '<&- >&- 2>&-'])
+def test_streams_that_are_closed(cli: OpenStack, closed: str) -> None:
+    code, out, err = cli.shell(
+        f'exec "$@" {closed}',
+        'exec',
+        '--',
+        'sh',
+        '-c',
+        'echo out; echo err >&2; exit 5',
+    )
+    assert code == 5
+    assert out == (b'out\n' if closed == '2>&-' else b'')
+    assert err == (b'err\n' if closed == '>&-' else b'')
+
+
+def test_words_of_the_program(cli: OpenStack) -> None:
+    code, out, _ = cli.guest('exec', '--', 'printf', '%s.', '--', 'a', '--')
+    assert (code, out) == (0, b'--.a.--.')
+    code, _, err = cli.guest('exec', 'ls', '-la')
+    assert code == 2
+    assert b'put -- before the program' in err
+
+
+def test_local_script(cli: OpenStack, tmp_path: pathlib.Path) -> None:
+    script = tmp_path / 'script'
+    script.write_text('#!/bin/sh -e\necho "$1" "$-"; cat; ls /tmp; false\n')
+    code, out, err = cli.guest('exec', '--script', str(script), '--', '-x y')
+    assert (code, err) == (1, b'')
+    shown = out.decode().splitlines()
+    assert shown[0].startswith('-x y ') and 'e' in shown[0].split()[-1]
+    assert not [line for line in shown[1:] if line.startswith('tmp.')]
+
+
+def test_result_as_json(cli: OpenStack) -> None:
+    code, out, _ = cli.guest(
+        'exec', '-f', 'json', '--', 'sh', '-c', 'pwd; exit 9'
+    )
+    assert code == 9
+    shown = json.loads(out)
+    assert shown['status'] == 'COMPLETED'
+    assert shown['result']['out_data'] == '/\n'
+
+
+def test_short_command_costs_at_most_five_requests(cli: OpenStack) -> None:
+    counts = []
+    for _ in range(3):
+        code, _, err = cli.run(
+            '--debug', 'server', 'guest', 'exec', cli.server_id, '--', 'true'
+        )
+        assert code == 0
+        calls = re.findall(rb'^(?:GET|POST) call to .*', err, re.M)
+        counts.append(len(calls))
+        if counts[-1] <= 5:
+            break
+        # A busy machine needs more than the second that the server waits.
+    assert 1 < counts[-1] <= 5, calls
 
 
 def test_commands_are_listed_shown_cancelled_and_deleted(
@@ -239,3 +358,39 @@ def test_somebody_of_another_project(embedded: demo.Demo) -> None:
     code, out, err = cli.guest('exec', '--', 'id')
     assert (code, out) == (1, b'')
     assert cli.server_id.encode() in err
+
+
+def test_attached_streams_come_whole(cli: OpenStack) -> None:
+    data = os.urandom(700_000)
+    code, out, err = cli.guest(
+        'exec', '-i', '--', 'sh', '-c', 'cat; echo err >&2; exit 3', stdin=data
+    )
+    assert (code, out == data) == (3, True), err
+    assert err.endswith(b'err\n')
+
+
+def test_attached_command_is_cancelled_with_its_client(
+    cli: OpenStack, client: http.Client
+) -> None:
+    process = cli.start(
+        'server', 'guest', 'exec', '-i', cli.server_id, '--', 'yes'
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b'y\n'
+    process.stdout.close()
+    assert process.wait(60) == 141
+    _, body = client.request('GET', client.commands + '?limit=1')
+    deadline = time.monotonic() + 60
+    while (command := body['commands'][0])['status'] != 'CANCELLED':
+        assert time.monotonic() < deadline, command
+        time.sleep(0.5)
+        _, body = client.request('GET', client.commands + '?limit=1')
+
+
+def test_guest_without_terminals_says_so(cli: OpenStack) -> None:
+    user = screen.Screen(
+        cli.start, 'server', 'guest', 'exec', '-t', cli.server_id, '--', 'sh'
+    )
+    # Behind a restored terminal, where a line's end is one.
+    user.expect(b'no usable script/python3\r\n')
+    assert user.end() == 255

@@ -251,6 +251,8 @@ def test_conductor_that_answers_too_late(
         cloud.conductor.pause()
         log.wait_for('No answer from the conductor')
         cloud.conductor.resume()
+        # What lasts is not told again.
+        log.wait_for('The conductor answers again')
         cloud.wait_for_host('up')
         commands.append(start(client, canary))
     for command in commands:
@@ -260,14 +262,14 @@ def test_conductor_that_answers_too_late(
 def test_database_that_is_away(
     cloud: testbed_cloud.Cloud, client: http.Client, canary: Canary
 ) -> None:
-    command = start(client, canary, 'sleep 3')
+    command = start(client, canary, 'sleep 10')
     client.wait(command, 'RUNNING')
     log = processes.Log(cloud.compute)
     cloud.mariadb.process.stop()
     status, _ = client.post(*canary.script(), **canary.inputs)
     assert status >= 500
     # Its end cannot be recorded.
-    log.wait_for(r'compute\.lane .*(No answer from the conductor|next step)')
+    log.wait_for(r'compute\.lane .*(waits for the conductor|next step)')
     cloud.mariadb.start()
     assert client.wait(command, timeout=PATIENCE)['status'] == 'COMPLETED'
 
@@ -344,3 +346,51 @@ def transfer_of(client: http.Client) -> str:
 
     processes.wait_for(begun, 20, 'the transfer')
     return str(client.request('GET', path)[1]['commands'][0]['uuid'])
+
+
+def set_password(
+    client: http.Client, canary: Canary, **arguments: object
+) -> tuple[int, str]:
+    """Ask for a password; return the status, and the uuid if accepted."""
+    status, body = client.request(
+        'POST',
+        client.commands,
+        {
+            'command': {
+                'type': 'set-password',
+                'arguments': {
+                    'user': 'root',
+                    'password': canary.word,
+                    **arguments,
+                },
+            }
+        },
+    )
+    assert not canary.is_in(str(body).encode())
+    return status, body['command']['uuid'] if status == 200 else ''
+
+
+def test_password_to_set(
+    cloud: testbed_cloud.Cloud, client: http.Client, canary: Canary
+) -> None:
+    """Whatever becomes of it: the small guest's tools refuse some."""
+    status, command = set_password(client, canary)
+    assert status == 200
+    ended = client.wait(command)
+    assert ended['status'] in ('COMPLETED', 'FAILED')
+    assert not canary.is_in(str(ended).encode())
+    assert set_password(client, canary, unknown=1)[0] == 400
+    assert set_password(client, canary, crypted=canary.word)[0] == 400
+    cloud.compute.pause()
+    _, command = set_password(client, canary)
+    client.cancel(command)
+    assert client.wait(command)['status'] == 'CANCELLED'
+    cloud.compute.resume()
+    # Its conductor is away when its end is known.
+    log = processes.Log(cloud.compute)
+    cloud.conductor.pause()
+    _, command = set_password(client, canary)
+    log.wait_for('No answer from the conductor')
+    cloud.conductor.resume()
+    ended = client.wait(command, timeout=PATIENCE)
+    assert ended['status'] in ('COMPLETED', 'FAILED')

@@ -18,7 +18,7 @@ import pytest
 
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
-from tools.testbed import libvirtd
+from tools.testbed.parts import libvirtd
 
 NO_CHANNEL = libvirtd.Guest(agent=False)
 BLOCKED = libvirtd.Guest(blocked=('guest-exec',))

@@ -25,14 +25,13 @@ import threading
 
 import pytest
 
-import guest_agent_ext
 from guest_agent_ext.db import migration
 from tests.integration import test_faults
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
-from tools.testbed import mariadb
 from tools.testbed import processes
-from tools.testbed import rabbitmq
+from tools.testbed.parts import mariadb
+from tools.testbed.parts import rabbitmq
 
 MIGRATION = """
 from alembic import op
@@ -49,7 +48,7 @@ def upgrade():
 """
 #: What the next release has in another place than this one.
 CHANGES = [
-    ('compute/rpcapi.py', "\nVERSION = '1.0'", "\nVERSION = '1.1'"),
+    ('compute/rpcapi.py', "\nVERSION = '1.1'", "\nVERSION = '1.2'"),
     ('conductor/rpcapi.py', "\nVERSION = '1.0'", "\nVERSION = '1.1'"),
     (
         'db/models.py',
@@ -68,7 +67,7 @@ def next_release(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The directory that the next release is in."""
     directory = tmp_path_factory.mktemp('next')
     package = directory / 'guest_agent_ext'
-    shutil.copytree(pathlib.Path(guest_agent_ext.__file__).parent, package)
+    shutil.copytree(pathlib.Path(migration.__file__).parents[1], package)
     for name, old, new in CHANGES:
         text = (package / name).read_text()
         assert old in text

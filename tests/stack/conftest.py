@@ -34,7 +34,9 @@ from tools.stack import stack as stack_module
 from tools.testbed import processes
 
 BOOT_TIMEOUT = 180
-AGENT_TIMEOUT = 60
+
+#: Debian takes 15 seconds to its agent, on a machine that does nothing else.
+AGENT_TIMEOUT = 120
 
 
 class OpenStack:
@@ -147,6 +149,12 @@ def sdk(stack: stack_module.Stack) -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope='session')
+def compute(sdk: Callable[[str], Any]) -> Any:
+    """To ask often: that would take a process each with ``openstack``."""
+    return sdk('demo').compute
+
+
+@pytest.fixture(scope='session')
 def boot(sdk: Callable[[str], Any]) -> Iterator[Callable[..., str]]:
     """Boots servers, which are deleted in the end.
 
@@ -154,14 +162,19 @@ def boot(sdk: Callable[[str], Any]) -> Iterator[Callable[..., str]]:
     """
     booted = []
 
-    def create(user: str = 'demo', host: str | None = None) -> str:
+    def create(
+        user: str = 'demo',
+        host: str | None = None,
+        image: str = seed.IMAGE,
+        flavor: str = seed.FLAVOR,
+    ) -> str:
         """Boot a server of a user, on a host if one is named."""
         cloud = sdk(user)
         server = cloud.compute.create_server(
             name=f'test-{uuid.uuid4().hex[:8]}',
             networks='none',
-            flavor_id=cloud.compute.find_flavor(seed.FLAVOR).id,
-            image_id=cloud.image.find_image(seed.IMAGE).id,
+            flavor_id=cloud.compute.find_flavor(flavor).id,
+            image_id=cloud.image.find_image(image).id,
             **({'host': host} if host else {}),
         )
         booted.append((cloud.compute, server))
@@ -186,14 +199,51 @@ def wait_for_agent(compute: Any, server_id: str) -> None:
     :param compute: openstacksdk's: to start ``openstack`` again and again
         would keep a processor busy
     """
-    processes.wait_for(
-        lambda: (
-            compute.get(f'/servers/{server_id}/guest-agent').json()[
-                'guest_agent'
-            ]['status']
-            == 'available'
-        ),
-        AGENT_TIMEOUT,
-        'the agent',
-        gap=0.5,
+    try:
+        processes.wait_for(
+            lambda: (
+                compute.get(f'/servers/{server_id}/guest-agent').json()[
+                    'guest_agent'
+                ]['status']
+                == 'available'
+            ),
+            AGENT_TIMEOUT,
+            'the agent',
+            gap=0.5,
+        )
+    except processes.StartError as error:
+        # It goes with the server.
+        console = compute.get_server_console_output(server_id, length=100)
+        raise processes.StartError(f'{error}\n{console["output"]}') from error
+
+
+def start(demo: OpenStack, compute: Any, server_id: str, script: str) -> str:
+    """Start a shell script, and return the command's uuid when it runs."""
+    code, out, err = demo.guest(
+        'exec', server_id, '--no-wait', '--', 'sh', '-c', script
     )
+    assert code == 0, err
+    uuid = out.decode().split()[1]
+    wait(compute, server_id, uuid, 'RUNNING')
+    return uuid
+
+
+def wait(
+    compute: Any, server_id: str, uuid: str, status: str, timeout: float = 120
+) -> dict[str, Any]:
+    """Wait until a command has a status, and return the command.
+
+    :param timeout: seconds
+    """
+    shown: dict[str, Any] = {}
+
+    def has_status() -> bool:
+        shown.update(
+            compute.get(
+                f'/servers/{server_id}/guest-agent/commands/{uuid}'
+            ).json()['command']
+        )
+        return bool(shown['status'] == status)
+
+    processes.wait_for(has_status, timeout, f'{uuid} {status}', gap=0.2)
+    return shown

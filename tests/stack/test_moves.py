@@ -28,62 +28,29 @@ def own(boot: Callable[..., str]) -> str:
     return boot()
 
 
-@pytest.fixture(scope='module')
-def compute(sdk: Callable[[str], Any]) -> Any:
-    """To ask often: that would take a process each with ``openstack``."""
-    return sdk('demo').compute
-
-
-def _start(demo: OpenStack, compute: Any, server_id: str, script: str) -> str:
-    code, out, err = demo.guest(
-        'exec', server_id, '--no-wait', '--', 'sh', '-c', script
-    )
-    assert code == 0, err
-    uuid = out.decode().split()[1]
-    _wait(compute, server_id, uuid, 'RUNNING')
-    return uuid
-
-
-def _wait(
-    compute: Any, server_id: str, uuid: str, status: str, timeout: float = 120
-) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
-
-    def is_so() -> bool:
-        shown.update(
-            compute.get(
-                f'/servers/{server_id}/guest-agent/commands/{uuid}'
-            ).json()['command']
-        )
-        return bool(shown['status'] == status)
-
-    processes.wait_for(is_so, timeout, f'{uuid} {status}', gap=0.2)
-    return shown
-
-
 def test_rebuild(demo: OpenStack, compute: Any, own: str) -> None:
-    uuid = _start(demo, compute, own, 'sleep 600')
+    uuid = conftest.start(demo, compute, own, 'sleep 600')
     demo.do('server', 'rebuild', '--image', 'guest', '--wait', own)
-    _wait(compute, own, uuid, 'LOST')
+    conftest.wait(compute, own, uuid, 'LOST')
     conftest.wait_for_agent(compute, own)
     assert demo.guest('exec', own, '--', 'echo', 'new')[1] == b'new\n'
 
 
 def test_suspend_and_resume(demo: OpenStack, compute: Any, own: str) -> None:
-    uuid = _start(demo, compute, own, 'sleep 5; exit 9')
+    uuid = conftest.start(demo, compute, own, 'sleep 5; exit 9')
     demo.do('server', 'suspend', own)
     _until(compute, own, 'SUSPENDED')
     assert demo.guest('exec', own, '--', 'true')[0] == 1
     demo.do('server', 'resume', own)
     _until(compute, own, 'ACTIVE')
-    result = _wait(compute, own, uuid, 'COMPLETED')['result']
+    result = conftest.wait(compute, own, uuid, 'COMPLETED')['result']
     assert result['exitcode'] == 9
 
 
 def test_shelve_and_unshelve(demo: OpenStack, compute: Any, own: str) -> None:
-    uuid = _start(demo, compute, own, 'sleep 600')
+    uuid = conftest.start(demo, compute, own, 'sleep 600')
     demo.do('server', 'shelve', '--wait', own)
-    _wait(compute, own, uuid, 'LOST')
+    conftest.wait(compute, own, uuid, 'LOST')
     demo.do('server', 'unshelve', '--wait', own)
     conftest.wait_for_agent(compute, own)
     assert demo.guest('exec', own, '--', 'echo', 'back')[1] == b'back\n'

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tools.testbed import processes
+
 RUN = {'command': {'type': 'exec', 'arguments': {'command': ['true']}}}
 SLEEP = {
     'command': {'type': 'exec', 'arguments': {'command': ['sleep', '600']}}
@@ -68,7 +70,19 @@ def test_bad_token(sdk: Callable[[str], Any], commands: str) -> None:
 
 @pytest.fixture
 def limit(sdk: Callable[[str], Any]) -> Iterator[int]:
-    """A limit of two commands for the servers' project."""
+    """A limit of two commands for the servers' project, which has none."""
+    compute = sdk('demo').compute
+    processes.wait_for(
+        lambda: all(
+            command['finished_at']
+            for command in compute.get('/guest-agent/commands').json()[
+                'commands'
+            ]
+        ),
+        120,
+        'the end of what other tests began',
+        gap=0.5,
+    )
     identity = sdk('admin').identity
     made = identity.create_limit(
         service_id=identity.find_service('nova').id,

@@ -13,21 +13,79 @@
 import oslo_messaging
 import pytest
 
+from guest_agent_ext import exception
 from guest_agent_ext import rpc
+from tests import counted
 
 
-@pytest.mark.parametrize('raised', [OSError('refused'), ValueError()])
-def test_errors_of_a_driver_are_told_as_oslo_messagings(
-    raised: Exception,
+@pytest.mark.parametrize(
+    ('raised', 'detail', 'cause', 'counted_as'),
+    [
+        (
+            oslo_messaging.MessagingTimeout('late'),
+            'late',
+            'no answer',
+            'timeout',
+        ),
+        (
+            oslo_messaging.MessageDeliveryFailure('down'),
+            'down',
+            'no answer',
+            'delivery',
+        ),
+        (
+            oslo_messaging.RemoteError('DBError', 'secret', ['Traceback']),
+            'DBError',
+            'failed',
+            'remote',
+        ),
+        (
+            oslo_messaging.RemoteError('NoSuchMethod', 'no work'),
+            'no work',
+            'not offered',
+            'remote',
+        ),
+        (
+            oslo_messaging.RemoteError('UnsupportedVersion', 'no 2.0'),
+            'no 2.0',
+            'not offered',
+            'remote',
+        ),
+        (
+            oslo_messaging.InvalidTarget('bad', None),
+            'bad:None',
+            'no answer',
+            'other',
+        ),
+        (OSError('refused'), 'OSError: refused', 'no answer', 'delivery'),
+    ],
+)
+def test_failures_are_told_as_one_error_and_counted(
+    raised: Exception, detail: str, cause: str, counted_as: str
 ) -> None:
     with (
-        pytest.raises(oslo_messaging.MessageDeliveryFailure) as caught,
-        rpc.errors(),
+        counted.grows('guest_agent_rpc_errors_total', error=counted_as),
+        pytest.raises(exception.HostUnreachable) as caught,
+        rpc.errors(exception.HostUnreachable),
     ):
         raise raised
+    assert str(caught.value) == detail
+    assert caught.value.cause == cause
     assert caught.value.__cause__ is raised
 
 
-def test_errors_of_oslo_messaging_stay_what_they_are() -> None:
-    with pytest.raises(oslo_messaging.MessagingTimeout), rpc.errors():
-        raise oslo_messaging.MessagingTimeout()
+@pytest.mark.parametrize(
+    ('cause', 'words'),
+    [
+        ('no answer', 'does not answer'),
+        ('failed', 'does not answer'),
+        ('not offered', 'of a release that cannot do this'),
+    ],
+)
+def test_tenants_are_told_why_but_not_the_detail(
+    cause: exception.Cause, words: str
+) -> None:
+    message = rpc.no_answer('uuid', exception.HostUnreachable('detail', cause))
+    assert words in message
+    assert 'server uuid' in message
+    assert 'detail' not in message

@@ -18,8 +18,10 @@ import sys
 import time
 
 from tools.stack import layout
+from tools.stack import seed
 from tools.stack import stack
 from tools.testbed import processes
+from tools.testbed.parts import libvirtd
 
 _CACHE = pathlib.Path(__file__).parents[2] / '.cache'
 
@@ -27,7 +29,7 @@ _USAGE = """
 OpenStack is running ({seconds:.0f} s):
 
     . {directory}/openrc
-    openstack server create --flavor tiny --image guest --no-network \\
+    openstack server create --flavor {flavor} --image {image} --no-network \\
         --wait first
     openstack server guest exec first -- uname -a
 
@@ -40,12 +42,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog='python -m tools.stack')
     parser.add_argument('action', choices=('up', 'down'))
     parser.add_argument('--cells', type=int, choices=(1, 2), default=1)
+    parser.add_argument('--distro', choices=libvirtd.DISTROS, default='tiny')
     arguments = parser.parse_args()
     directory = layout.default_directory()
     cloud = stack.Stack(directory, _CACHE)
     try:
         if arguments.action == 'up':
-            up(cloud, arguments.cells)
+            up(cloud, arguments.cells, arguments.distro)
         else:
             cloud.down()
             print('Stopped.')
@@ -59,7 +62,7 @@ def main() -> int:
     return 0
 
 
-def up(cloud: stack.Stack, cells: int) -> None:
+def up(cloud: stack.Stack, cells: int, distro: str) -> None:
     began = time.monotonic()
     if cloud.ledger.is_up():
         print('It is up already.')
@@ -67,16 +70,22 @@ def up(cloud: stack.Stack, cells: int) -> None:
         cloud.up()
     if cells == 2:
         cloud.add_cell()
+    flavor, image = seed.FLAVOR, seed.IMAGE
+    if distro == 'debian':
+        seed.debian_image(cloud.as_admin(), _CACHE)
+        flavor = image = seed.DEBIAN
     print(
         _USAGE.format(
             seconds=time.monotonic() - began,
+            flavor=flavor,
+            image=image,
             directory=_shown(cloud.place.directory),
         )
     )
 
 
 def _shown(directory: pathlib.Path) -> str:
-    """Return a path as it is typed in the current directory."""
+    """Return a path relative to the current directory."""
     try:
         return str(directory.relative_to(pathlib.Path.cwd()))
     except ValueError:

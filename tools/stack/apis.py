@@ -21,16 +21,16 @@ import dataclasses
 from tools.stack import layout
 from tools.stack import sections
 from tools.testbed import ini
-from tools.testbed import mariadb
+from tools.testbed.parts import mariadb
 
 
 @dataclasses.dataclass(frozen=True)
 class Api:
     """One API: its place in the catalog, its program, how it is prepared.
 
-    :ivar type: in Keystone's catalog
+    :ivar type: service type in Keystone's catalog
     :ivar module: its WSGI entry point
-    :ivar path: what follows the port in its endpoint
+    :ivar path: path of its endpoint
     :ivar configuration: the file below its directory, and what is in it
     :ivar prepare: command lines that make its tables, once
     """
@@ -160,5 +160,6 @@ NEUTRON = Api(
 
 ALL = (KEYSTONE, PLACEMENT, GLANCE, NEUTRON)
 
-#: What Keystone knows of Nova.
+#: Service types and paths that Keystone has of Nova and guest-agent-api.
 NOVA_TYPE, NOVA_PATH = 'compute', '/v2.1'
+GUEST_AGENT_TYPE, GUEST_AGENT_PATH = 'guest-agent', '/v2.1'

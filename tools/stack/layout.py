@@ -33,7 +33,7 @@ def default_directory() -> pathlib.Path:
 class Layout:
     """The directory of a stack, and what is chosen once and then kept.
 
-    :param directory: of the stack, absolute
+    :param directory: absolute path of the stack's directory
     """
 
     def __init__(self, directory: pathlib.Path) -> None:

@@ -13,14 +13,15 @@
 """Nova and the extension: configured as the admin guide tells an operator."""
 
 import dataclasses
+import shutil
 
 from tools.stack import layout
 from tools.stack import sections
 from tools.testbed import ini
-from tools.testbed import libvirtd
-from tools.testbed import mariadb
 from tools.testbed import network
-from tools.testbed import rabbitmq
+from tools.testbed.parts import libvirtd
+from tools.testbed.parts import mariadb
+from tools.testbed.parts import rabbitmq
 
 API_DATABASE, CELL0_DATABASE = 'nova_api', 'nova_cell0'
 
@@ -29,7 +30,7 @@ API_DATABASE, CELL0_DATABASE = 'nova_api', 'nova_cell0'
 class Cell:
     """A cell with one compute host: its own database, broker and libvirtd.
 
-    :ivar number: from 1 on
+    :ivar number: number of the cell, beginning with 1
     :ivar namespace: the network that the broker is in, if that is to be cut
         off from the rest
     """
@@ -69,6 +70,9 @@ def configure(
     if cell.number == 1:
         ini.write(etc / 'nova.conf', _controller(place, database, cell))
         ini.write(etc / 'api-paste.ini', ini.paste(place.prefix))
+        # As the package has installed it.
+        installed = place.prefix / 'etc/guest_agent_ext'
+        shutil.copy(installed / ini.GUEST_AGENT_API_PASTE.name, etc)
     else:
         ini.write(
             etc / f'{cell.conductor}.conf', _conductor(place, database, cell)

@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What a new cloud is given: services, users, limits, a flavor, an image."""
+"""What a new cloud is given: services, users, limits, flavors, images."""
 
 import pathlib
 import tempfile
@@ -19,6 +19,7 @@ from typing import Any
 from tools.stack import apis
 from tools.stack import layout
 from tools.stack import sections
+from tools.testbed import debian
 from tools.testbed import image
 
 #: Nova's accounts in Keystone are those of all services.
@@ -38,6 +39,9 @@ LIMITS = {'servers': 50, 'guest_agent_commands': 1000}
 
 FLAVOR, IMAGE = 'tiny', 'guest'
 
+#: The name of the Debian guest's image and of the flavor with memory for it.
+DEBIAN = 'debian'
+
 
 def accounts(cloud: Any, place: layout.Layout) -> None:
     """Make the catalog, the users and the limits."""
@@ -52,6 +56,16 @@ def accounts(cloud: Any, place: layout.Layout) -> None:
     for user, project, role in USERS:
         _user(cloud, place, user, project, roles[role])
     _limits(cloud)
+
+
+def guest_agent_endpoint(cloud: Any, place: layout.Layout) -> None:
+    """Make the entry of guest-agent-api in the catalog."""
+    _endpoint(
+        cloud,
+        'guest-agent',
+        apis.GUEST_AGENT_TYPE,
+        place.url('guest-agent', apis.GUEST_AGENT_PATH),
+    )
 
 
 def _endpoint(cloud: Any, name: str, kind: str, url: str) -> None:
@@ -108,50 +122,92 @@ def _limits(cloud: Any) -> None:
             )
 
 
-def flavor(cloud: Any) -> None:
-    """Make the flavor; its root disk is a GB that nothing is written to."""
-    if cloud.compute.find_flavor(FLAVOR) is None:
-        cloud.compute.create_flavor(name=FLAVOR, ram=192, vcpus=1, disk=1)
+def flavor(cloud: Any, name: str = FLAVOR, ram: int = 192) -> None:
+    """Make a flavor; only Debian writes to its root disk, of a GB.
+
+    :param ram: MiB
+    """
+    if cloud.compute.find_flavor(name) is None:
+        cloud.compute.create_flavor(name=name, ram=ram, vcpus=1, disk=1)
 
 
 def guest_image(cloud: Any, cache: pathlib.Path) -> None:
     """Upload the guest: a kernel, its file system in memory, an empty disk.
 
-    :param cache: where the guest's image is kept
+    :param cache: directory of the guest's image
     """
     if cloud.image.find_image(IMAGE) is not None:
         return
-    booted = image.build(cache)
-    parts = {
-        name: _upload(cloud, f'{IMAGE}-{name}', path, kind)
-        for name, path, kind in (
+    with tempfile.NamedTemporaryFile() as disk:
+        disk.truncate(1024 * 1024)
+        _upload_all(
+            cloud,
+            IMAGE,
+            image.build(cache),
+            pathlib.Path(disk.name),
+            'ami',
+            'ami',
+        )
+
+
+def debian_image(cloud: Any, cache: pathlib.Path) -> None:
+    """Upload the Debian guest, and make a flavor with memory for it.
+
+    :param cache: directory of the guest's image
+    """
+    flavor(cloud, DEBIAN, 512)
+    if cloud.image.find_image(DEBIAN) is None:
+        booted = debian.build(cache)
+        assert booted.disk is not None
+        _upload_all(cloud, DEBIAN, booted, booted.disk, 'qcow2', 'bare')
+
+
+def _upload_all(
+    cloud: Any,
+    name: str,
+    booted: image.Image,
+    disk: pathlib.Path,
+    kind: str,
+    container: str,
+) -> None:
+    """Upload an image: its kernel, its initrd and a root disk.
+
+    :param kind: Glance's word for what the disk is
+    :param container: Glance's word for what the disk is in
+    """
+    kernel, ramdisk = (
+        _upload(cloud, f'{name}-{part}', path, part_kind, part_kind)
+        for part, path, part_kind in (
             ('kernel', booted.kernel, 'aki'),
             ('ramdisk', booted.initrd, 'ari'),
         )
-    }
-    with tempfile.NamedTemporaryFile() as disk:
-        disk.truncate(1024 * 1024)
-        _upload(
-            cloud,
-            IMAGE,
-            pathlib.Path(disk.name),
-            'ami',
-            kernel_id=parts['kernel'],
-            ramdisk_id=parts['ramdisk'],
-            os_command_line=image.COMMAND_LINE,
-            hw_qemu_guest_agent='yes',
-        )
+    )
+    _upload(
+        cloud,
+        name,
+        disk,
+        kind,
+        container,
+        kernel_id=kernel,
+        ramdisk_id=ramdisk,
+        os_command_line=booted.command_line,
+        hw_qemu_guest_agent='yes',
+    )
 
 
 def _upload(
-    cloud: Any, name: str, path: pathlib.Path, kind: str, **properties: str
+    cloud: Any,
+    name: str,
+    path: pathlib.Path,
+    kind: str,
+    container: str,
+    **properties: str,
 ) -> str:
-    """Upload a part of an image; ``kind`` is Glance's word for what it is."""
     made = cloud.image.create_image(
         name,
         filename=str(path),
         disk_format=kind,
-        container_format=kind,
+        container_format=container,
         visibility='public',
         wait=True,
         **properties,

@@ -32,11 +32,11 @@ from tools.stack import nova
 from tools.stack import sections
 from tools.stack import seed
 from tools.testbed import ini
-from tools.testbed import libvirtd
-from tools.testbed import mariadb
 from tools.testbed import network
 from tools.testbed import processes
-from tools.testbed import rabbitmq
+from tools.testbed.parts import libvirtd
+from tools.testbed.parts import mariadb
+from tools.testbed.parts import rabbitmq
 
 #: What is noted when it has been made once.
 _SECOND_CELL = 'cell2'
@@ -65,8 +65,8 @@ _UWSGI = (
 class Stack:
     """An OpenStack on this machine.
 
-    :param directory: where its files are, absolute
-    :param cache: where the guest's image is kept
+    :param directory: absolute path of the directory of its files
+    :param cache: directory of the guest's image
     """
 
     def __init__(self, directory: pathlib.Path, cache: pathlib.Path) -> None:
@@ -89,7 +89,7 @@ class Stack:
         }
 
     def process(self, name: str) -> processes.Process:
-        """Return the newest process of a name, to pause or kill it."""
+        """Return the newest process of a name, to be paused or killed."""
         return [
             process
             for process in self.ledger.processes()
@@ -97,7 +97,7 @@ class Stack:
         ][-1]
 
     def up(self) -> None:
-        """Start everything; on failure stop it again.
+        """Start everything; on failure stop everything again.
 
         :raises: processes.StartError
         """
@@ -112,7 +112,7 @@ class Stack:
             failed.pop_all()
 
     def add_cell(self) -> None:
-        """Start the second cell, if it does not run."""
+        """Start the second cell, unless that runs already."""
         cell = self.cells[2]
         if any(
             process.name == f'nova-compute-{cell.host}' and process.alive
@@ -141,7 +141,7 @@ class Stack:
                 cell.namespace.delete()
 
     def start_broker(self, cell: nova.Cell) -> None:
-        """Start a cell's RabbitMQ, and wait until it accepts connections."""
+        """Start a cell's RabbitMQ, and wait until connections are accepted."""
         cell.broker.start()
         for daemon in cell.broker.daemons:
             self.ledger.note(
@@ -151,13 +151,17 @@ class Stack:
     def start(
         self, name: str, program: str, configuration: pathlib.Path
     ) -> processes.Process:
-        """Start one of Nova's programs or of ours; it is not waited for.
+        """Start one of Nova's programs or of ours, without waiting.
 
-        :param name: what it is called here
+        :param name: its name here
         """
         return self._start(
             name, [self.place.bin / program, '--config-file', configuration]
         )
+
+    def start_nova_api(self) -> None:
+        """Start nova-api, and wait for its first answer."""
+        self._serve('nova', 'nova.wsgi.osapi_compute')
 
     def as_admin(self) -> Any:
         """Return a connection of openstacksdk for the admin."""
@@ -195,7 +199,8 @@ class Stack:
         self._seed()
         _say('Starting Nova and the extension ...')
         self._together(
-            self._start_nova_api,
+            self.start_nova_api,
+            self._start_guest_agent_api,
             functools.partial(self._start_conductors, cell),
             functools.partial(self._start_host, cell),
             functools.partial(seed.guest_image, self.as_admin(), self._cache),
@@ -295,13 +300,13 @@ class Stack:
         # These two of Nova's read what cells there are when they start.
         for name in ('nova-scheduler', 'nova-api'):
             self.process(name).stop()
-        self._together(self._start_nova_api, self._start_scheduler)
+        self._together(self.start_nova_api, self._start_scheduler)
 
     def _start_api(self, api: apis.Api) -> None:
         self._serve(api.name, api.module)
 
-    def _start_nova_api(self) -> None:
-        self._serve('nova', 'nova.wsgi.osapi_compute')
+    def _start_guest_agent_api(self) -> None:
+        self._serve('guest-agent', 'guest_agent_ext.wsgi.api')
 
     def _start_conductors(self, cell: nova.Cell) -> None:
         etc = self.place.etc('nova')
@@ -328,6 +333,7 @@ class Stack:
 
     def _seed(self) -> None:
         self._once('accounts', seed.accounts, self.as_admin(), self.place)
+        seed.guest_agent_endpoint(self.as_admin(), self.place)
         # Neutron 29 fails to list ports, as Nova asks it to, until something
         # else has had SQLAlchemy complete its models.
         list(self.as_admin().network.networks())
@@ -358,9 +364,11 @@ class Stack:
         )
 
     def _serve(self, name: str, module: str) -> None:
-        """Start an API under uwsgi, and wait until it answers."""
+        """Start an API under uwsgi, and wait for its first answer."""
         port = self.place.port(name)
-        variable = f'OS_{name.upper()}_CONFIG'
+        # guest-agent-api has the configuration of Nova.
+        owner = 'nova' if name == 'guest-agent' else name
+        variable = f'OS_{owner.upper()}_CONFIG'
         process = self._start(
             f'{name}-api',
             [
@@ -374,7 +382,7 @@ class Stack:
                 *_UWSGI,
             ],
             {
-                f'{variable}_DIR': str(self.place.etc(name)),
+                f'{variable}_DIR': str(self.place.etc(owner)),
                 'OS_NEUTRON_CONFIG_FILES': 'neutron.conf',
             },
         )

@@ -20,22 +20,24 @@ from tools.testbed import client
 from tools.testbed import demo
 from tools.testbed import processes
 from tools.testbed import tour
+from tools.testbed.parts import libvirtd
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _DIRECTORY = _ROOT / '.demo'
 
-_USAGE = """
-A real guest is running, and Nova's API for it, in the background:
+_NEXT = """
+The guest and the API go on in the background. Try:
 
     . {env}
-    curl -H "X-Auth-Token: $TOKEN" -H 'Content-Type: application/json' \\
-        $COMPUTE_URL/servers/$SERVER_ID/guest-agent/commands -d \\
-        '{{"command": {{"type": "exec", "arguments": {{"command": ["id"]}}}}}}'
+    openstack server guest exec demo -- uname -a
+    openstack server guest exec --stdin Makefile demo -- wc -l
+    openstack server guest file put demo README.rst /root/README.rst
+    openstack server guest command list demo
     curl -H "X-Auth-Token: $TOKEN" \\
-        $COMPUTE_URL/servers/$SERVER_ID/guest-agent/commands
+        $COMPUTE_URL/servers/$SERVER_ID/guest-agent
 
-There are ADMIN_TOKEN, READER_TOKEN and OTHER_TOKEN (of another project) too.
-Logs are under {logs}. `make down` stops it.
+Logs are under {logs}. `make demo VERBOSE=1` shows whole answers, `make down`
+stops everything.
 """
 
 
@@ -43,31 +45,27 @@ def main() -> int:
     processes.take_ignored_signals()
     parser = argparse.ArgumentParser(prog='python -m tools.testbed')
     parser.add_argument('action', choices=_ACTIONS)
+    parser.add_argument('--distro', choices=libvirtd.DISTROS, default='tiny')
+    parser.add_argument(
+        '--verbose', action='store_true', help='show whole answers in the tour'
+    )
+    arguments = parser.parse_args()
     cloud = demo.Demo(_DIRECTORY, _ROOT / '.cache')
     try:
-        _ACTIONS[parser.parse_args().action](cloud)
+        _ACTIONS[arguments.action](cloud, arguments)
     except processes.StartError as error:
         print(f'{error}; see the logs under {_DIRECTORY}', file=sys.stderr)
         return 1
     return 0
 
 
-def up(cloud: demo.Demo) -> None:
-    if cloud.is_up():
-        print('It is up already.')
-    else:
-        print('Starting libvirtd, a guest and Nova ...', flush=True)
-        cloud.up(demo.PORT)
-    print(
-        _USAGE.format(
-            env=cloud.env.relative_to(_ROOT),
-            logs=_DIRECTORY.relative_to(_ROOT),
-        )
-    )
+def up(cloud: demo.Demo, arguments: argparse.Namespace) -> None:
+    _start(cloud, arguments)
+    _print_next(cloud)
 
 
-def show(cloud: demo.Demo) -> None:
-    up(cloud)
+def show(cloud: demo.Demo, arguments: argparse.Namespace) -> None:
+    _start(cloud, arguments)
     settings = cloud.settings()
     tour.show(
         {
@@ -77,11 +75,30 @@ def show(cloud: demo.Demo) -> None:
                 settings['SERVER_ID'],
             )
             for variable in demo.TOKENS
-        }
+        },
+        verbose=arguments.verbose,
+    )
+    _print_next(cloud)
+
+
+def _start(cloud: demo.Demo, arguments: argparse.Namespace) -> None:
+    if cloud.is_up():
+        print('It is up already.\n')
+        return
+    print('Starting libvirtd, a guest and Nova ...\n', flush=True)
+    cloud.up(demo.PORT, libvirtd.DISTROS[arguments.distro]())
+
+
+def _print_next(cloud: demo.Demo) -> None:
+    print(
+        _NEXT.format(
+            env=cloud.env.relative_to(_ROOT),
+            logs=_DIRECTORY.relative_to(_ROOT),
+        )
     )
 
 
-def down(cloud: demo.Demo) -> None:
+def down(cloud: demo.Demo, _arguments: argparse.Namespace) -> None:
     cloud.down()
     print('Stopped.')
 

@@ -21,6 +21,10 @@ import time
 from typing import Any
 import urllib.parse
 
+#: Seconds that a request may take: a large file takes as long as the machine
+#: has little time.
+TIMEOUT = 1200
+
 ENDED = ('COMPLETED', 'FAILED', 'TIMED_OUT', 'CANCELLED', 'LOST')
 
 
@@ -98,10 +102,10 @@ class Client:
         return urllib.parse.urlsplit(self._compute_url).path
 
     def connect(self) -> http.client.HTTPConnection:
-        """Return a connection of its own, to send and read by and by."""
+        """Return a new connection, to send and read piece by piece."""
         address = urllib.parse.urlsplit(self._compute_url)
         return http.client.HTTPConnection(
-            str(address.hostname), address.port, timeout=300
+            str(address.hostname), address.port, timeout=TIMEOUT
         )
 
     @property
@@ -164,9 +168,9 @@ class Client:
         return dict(body['command'])
 
     def wait(
-        self, uuid: str, *statuses: str, timeout: float = 60
+        self, uuid: str, *statuses: str, timeout: float = 180
     ) -> dict[str, Any]:
-        """Poll a command until it has one of these states.
+        """Poll a command until one of these states is reached.
 
         :param statuses: those of a command that has ended if none is named
         """

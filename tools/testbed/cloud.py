@@ -26,12 +26,12 @@ import pymysql
 
 from tools.testbed import client as http
 from tools.testbed import ini
-from tools.testbed import keystone
-from tools.testbed import libvirtd
-from tools.testbed import mariadb
-from tools.testbed import nova
 from tools.testbed import processes
-from tools.testbed import rabbitmq
+from tools.testbed.parts import keystone
+from tools.testbed.parts import libvirtd
+from tools.testbed.parts import mariadb
+from tools.testbed.parts import nova
+from tools.testbed.parts import rabbitmq
 
 HOST = 'compute-1'
 
@@ -48,6 +48,7 @@ OPTIONS: ini.Sections = {
         'cells_interval': 5,
         'conductor_timeout': 3,
         'transfer_grace': 25,
+        'attach_timeout': 10,
     },
 }
 
@@ -102,7 +103,7 @@ class Cloud:
         """
         return self.nova.client(name, self.server_id)
 
-    def add(self, guest: libvirtd.Guest) -> http.Client:
+    def add(self, guest: libvirtd.BaseGuest) -> http.Client:
         """Boot one more guest on the compute host, as a server.
 
         :returns: a client of a member of its project
@@ -118,7 +119,7 @@ class Cloud:
             self._take_agent_from(guest)
         return self.nova.client('member', guest.uuid)
 
-    def _take_agent_from(self, guest: libvirtd.Guest) -> None:
+    def _take_agent_from(self, guest: libvirtd.BaseGuest) -> None:
         with contextlib.closing(self.mariadb.connect(nova.CELL)) as connection:
             connection.cursor().execute(
                 "UPDATE instance_system_metadata SET value = 'no' WHERE "
@@ -131,10 +132,10 @@ class Cloud:
     def another_host(
         self, name: str, directory: pathlib.Path, cache: pathlib.Path
     ) -> Iterator[Host]:
-        """Have one more compute host, without guests, for a while.
+        """Run one more compute host, without guests, for a while.
 
-        :param directory: where its libvirtd's files are
-        :param cache: where the guests' image is kept
+        :param directory: directory of its libvirtd's files
+        :param cache: directory of the guests' images
         """
         with contextlib.ExitStack() as stack:
             hypervisor = libvirtd.Libvirtd(directory, cache, name)
@@ -147,11 +148,11 @@ class Cloud:
             yield Host(name, hypervisor, compute)
 
     def start_compute(self) -> None:
-        """Start guest-agent-compute; it is not waited for."""
+        """Start guest-agent-compute without waiting until it is up."""
         self.compute = self.nova.start_compute(HOST)
 
     def start_conductor(self) -> None:
-        """Start guest-agent-conductor; it is not waited for."""
+        """Start guest-agent-conductor without waiting until it is up."""
         self.conductor = self.nova.start_conductor()
 
     def wait_for_host(self, state: str, timeout: float = 60) -> None:
@@ -176,7 +177,7 @@ class Cloud:
         processes.wait_for(have_reported, 60, 'reports of the hosts', gap=0.2)
 
     def mend(self) -> None:
-        """Start again what was stopped or killed, and wait until it works."""
+        """Start again what was stopped or killed, and wait for the host."""
         for daemon in (self.rabbitmq, self.mariadb, self.hypervisor):
             daemon.process.resume()
             if not daemon.process.alive:
@@ -200,7 +201,7 @@ class Cloud:
     def server(self, **columns: object) -> Iterator[None]:
         """Make Nova believe something else of the server, for a while.
 
-        :param columns: of Nova's ``instances``: ``vm_state='stopped'``
+        :param columns: columns of Nova's ``instances``: ``vm_state='stopped'``
         """
         before = self.update(self.server_id, **columns)
         try:
@@ -239,9 +240,9 @@ def running(
 ) -> Iterator[Cloud]:
     """Run a cloud until the block is left.
 
-    :param directory: where its files are
-    :param cache: where the guest's image is kept
-    :param options: of all services, by section
+    :param directory: directory of its files
+    :param cache: directory of the guest's image
+    :param options: options of all services, by section
     """
     with contextlib.ExitStack() as stack:
         authority = keystone.Keystone(directory / 'keystone')

@@ -14,12 +14,14 @@
 
 import contextlib
 import pathlib
+import shlex
 import shutil
+import sys
 
 from tools.testbed import identity
-from tools.testbed import libvirtd
-from tools.testbed import nova
 from tools.testbed import processes
+from tools.testbed.parts import libvirtd
+from tools.testbed.parts import nova
 
 _HOST = 'controller'
 
@@ -34,12 +36,35 @@ TOKENS = {
 #: Where nova-api listens, if that port is free.
 PORT = 8774
 
+#: The server's name.
+SERVER = 'demo'
+
+#: What another cloud's openrc may have set, which the ``openstack`` command
+#: would heed beside a token and an endpoint.
+_OF_OTHER_CLOUDS = (
+    'OS_AUTH_URL',
+    'OS_CLIENT_CONFIG_FILE',
+    'OS_CLOUD',
+    'OS_PASSWORD',
+    'OS_PROJECT_DOMAIN_ID',
+    'OS_PROJECT_DOMAIN_NAME',
+    'OS_PROJECT_ID',
+    'OS_PROJECT_NAME',
+    'OS_SYSTEM_SCOPE',
+    'OS_TENANT_NAME',
+    'OS_USERNAME',
+    'OS_USER_DOMAIN_ID',
+    'OS_USER_DOMAIN_NAME',
+    'OS_USER_ID',
+)
+_EXPORT = 'export '
+
 
 class Demo:
-    """Nova's API with the extension, and one server on it.
+    """Nova's API with the extension, and one server.
 
-    :param directory: where its state is, between runs too
-    :param cache: where the guest's image is kept
+    :param directory: directory of its state, kept between runs
+    :param cache: directory of the guest's image
     """
 
     def __init__(self, directory: pathlib.Path, cache: pathlib.Path) -> None:
@@ -49,7 +74,7 @@ class Demo:
 
     @property
     def env(self) -> pathlib.Path:
-        """The file with what a client has to know."""
+        """File that sets what a client has to know, to be sourced."""
         return self._directory / 'env'
 
     @property
@@ -58,18 +83,23 @@ class Demo:
         return self._libvirtd.uri
 
     def settings(self) -> dict[str, str]:
-        """Return what is in ``env``."""
+        """Return the variables that ``env`` exports."""
         return dict(
-            line.split('=', 1) for line in self.env.read_text().splitlines()
+            line.removeprefix(_EXPORT).split('=', 1)
+            for line in self.env.read_text().splitlines()
+            if line.startswith(_EXPORT)
         )
 
     def is_up(self) -> bool:
         return self._ledger.is_up()
 
-    def up(self, port: int | None = None) -> None:
-        """Start everything, from nothing; on failure stop it again.
+    def up(
+        self, port: int | None = None, guest: libvirtd.BaseGuest | None = None
+    ) -> None:
+        """Start everything from nothing; on failure stop everything again.
 
-        :param port: where the API listens, if that port is free
+        :param port: preferred port of the API; another one if it is not free
+        :param guest: the guest behind the server; None for a tiny one
         :raises: processes.StartError
         """
         self.down()
@@ -77,7 +107,7 @@ class Demo:
             shutil.rmtree(self._directory / stale, ignore_errors=True)
         with contextlib.ExitStack() as failed:
             failed.callback(self.down)
-            self._start(processes.free_port(port))
+            self._start(processes.free_port(port), guest or libvirtd.Guest())
             failed.pop_all()
 
     def down(self) -> None:
@@ -85,8 +115,7 @@ class Demo:
         self._ledger.stop()
         self._libvirtd.end_guests()
 
-    def _start(self, port: int) -> None:
-        guest = libvirtd.Guest()
+    def _start(self, port: int, guest: libvirtd.BaseGuest) -> None:
         self._ledger.note(self._libvirtd.start())
         self._libvirtd.boot(guest)
         directory = self._directory / 'nova'
@@ -105,7 +134,7 @@ class Demo:
             },
         )
         cloud.configure()
-        cloud.prepare([nova.Server(guest.uuid, _HOST)])
+        cloud.prepare([nova.Server(guest.uuid, _HOST, SERVER)])
         self._ledger.note(cloud.start_api(embedded=True))
         self._libvirtd.wait(guest)
         cloud.wait_for_host(_HOST, 'up')
@@ -116,8 +145,22 @@ class Demo:
             variable: cloud.identities[name].token
             for variable, name in TOKENS.items()
         }
-        settings = {'COMPUTE_URL': cloud.url, **tokens, 'SERVER_ID': server_id}
+        settings = {
+            'COMPUTE_URL': cloud.url,
+            **tokens,
+            'SERVER_ID': server_id,
+            # A token and an endpoint are all there is: no Keystone is asked.
+            'OS_AUTH_TYPE': 'admin_token',
+            'OS_ENDPOINT': cloud.url,
+            'OS_TOKEN': tokens['TOKEN'],
+        }
+        programs = shlex.quote(str(pathlib.Path(sys.executable).parent))
         self.env.touch(mode=0o600)
         self.env.write_text(
-            ''.join(f'{name}={value}\n' for name, value in settings.items())
+            f'unset {" ".join(_OF_OTHER_CLOUDS)}\n'
+            + ''.join(
+                f'{_EXPORT}{name}={value}\n'
+                for name, value in settings.items()
+            )
+            + f'PATH={programs}:$PATH\n'
         )

@@ -30,8 +30,7 @@ CONF = conf.CONF
 def services() -> list[service.Service]:
     """Return the services, not yet started."""
     guests = connection.Connection(
-        CONF.guest_agent.connection_uri,
-        work_calls=CONF.guest_agent.agent_calls,
+        conf.connection_uri(CONF), work_calls=CONF.guest_agent.agent_calls
     )
     return [
         cells.Conductor(CONF.host),

@@ -41,7 +41,7 @@ _UNAUTHORIZED = json.dumps(
 class Identity:
     """A user in a project.
 
-    :ivar token: what the user sends as ``X-Auth-Token``
+    :ivar token: the user's ``X-Auth-Token``
     """
 
     user_id: str
@@ -67,7 +67,7 @@ def make() -> dict[str, Identity]:
 
 
 def write(path: pathlib.Path, identities: Mapping[str, Identity]) -> None:
-    """Write the table that the filter reads; only its owner may read it."""
+    """Write the table that the filter reads, readable by its owner only."""
     path.touch(mode=0o600)
     path.write_text(
         json.dumps(
@@ -87,8 +87,8 @@ def read(path: pathlib.Path) -> dict[str, Identity]:
 class Filter:
     """The WSGI filter: only requests with a known token get through.
 
-    :param application: what is behind it
-    :param identities: by token
+    :param application: application behind the filter
+    :param identities: identities by token
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Filter:
 def filter_factory(
     global_conf: Mapping[str, str], tokens: str
 ) -> Callable[..., Filter]:
-    """Make the filter, as paste wants it.
+    """Make the filter for paste.
 
     :param tokens: path of the table that :func:`write` wrote
     """

@@ -91,18 +91,26 @@ _PRUNED = (
 _DIRECTORIES = ('dev', 'etc', 'proc', 'root', 'run', 'sys', 'tmp', 'var')
 
 _FILES = {
-    'etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n',
-    'etc/group': 'root:x:0:\n',
+    'etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n'
+    'tenant:x:1000:1000:tenant:/home/tenant:/bin/sh\n',
+    'etc/group': 'root:x:0:\ntenant:x:1000:\nguests:x:2000:tenant\n',
     'etc/os-release': 'ID=debian\nNAME="Test guest"\nVERSION_ID=12\n',
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """What QEMU boots directly."""
+    """What QEMU boots directly.
+
+    :ivar command_line: arguments of the kernel
+    :ivar disk: the root disk that each guest gets a copy of, in qcow2; None if
+        the root is in memory
+    """
 
     kernel: pathlib.Path
     initrd: pathlib.Path
+    command_line: str = COMMAND_LINE
+    disk: pathlib.Path | None = None
 
 
 def build(cache: pathlib.Path, *, ssh: bool = False) -> Image:

@@ -16,10 +16,10 @@ from collections.abc import Mapping
 import configparser
 import pathlib
 
-_SAMPLE_PASTE = (
-    pathlib.Path(__file__).parents[2]
-    / 'etc/guest_agent_ext/api-paste.ini.sample'
-)
+_ETC = pathlib.Path(__file__).parents[2] / 'etc/guest_agent_ext'
+_SAMPLE_PASTE = _ETC / 'api-paste.ini.sample'
+#: The pipeline of guest-agent-api, which operators use as it is.
+GUEST_AGENT_API_PASTE = _ETC / 'guest-agent-api-paste.ini'
 
 Sections = Mapping[str, Mapping[str, object]]
 
@@ -34,11 +34,11 @@ def merge(*layers: Sections) -> dict[str, dict[str, object]]:
 
 
 def paste(prefix: pathlib.Path) -> dict[str, dict[str, object]]:
-    """Return Nova's paste configuration with the extension in it.
+    """Return Nova's paste configuration with the extension's sections.
 
     What the documentation tells an operator to do, done to the stock file.
 
-    :param prefix: of the environment that Nova is installed in
+    :param prefix: prefix of the environment that Nova is installed in
     """
     stock = _read(prefix / 'etc/nova/api-paste.ini')
     sample = _read(_SAMPLE_PASTE)
@@ -62,7 +62,7 @@ def _read(path: pathlib.Path) -> configparser.RawConfigParser:
 
 
 def write(path: pathlib.Path, sections: Sections) -> None:
-    """Write a file that only its owner may read: there are passwords in it."""
+    """Write a file with passwords, readable by its owner only."""
     lines = []
     for section, options in sections.items():
         lines.append(f'[{section}]')

@@ -20,7 +20,7 @@ import subprocess
 class Namespace:
     """A network of two addresses: this machine's, and that of what is in it.
 
-    :param name: of the namespace, at most eleven characters
+    :param name: name of the namespace, at most eleven characters
     :param subnet: the first three numbers of its addresses
     """
 
@@ -39,11 +39,11 @@ class Namespace:
 
     @property
     def run(self) -> list[str]:
-        """What stands before the command line of what is to run in it."""
+        """Words before the command line of a program that runs there."""
         return ['ip', 'netns', 'exec', self._name]
 
     def create(self) -> None:
-        """Make it, in the place of one that was left behind."""
+        """Make the namespace, after removing one that was left behind."""
         self.delete()
         inner, outer = f'{self._name}-in', f'{self._name}-out'
         self._ip(f'netns add {self._name}')
@@ -57,7 +57,7 @@ class Namespace:
             self._ip(f'-n {self._name} link set {link} up')
 
     def delete(self) -> None:
-        """Remove it, if it is there; what runs in it must have ended."""
+        """Remove the namespace; programs in there must have ended."""
         subprocess.run(
             ['ip', 'netns', 'delete', self._name], stderr=subprocess.DEVNULL
         )

@@ -120,6 +120,20 @@ def _server(
     _host(context, cell, server['host'])
     with nova_context.target_cell(context, cell) as cell_context:
         _instance(cell_context, flavor, server).create()
+    # What it was asked to be like; newer microversions show some of that.
+    objects.RequestSpec.from_components(
+        context,
+        server['uuid'],
+        image={},
+        flavor=flavor,
+        numa_topology=None,
+        pci_requests=None,
+        filter_properties={},
+        instance_group=None,
+        availability_zone=None,
+        project_id=server['project_id'],
+        user_id=server['user_id'],
+    ).create()
     objects.InstanceMapping(
         context,
         instance_uuid=server['uuid'],

@@ -104,7 +104,7 @@ class Process:
         return int(line.split()[1]) * 1024
 
     def forget_peak(self) -> None:
-        """Have ``VmHWM`` begin from what it has now."""
+        """Reset ``VmHWM`` to the memory that the process has now."""
         pathlib.Path(f'/proc/{self.pid}/clear_refs').write_text('5')
 
     def signal(self, number: int) -> None:
@@ -114,19 +114,19 @@ class Process:
                 os.kill(self.pid, number)
 
     def pause(self) -> None:
-        """Stop the process without ending it: it hangs from now on."""
+        """Suspend the process, as if hung."""
         self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End the process as a power cut would, and wait until it is gone."""
+        """Kill the process, as a power cut would, and wait for its end."""
         self.signal(signal.SIGKILL)
         wait_for(lambda: not self.alive, 10, f'the end of {self.name}')
 
     def stop(self, timeout: float = 20.0) -> None:
-        """Ask the process to end; end it after ``timeout`` seconds."""
+        """Ask the process to end, and kill it after ``timeout`` seconds."""
         self.resume()
         self.signal(signal.SIGTERM)
         try:
@@ -148,7 +148,7 @@ class Log:
         self._text = ''
 
     def wait_for(self, pattern: str, timeout: float = 90) -> None:
-        """Wait until a line of it matches.
+        """Wait for a line that matches.
 
         :param pattern: a regular expression
         :param timeout: seconds
@@ -173,7 +173,7 @@ class Log:
 class Ledger:
     """What runs, written down for a later run of this program.
 
-    :param path: of the file that it is in
+    :param path: path of its file
     """
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -207,12 +207,12 @@ class Ledger:
         ]
 
     def is_up(self) -> bool:
-        """Tell whether all of it runs."""
+        """Tell whether all noted processes run."""
         noted = self.processes()
         return bool(noted) and all(process.alive for process in noted)
 
     def stop(self) -> None:
-        """Stop all of it, newest first, and forget it."""
+        """Stop all noted processes, newest first, and forget them."""
         for process in reversed(self.processes()):
             process.stop()
         self._path.unlink(missing_ok=True)
@@ -237,7 +237,7 @@ def start(
 ) -> Process:
     """Start a process that outlives this one, its output in a log.
 
-    :param name: what to call it in messages
+    :param name: its name in messages
     :param argv: the program and its arguments
     :param log: the file that its stdout and stderr are appended to
     :param env: variables in addition to those of this process
@@ -280,7 +280,7 @@ def wait_for(
 
     :param condition: called until what it returns is true
     :param timeout: seconds to wait at most
-    :param what: what is waited for, for the message
+    :param what: name of the condition, for the message
     :param process: whose end makes waiting pointless
     :param gap: seconds between two calls
     :raises: StartError when the time is over or the process has ended

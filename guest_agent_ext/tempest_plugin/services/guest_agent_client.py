@@ -10,9 +10,10 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The calls of the API, as tempest's clients have them.
+"""A client of the API for tempest.
 
-A refusal raises what ``tempest.lib.exceptions`` has for its status.
+A refused request raises the error that ``tempest.lib.exceptions`` has for the
+status.
 """
 
 from collections.abc import Mapping
@@ -53,13 +54,24 @@ class GuestAgentClient(rest_client.RestClient):
             headers,
         )
 
+    def create_agent_call(
+        self, server_id: str, kind: str, **arguments: Any
+    ) -> rest_client.ResponseBody:
+        """Have the agent of a server carry out one of its calls.
+
+        :param kind: type of the command
+        """
+        return self.create_raw(
+            server_id, {'command': {'type': kind, 'arguments': arguments}}
+        )
+
     def create_raw(
         self,
         server_id: str,
         body: Any,
         headers: Mapping[str, str] | None = None,
     ) -> rest_client.ResponseBody:
-        """Send a body as it is, however wrong."""
+        """Post a body unchanged, also one that is wrong."""
         return self._show(
             *self.post(
                 _commands(server_id),
@@ -87,7 +99,7 @@ class GuestAgentClient(rest_client.RestClient):
         return self._show(*self.get(_with(_commands(server_id), query)))
 
     def list_project_commands(self, **query: Any) -> rest_client.ResponseBody:
-        """List the commands of all servers of a project, or of all."""
+        """List the commands of a project, or of all projects."""
         return self._show(*self.get(_with('guest-agent/commands', query)))
 
     def cancel_command(
@@ -110,7 +122,7 @@ class GuestAgentClient(rest_client.RestClient):
     def show_output(
         self, server_id: str, command_id: str, **query: Any
     ) -> Response:
-        """Read what a command has written.
+        """Read the output of a command.
 
         :param query: ``stream`` and ``offset``
         :returns: headers and bytes
@@ -128,7 +140,10 @@ class GuestAgentClient(rest_client.RestClient):
         path: str,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Return headers and bytes of a file."""
+        """Read a file.
+
+        :returns: headers and bytes
+        """
         response, body = self.get(
             _with(
                 f'servers/{server_id}/guest-agent/file-read', {'path': path}
@@ -159,8 +174,24 @@ class GuestAgentClient(rest_client.RestClient):
     def show_agent(self, server_id: str) -> rest_client.ResponseBody:
         return self._show(*self.get(f'servers/{server_id}/guest-agent'))
 
+    def show_details(
+        self, server_id: str, **query: Any
+    ) -> rest_client.ResponseBody:
+        """Show what the agent of a server tells of the guest.
+
+        :param query: ``fields`` and ``user``
+        """
+        return self._show(
+            *self.get(_with(f'servers/{server_id}/guest-agent/details', query))
+        )
+
     def list_hosts(self) -> rest_client.ResponseBody:
         return self._show(*self.get('guest-agent/hosts'))
+
+    def delete_host(self, host: str) -> rest_client.ResponseBody:
+        response, body = self.delete(f'guest-agent/hosts/{host}')
+        self.expected_success(204, response.status)
+        return rest_client.ResponseBody(response, body)
 
     def _show(self, response: Any, body: bytes) -> rest_client.ResponseBody:
         self.expected_success(200, response.status)

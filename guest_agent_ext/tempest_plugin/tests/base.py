@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What the tests have in common: a server with an agent that answers."""
+"""A base class for the tests: a server whose guest agent answers."""
 
 from typing import Any
 
@@ -26,9 +26,9 @@ ENDED = ('COMPLETED', 'FAILED', 'TIMED_OUT', 'CANCELLED', 'LOST')
 
 
 class GuestAgentTest(test.BaseTestCase):
-    """A server for all tests of a class, of the primary user's project.
+    """Boots a server of the primary user's project for each class.
 
-    :cvar server_id: that server
+    :cvar server_id: uuid of the server
     """
 
     credentials = ['primary']
@@ -42,7 +42,7 @@ class GuestAgentTest(test.BaseTestCase):
 
     @classmethod
     def setup_credentials(cls) -> None:
-        # Nothing here needs a network.
+        # No test needs a network.
         cls.set_network_resources()
         super().setup_credentials()
 
@@ -59,7 +59,7 @@ class GuestAgentTest(test.BaseTestCase):
 
     @classmethod
     def boot(cls) -> str:
-        """Boot a server, to be deleted with the class, and return its id."""
+        """Boot a server, which is deleted after the class; return its uuid."""
         server = cls.servers.create_server(
             name=data_utils.rand_name(cls.__name__),
             imageRef=CONF.guest_agent.image_ref or CONF.compute.image_ref,
@@ -71,7 +71,7 @@ class GuestAgentTest(test.BaseTestCase):
 
     @classmethod
     def remove(cls, server_id: str) -> None:
-        """Delete a server, and wait until it is gone."""
+        """Delete a server, and wait for its end."""
         ignored = test_utils.call_and_ignore_notfound_exc
         ignored(cls.servers.delete_server, server_id)
         cls._until(
@@ -80,7 +80,7 @@ class GuestAgentTest(test.BaseTestCase):
 
     @classmethod
     def wait_for_server(cls, server_id: str, status: str) -> None:
-        """Wait until Nova says that a server is in a state."""
+        """Wait until a server has a status."""
         cls._until(
             lambda: cls._status(server_id) == status, f'the server is {status}'
         )
@@ -121,9 +121,9 @@ class GuestAgentTest(test.BaseTestCase):
     def wait_for_command(
         self, command_id: str, *statuses: str, server_id: str | None = None
     ) -> dict[str, Any]:
-        """Wait until a command has one of some states.
+        """Wait until a command has one of several statuses.
 
-        :param statuses: those of a command that has ended if none is named
+        :param statuses: statuses to wait for; by default those of an end
         """
         shown: dict[str, Any] = {}
 

@@ -12,6 +12,7 @@
 
 """Nova's API with our filter in it, in this process, on SQLite."""
 
+from collections.abc import Callable
 import configparser
 from importlib import metadata
 import json
@@ -22,6 +23,7 @@ import fixtures
 from nova import context as nova_context
 from nova import objects
 from nova import test
+from nova.api import auth as nova_auth
 from nova.compute import power_state
 from nova.compute import vm_states
 import nova.conf
@@ -29,6 +31,7 @@ from nova.tests import fixtures as nova_fixtures
 from oslo_db.sqlalchemy import enginefacade
 from oslo_utils import uuidutils
 import requests
+import sqlalchemy as sa
 
 from guest_agent_ext import command
 from guest_agent_ext.api import breaker
@@ -37,7 +40,10 @@ from guest_agent_ext.api import servers
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import hosts
 from guest_agent_ext.db import migration
+from guest_agent_ext.db import models
 from guest_agent_ext.db import session
+from guest_agent_ext.db import sqltypes
+from tests.functional.api import documented
 
 CONF = nova.conf.CONF
 
@@ -46,8 +52,12 @@ PASTE_SAMPLE = (
     / 'etc/guest_agent_ext/api-paste.ini.sample'
 )
 HOST = 'compute1'
+OTHER_CELL = '3f1d2c9e-7a60-4b58-9c44-0d1e5b7a8f21'
 PROJECT = nova_fixtures.PROJECT_ID
 OTHER_PROJECT = 'b' * 32
+#: The project of a token that is scoped to a domain, to the system or not at
+#: all.
+NO_PROJECT = ''
 
 
 def write_paste_config(path: pathlib.Path) -> None:
@@ -129,18 +139,46 @@ class Cloud(test.TestCase):
         self.flags(api_paste_config=str(paste_config), group='wsgi')
         self.flags(response_validation='error', group='api')
         api = self.useFixture(nova_fixtures.OSAPIFixture())
+        self.patch(
+            nova_auth.NovaKeystoneContext,
+            '_create_context',
+            _without_project(nova_auth.NovaKeystoneContext._create_context),
+        )
         self.app = api.app
         self.endpoint = api.base_url.removesuffix(':80/v2.1')
 
     def patch(self, module: Any, name: str, value: Any) -> None:
         self.useFixture(fixtures.MockPatchObject(module, name, value))
 
+    def make_silent_host(
+        self, name: str, cell_uuid: str | None = None
+    ) -> None:
+        """Note a service that was not heard for a day."""
+        hosts.register(
+            cell_uuid or self.cell.uuid,
+            name,
+            machine_id='gone',
+            version='1',
+            down_time=0,
+        )
+        with session.writer() as db:
+            db.execute(
+                sa.update(models.Host)
+                .where(models.Host.host == name)
+                .values(last_seen_at=sqltypes.utc_in(-86400))
+            )
+
     def make_instance(
-        self, project_id: str = PROJECT, channel: str = 'yes', **values: Any
+        self,
+        project_id: str = PROJECT,
+        channel: str = 'yes',
+        cell: Any = None,
+        **values: Any,
     ) -> Any:
         """Make a server as if Nova had built it."""
         context = nova_context.get_admin_context()
-        with nova_context.target_cell(context, self.cell) as cell_context:
+        cell = cell or self.cell
+        with nova_context.target_cell(context, cell) as cell_context:
             instance = objects.Instance(
                 cell_context,
                 **dict(
@@ -165,7 +203,7 @@ class Cloud(test.TestCase):
             context,
             instance_uuid=instance.uuid,
             project_id=project_id,
-            cell_mapping=self.cell,
+            cell_mapping=cell,
             user_id='fake',
             queued_for_delete=False,
         ).create()
@@ -184,14 +222,14 @@ class Cloud(test.TestCase):
         headers: dict[str, str] | None = None,
         version: str = '/v2.1',
     ) -> Any:
-        """Send a request.
+        """Send a request, and hold its answer to what is documented.
 
         :param body: sent as JSON, unless ``raw`` is
         :param version: what stands before the path
         :returns: requests.Response
         """
         data = json.dumps(body).encode() if body is not None else raw
-        return requests.request(
+        answer = requests.request(
             method,
             self.endpoint + version + path,
             data=data,
@@ -205,6 +243,8 @@ class Cloud(test.TestCase):
                 **headers or {},
             ),
         )
+        documented.check(method, path, answer)
+        return answer
 
     def get(self, path: str, **kwargs: Any) -> Any:
         return self.request('GET', path, **kwargs)
@@ -248,6 +288,20 @@ class Cloud(test.TestCase):
             values=dict({'pid': 7, 'exitcode': 0}, **values),
             age=0.0,
         )
+
+
+def _without_project(create: Callable[..., Any]) -> Any:
+    """Let a request without a project have a context without one.
+
+    Nova's fixture would make the empty text of it.
+    """
+
+    def create_context(*args: Any, **kwargs: Any) -> Any:
+        context = create(*args, **kwargs)
+        context.project_id = context.project_id or None
+        return context
+
+    return staticmethod(create_context)
 
 
 def commands_of(uuid: str) -> str:

@@ -20,6 +20,7 @@ from nova import policy as nova_policy
 from oslo_utils import uuidutils
 import pytest
 
+from guest_agent_ext import command
 from guest_agent_ext import policies
 from tests.functional.api import base
 
@@ -151,6 +152,53 @@ def test_reader_sees_neither_arguments_nor_output(cloud: base.Cloud) -> None:
         'out_bytes': 6,
         'err_bytes': 0,
     }
+
+
+def test_reader_sees_a_general_error(cloud: base.Cloud) -> None:
+    error = '/opt/secret: no such program'
+    uuid = cloud.post().json()['command']['uuid']
+    cloud.end(uuid, command.FAILED, error=error)
+    for path in (f'{cloud.path}/{uuid}', cloud.path, '/guest-agent/commands'):
+        assert error in cloud.get(path, **MEMBER).text
+        response = cloud.get(path, **READER)
+        assert 'secret' not in response.text
+        assert 'The command failed' in response.text
+
+
+def test_repetition_by_who_may_create_only_has_a_general_error(
+    cloud: base.Cloud, policy_file: pathlib.Path
+) -> None:
+    policy_file.write_text(
+        '{"%s": "role:guest_exec", "%s": "@"}'
+        % (policies.USE, policies.CREATE)
+    )
+    key = {'Idempotency-Key': 'key'}
+    uuid = cloud.post(headers=key, **MEMBER).json()['command']['uuid']
+    cloud.end(uuid, command.LOST, error='/opt/secret was seen last')
+    again = cloud.post(headers=key, **MEMBER)
+    assert again.json()['command']['uuid'] == uuid
+    assert again.json()['command']['error'] == (
+        'The end of the command is not known'
+    )
+    assert 'secret' not in again.text
+
+
+@pytest.mark.parametrize(
+    'path',
+    ['commands', 'file-read?path=/etc/hosts', 'file-write?path=/etc/hosts'],
+)
+def test_token_without_a_project_records_nothing(
+    cloud: base.Cloud, path: str
+) -> None:
+    method = 'GET' if path.startswith('file-read') else 'POST'
+    response = cloud.request(
+        method,
+        f'/servers/{cloud.instance.uuid}/guest-agent/{path}',
+        base.body_of({'command': ['id']}),
+        **dict(ADMIN, project_id=base.NO_PROJECT),
+    )
+    assert 'no project' in base.message_of(response, 403, 'forbidden')
+    assert cloud.get(cloud.path).json() == {'commands': []}
 
 
 def test_command_of_another_server_is_not_found(cloud: base.Cloud) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 from unittest import mock
 
 from nova.compute import power_state
-import oslo_messaging
 import pytest
 
+from guest_agent_ext import exception
 from guest_agent_ext.api import servers
 from guest_agent_ext.compute import rpcapi
 from tests.functional.api import base
@@ -29,6 +29,7 @@ STATUS: rpcapi.AgentStatus = {
     'os': 'Debian',
     'execution': 'guarded',
     'supported_commands': ['guest-exec'],
+    'command_types': ['exec', 'fstrim'],
 }
 
 
@@ -92,14 +93,18 @@ def test_cell_is_down(cloud: base.Cloud, host: mock.Mock) -> None:
 
 
 @pytest.mark.parametrize(
-    'error',
-    [oslo_messaging.MessagingTimeout, oslo_messaging.MessageDeliveryFailure],
+    ('cause', 'words'),
+    [
+        ('no answer', 'does not answer'),
+        ('failed', 'does not answer'),
+        ('not offered', 'of a release that cannot do this'),
+    ],
 )
 def test_host_does_not_answer(
-    cloud: base.Cloud, host: mock.Mock, error: type[Exception]
+    cloud: base.Cloud, host: mock.Mock, cause: exception.Cause, words: str
 ) -> None:
-    host.side_effect = error
-    assert 'does not answer' in shown(cloud)['reason']
+    host.side_effect = exception.HostUnreachable('away', cause)
+    assert words in shown(cloud)['reason']
 
 
 def test_who_may_ask(cloud: base.Cloud, host: mock.Mock) -> None:

@@ -14,6 +14,7 @@
 
 from collections.abc import Iterator
 import json
+import logging
 import pathlib
 from typing import Any
 from unittest import mock
@@ -29,7 +30,10 @@ import sqlalchemy as sa
 from guest_agent_ext import command
 from guest_agent_ext.conductor import audit
 from guest_agent_ext.db import commands
+from guest_agent_ext.db import models
 from guest_agent_ext.db import session
+from guest_agent_ext.db import sqltypes
+from tests import counted
 from tests.functional.api import base
 
 SAMPLES = pathlib.Path(__file__).parents[3] / 'doc/notification_samples'
@@ -157,7 +161,7 @@ def test_end_that_no_host_reported(
     assert action['message'] == 'Error'
     assert action['events'][0]['result'] == 'Error'
     assert action['events'][0]['details'] == f'{uuid}: {status}'
-    assert SECRET not in json.dumps(action)
+    assert SECRET not in json.dumps([action, sent])
     phases = [
         message['event_type'].rpartition('.')[2] for _, message, *_ in sent
     ]
@@ -189,6 +193,53 @@ def test_overdue_command_is_told_of(cloud: base.Cloud) -> None:
     audit.tell_due(cloud.cell)
     (action,) = actions(cloud)
     assert action['events'][0]['details'] == f'{uuid}: FAILED'
+
+
+def test_end_is_one_line_for_the_operator(
+    cloud: base.Cloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With all that is asked for at night, and nothing of the tenant's."""
+    lost, failed, done = (post(cloud)['uuid'] for _ in range(3))
+    for uuid, error in (
+        (lost, f'{commands.NOT_REPORTED}. Last seen: {SECRET}'),
+        (failed, f'The command could not be executed: {SECRET}'),
+        (done, None),
+    ):
+        with session.writer() as db:
+            db.execute(
+                sa.text(
+                    'UPDATE guest_agent_commands SET error = :error, '
+                    'status = :status, finished_at = created_at, '
+                    'audit_at = created_at WHERE uuid = :uuid'
+                ),
+                {
+                    'uuid': uuid,
+                    'error': error,
+                    'status': {lost: 'LOST', failed: 'FAILED'}.get(
+                        uuid, 'COMPLETED'
+                    ),
+                },
+            )
+    with caplog.at_level(logging.INFO, 'guest_agent_ext'):
+        audit.tell_due(cloud.cell)
+    lines = {
+        uuid: next(
+            record for record in caplog.records if uuid in record.getMessage()
+        )
+        for uuid in (lost, failed, done)
+    }
+    assert [lines[uuid].levelname for uuid in (lost, failed, done)] == [
+        'WARNING',
+        'INFO',
+        'INFO',
+    ]
+    for record in lines.values():
+        text = record.getMessage()
+        assert SECRET not in text
+        assert cloud.instance.uuid in text and base.HOST in text
+        assert 'req-' in text
+    assert commands.NOT_REPORTED in lines[lost].getMessage()
+    assert 'could not be executed' in lines[failed].getMessage()
 
 
 def test_dead_cell_is_told_when_it_is_back(cloud: base.Cloud) -> None:
@@ -315,3 +366,70 @@ def test_unversioned_format_sends_none(
     audit.tell_due(cloud.cell)
     assert len(actions(cloud)) == 1
     assert not sent
+
+
+def test_start_and_end_are_counted_once(cloud: base.Cloud) -> None:
+    labels = {'type': 'exec', 'status': 'COMPLETED'}
+    uuid = post(cloud)['uuid']
+    with (
+        counted.grows('guest_agent_command_start_seconds_count', type='exec'),
+        counted.grows('guest_agent_commands_ended_total', **labels),
+    ):
+        start(cloud, uuid)
+        with counted.grows('guest_agent_commands_ended_total', 0, **labels):
+            audit.tell_due(cloud.cell)
+        cloud.end(uuid)
+        audit.tell_due(cloud.cell)
+        # As a conductor that was asked the same again.
+        cloud.end(uuid)
+        audit.tell_due(cloud.cell)
+
+
+def test_end_of_what_never_started_is_counted(cloud: base.Cloud) -> None:
+    uuid = post(cloud)['uuid']
+    with (
+        counted.grows(
+            'guest_agent_command_start_seconds_count', 0, type='exec'
+        ),
+        counted.grows('guest_agent_command_end_seconds_count', type='exec'),
+        counted.grows(
+            'guest_agent_commands_ended_total', type='exec', status='CANCELLED'
+        ),
+    ):
+        assert commands.cancel(uuid)
+        audit.tell_due(cloud.cell)
+
+
+def test_end_that_could_not_be_told_is_counted_when_it_was(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, 'RETRY_AFTER', 0)
+    uuid = post(cloud)['uuid']
+    cloud.end(uuid)
+    with counted.grows(
+        'guest_agent_commands_ended_total', type='exec', status='COMPLETED'
+    ):
+        with (
+            failing('action_start', db_exc.DBConnectionError()),
+            pytest.raises(db_exc.DBConnectionError),
+        ):
+            audit.tell_due(cloud.cell)
+        audit.tell_due(cloud.cell)
+
+
+def test_seconds_are_from_the_acceptance(cloud: base.Cloud) -> None:
+    uuid = post(cloud)['uuid']
+    with session.writer() as db:
+        db.execute(
+            sa.update(models.Command)
+            .where(models.Command.uuid == uuid)
+            .values(created_at=sqltypes.utc_in(-100))
+        )
+    before = counted.value('guest_agent_command_end_seconds_sum', type='exec')
+    cloud.end(uuid)
+    audit.tell_due(cloud.cell)
+    seconds = (
+        counted.value('guest_agent_command_end_seconds_sum', type='exec')
+        - before
+    )
+    assert 99 < seconds < 200

@@ -13,6 +13,7 @@
 """What a server must be like for a command to be accepted."""
 
 from collections.abc import Iterator
+import concurrent.futures
 import threading
 import time
 from typing import Any
@@ -25,7 +26,10 @@ from oslo_db import exception as db_exc
 from oslo_utils import uuidutils
 import pytest
 
+from guest_agent_ext.api import breaker
 from guest_agent_ext.api import checks
+from guest_agent_ext.api import reads
+from guest_agent_ext.api import servers
 from guest_agent_ext.db import hosts
 from tests.functional.api import base
 
@@ -214,13 +218,19 @@ def dead_cell(
     fate: dict[str, Any] = {'asked': 0}
     is_over = threading.Event()
 
-    def get_by_uuid(*args: Any, **kwargs: Any) -> None:
+    get_alive = objects.Instance.get_by_uuid
+
+    def get_by_uuid(context: Any, *args: Any, **kwargs: Any) -> Any:
+        if context.cell_uuid != cloud.cell.uuid:
+            return get_alive(context, *args, **kwargs)
         fate['asked'] += 1
         if 'error' in fate:
             raise fate['error']
         is_over.wait(60)
+        return None
 
     monkeypatch.setattr(objects.Instance, 'get_by_uuid', get_by_uuid)
+    monkeypatch.setattr(reads, '_reads', {})
     base.CONF.set_override('cell_timeout', 0.3, group='guest_agent')
     yield fate
     is_over.set()
@@ -239,6 +249,56 @@ def test_cell_that_refuses(
 ) -> None:
     dead_cell['error'] = db_exc.DBConnectionError()
     assert 'is down' in conflict(cloud, cloud.instance)
+
+
+@pytest.fixture
+def other_cell(cloud: base.Cloud) -> Iterator[Any]:
+    """A cell beside the first, whose database it shares here."""
+    cell = objects.CellMapping(
+        nova_context.get_admin_context(),
+        uuid=uuidutils.generate_uuid(),
+        name='other',
+        transport_url=cloud.cell.transport_url,
+        database_connection=cloud.cell.database_connection,
+    )
+    cell.create()
+    hosts.register(
+        cell.uuid, base.HOST, machine_id='machine', version='1', down_time=60
+    )
+    yield cell
+    cell.destroy()
+
+
+def test_cell_that_hangs_costs_others_nothing(
+    cloud: base.Cloud,
+    dead_cell: dict[str, Any],
+    other_cell: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    instance = cloud.make_instance(cell=other_cell)
+    # Every read tries: more hang than Nova's pool has threads.
+    monkeypatch.setattr(servers, '_breaker', breaker.Breaker(0))
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        hung = [pool.submit(cloud.post) for _ in range(12)]
+        concurrent.futures.wait(hung)
+    assert {item.result().status_code for item in hung} == {409}
+    assert dead_cell['asked'] == reads.MAX_READS
+    response = cloud.post(path=base.commands_of(instance.uuid))
+    assert response.status_code == 200
+
+
+def test_read_that_never_began_is_no_failure(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, 'MAX_READS', 0)
+    monkeypatch.setattr(reads, '_reads', {})
+    base.CONF.set_override('cell_timeout', 0.1, group='guest_agent')
+    try:
+        assert 'is down' in conflict(cloud, cloud.instance)
+    finally:
+        base.CONF.clear_override('cell_timeout', group='guest_agent')
+    monkeypatch.undo()
+    assert cloud.post().status_code == 200
 
 
 def test_reading_needs_no_cell(

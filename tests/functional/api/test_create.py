@@ -11,6 +11,7 @@
 #    under the License.
 
 from guest_agent_ext.db import commands
+from tests import counted
 from tests.functional.api import base
 
 
@@ -79,3 +80,10 @@ def test_rings_the_host(cloud: base.Cloud) -> None:
 def test_admin_sees_the_host(cloud: base.Cloud) -> None:
     shown = cloud.post(user='admin', roles='admin').json()['command']
     assert shown['host'] == base.HOST
+
+
+def test_accepted_commands_are_counted(cloud: base.Cloud) -> None:
+    with counted.grows('guest_agent_commands_accepted_total', type='exec'):
+        assert cloud.post().status_code == 200
+    with counted.grows('guest_agent_commands_accepted_total', 0, type='exec'):
+        assert cloud.post({'command': []}).status_code == 400

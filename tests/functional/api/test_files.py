@@ -14,21 +14,25 @@
 """What the API makes of files, with a host that keeps one in memory."""
 
 import base64
+from collections.abc import Iterator
 import functools
 import hashlib
 import io
 import json
+import logging
 from typing import Any
+from typing import cast
 from unittest import mock
 import urllib.parse
 
-import oslo_messaging
+from oslo_context import context as oslo_context
 import pytest
 import webob
 
 from guest_agent_ext import command
-from guest_agent_ext.api import files
-from guest_agent_ext.api import transfers
+from guest_agent_ext import exception
+from guest_agent_ext.api import transfer_client
+from guest_agent_ext.api.controllers import files
 from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.db import commands
 from tests.functional.api import base
@@ -55,42 +59,34 @@ class Host:
 
     def open_file(
         self, host: str, instance_uuid: str, uuid: str
-    ) -> rpcapi.Opened:
+    ) -> rpcapi.OpenedFile:
         self._meet('open')
         row = commands.get(uuid)
         assert row is not None and row.host == host == base.HOST
         is_small = row.type == command.FILE_READ and len(self.content) <= CHUNK
-        return {
-            'refusal': None,
-            'size': len(self.content),
-            'data': base64.b64encode(self.content).decode()
-            if is_small
-            else None,
-        }
+        return rpcapi.OpenedFile(
+            len(self.content), bytes(self.content) if is_small else None
+        )
 
     def read_chunk(
         self, host: str, uuid: str, offset: int, size: int
-    ) -> rpcapi.Chunk:
+    ) -> bytes:
         self._meet('read')
         assert size <= CHUNK
-        data = self.content[offset : offset + size]
-        return {'refusal': None, 'data': base64.b64encode(data).decode()}
+        return bytes(self.content[offset : offset + size])
 
     def write_chunk(
         self, host: str, uuid: str, offset: int, data: bytes
-    ) -> rpcapi.Progress:
+    ) -> None:
         self._meet('write')
         assert len(data) <= rpcapi.WRITE_CHUNK
         self.written.extend(bytes(max(0, offset - len(self.written))))
         self.written[offset : offset + len(data)] = data
-        return {'refusal': None, 'done': True}
 
-    def commit(
-        self, host: str, uuid: str, size: int, sha256: str
-    ) -> rpcapi.Progress:
+    def commit(self, host: str, uuid: str, size: int, sha256: str) -> bool:
         done = self._meet('commit')
         self.committed = (size, sha256)
-        return {'refusal': None, 'done': done is not False}
+        return done is not False
 
     def abort(self, host: str, uuid: str, error: str) -> None:
         self._meet('abort')
@@ -100,7 +96,10 @@ class Host:
         self.calls.append(name)
         outcome = self.fail[name].pop(0) if self.fail.get(name) else None
         if isinstance(outcome, str):
-            raise transfers.Refused(outcome, 'The host says ' + outcome)
+            raise exception.TransferRefused(
+                cast(exception.RefusalKind, outcome),
+                'The host says ' + outcome,
+            )
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -117,8 +116,8 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
         monkeypatch.setattr(
             rpcapi.ComputeAPI, name, functools.partial(_answer, host, name)
         )
-    monkeypatch.setattr(transfers, 'RETRY_GAP', 0.01)
-    monkeypatch.setattr(transfers, 'PATIENCE', 0.5)
+    monkeypatch.setattr(transfer_client, 'RETRY_GAP', 0.01)
+    monkeypatch.setattr(transfer_client, 'PATIENCE', 0.5)
     return host
 
 
@@ -290,7 +289,7 @@ def test_busy_host(cloud: base.Cloud, host: Host, call: Any) -> None:
 @pytest.mark.parametrize('call', [read, write])
 def test_busy_process(cloud: base.Cloud, host: Host, call: Any) -> None:
     cloud.flags(max_transfers=1, group='guest_agent')
-    with files._places.one(1):
+    with files._slots.one(1):
         answer = call(cloud)
         assert answer.status_code == 429
         assert answer.headers['Retry-After'] == '5'
@@ -304,7 +303,7 @@ def test_busy_process(cloud: base.Cloud, host: Host, call: Any) -> None:
 def test_host_does_not_answer(
     cloud: base.Cloud, host: Host, call: Any
 ) -> None:
-    host.fail['open'] = [oslo_messaging.MessagingTimeout()]
+    host.fail['open'] = [exception.HostUnreachable('away')]
     answer = call(cloud)
     assert cloud.instance.uuid in base.message_of(
         answer, 409, 'conflictingRequest'
@@ -314,7 +313,7 @@ def test_host_does_not_answer(
 
 
 @pytest.mark.parametrize(
-    'problem', ['later', oslo_messaging.MessagingTimeout()], ids=str
+    'problem', ['later', exception.HostUnreachable('away')], ids=str
 )
 def test_what_may_be_better_soon_is_asked_again(
     cloud: base.Cloud, host: Host, problem: Any
@@ -357,7 +356,7 @@ def call(
 
 
 @pytest.mark.parametrize(
-    'problem', ['refused', oslo_messaging.MessagingTimeout()], ids=str
+    'problem', ['refused', exception.HostUnreachable('away')], ids=str
 )
 def test_failure_in_mid_stream_breaks_the_connection(
     cloud: base.Cloud, host: Host, problem: Any
@@ -366,7 +365,7 @@ def test_failure_in_mid_stream_breaks_the_connection(
     host.fail['read'] = [None] + [problem] * 1000
     answer = call(cloud, 'GET', path_of(cloud, 'read'))
     received = b''
-    with pytest.raises((transfers.Refused, transfers.NoAnswer)):
+    with pytest.raises(exception.AnswerBroken):
         for data in answer.app_iter:
             received += data
     answer.app_iter.close()
@@ -572,7 +571,7 @@ def test_write_is_refused_on_the_way(
 
 
 def test_commit_without_an_answer(cloud: base.Cloud, host: Host) -> None:
-    host.fail['commit'] = [oslo_messaging.MessagingTimeout()] * 1000
+    host.fail['commit'] = [exception.HostUnreachable('away')] * 1000
     answer = write(cloud)
     message = base.message_of(answer, 503, 'serviceUnavailable')
     assert answer.headers[UUID] in message
@@ -710,3 +709,65 @@ def test_answers_as_nova_s_own(
     base.message_of(send(f'/{base.OTHER_PROJECT}{path}'), 400, 'badRequest')
     version = {'OpenStack-API-Version': 'compute 2.9999'}
     assert send(path, headers=version).status_code == 406
+
+
+class Noted(logging.Handler):
+    """Notes which request the lines of a log would name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[Any] = []
+
+    def emit(self, record: Any) -> None:
+        self.requests.append(oslo_context.get_current())
+
+
+@pytest.fixture
+def noted() -> Iterator[Noted]:
+    """Has Nova's line of each request noted."""
+    noted = Noted()
+    logger = logging.getLogger('nova.api.openstack.requestlog')
+    logger.addHandler(noted)
+    yield noted
+    logger.removeHandler(noted)
+
+
+def check_noted(noted: Noted, count: int) -> None:
+    assert len(noted.requests) >= count
+    (_,) = {request.request_id for request in noted.requests}
+    assert {
+        (request.user_id, request.project_id) for request in noted.requests
+    } == {('fake', base.PROJECT)}
+
+
+@pytest.mark.parametrize('call', [read, lambda cloud: write(cloud, LARGE)])
+def test_logs_of_a_transfer_name_its_request(
+    cloud: base.Cloud,
+    host: Host,
+    noted: Noted,
+    call: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nova's line of the request, and those of the transfer's threads."""
+    host.content[:] = LARGE
+    meet = host._meet
+
+    def note(name: str) -> Any:
+        noted.emit(name)
+        return meet(name)
+
+    monkeypatch.setattr(host, '_meet', note)
+    assert call(cloud).status_code < 300
+    check_noted(noted, 2 + len(LARGE) // CHUNK)
+
+
+def test_logs_of_questions_name_their_request(
+    cloud: base.Cloud, noted: Noted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        rpcapi.ComputeAPI,
+        'agent_status',
+        lambda *args: rpcapi.unavailable('reason'),
+    )
+    cloud.get(cloud.path.removesuffix('/commands'))
+    check_noted(noted, 1)

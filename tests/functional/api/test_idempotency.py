@@ -141,6 +141,7 @@ def test_other_calls_have_no_key(cloud: base.Cloud) -> None:
         ('DELETE', f'{cloud.path}/{uuid}'),
         ('POST', f'{cloud.path}/{uuid}/action'),
         ('GET', '/guest-agent/hosts'),
+        ('GET', '/guest-agent/metrics'),
     ):
         response = cloud.request(
             method, path, {'cancel': None}, headers={'Idempotency-Key': 'key'}
@@ -167,7 +168,7 @@ def test_commit_of_unknown_fate_says_to_repeat(
     uuid_of(post(cloud))
 
 
-def test_first_that_was_withdrawn_says_to_repeat(
+def test_first_that_is_gone_says_to_repeat(
     cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def create(*args: Any) -> None:
@@ -178,6 +179,21 @@ def test_first_that_was_withdrawn_says_to_repeat(
         message = base.message_of(post(cloud), 503, 'serviceUnavailable')
     assert 'with the same Idempotency-Key' in message
     assert not cloud.rung
+
+
+def test_database_that_is_too_busy(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create(*args: Any) -> None:
+        raise db_exc.DBDeadlock()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, 'create', create)
+        response = post(cloud)
+    message = base.message_of(response, 503, 'serviceUnavailable')
+    assert base.PROJECT in message
+    assert response.headers['Retry-After'] == '5'
+    uuid_of(post(cloud))
 
 
 def test_body_cannot_be_told_from_what_is_kept(cloud: base.Cloud) -> None:

@@ -12,12 +12,15 @@
 
 """Nothing that a tenant sends is accepted by mistake, or makes a 5xx."""
 
+import io
 import json
 from typing import Any
+from unittest import mock
 
 from nova import objects
 from oslo_utils import uuidutils
 import pytest
+import webob
 
 from guest_agent_ext import command
 from guest_agent_ext.db import commands
@@ -53,7 +56,14 @@ ARGUMENT_TABLE: list[tuple[Any, str]] = [
     ),
     ({'command': ['x' * 65537]}, 'at most 65536 bytes, not 65537'),
     ({'command': ['ü' * 32769]}, 'at most 65536 bytes, not 65538'),
-    ({'command': ['a'], 'input_data': 'x' * 65536}, 'input_data'),
+    (
+        {'command': ['a'], 'input_data': 'x' * (1024 * 1024 + 1)},
+        'at most 1048576 bytes, not 1048577',
+    ),
+    ({'command': ['a'], 'user': ''}, 'user'),
+    ({'command': ['a'], 'user': '-u'}, 'user'),
+    ({'command': ['a'], 'user': 'a b'}, 'user'),
+    ({'command': ['a'], 'user': 'a:b'}, 'user'),
     ({'command': ['a'], 'env': {'A': 'x' * 65535}}, 'env'),
     (
         {'command': ['a'], 'timeout': 0},
@@ -141,6 +151,7 @@ ARGUMENT_TABLE: list[tuple[Any, str]] = [
 ]
 
 NOT_JSON = 'The request body must be a JSON object in UTF-8'
+TOO_DEEP = 'The request body must have at most 16 levels of objects and lists'
 
 #: Whole bodies, and what the message must say.
 BODY_TABLE: list[tuple[bytes, str]] = [
@@ -148,8 +159,17 @@ BODY_TABLE: list[tuple[bytes, str]] = [
     (b'{', NOT_JSON),
     (b'\xff{}', NOT_JSON),
     (b'{"command": NaN}', NOT_JSON),
-    (b'[' * 100000, NOT_JSON),
-    (b'{"a":' * 100000, NOT_JSON),
+    (b'[' * 100000, TOO_DEEP),
+    (b'{"a":' * 100000, TOO_DEEP),
+    (b'[' * 17 + b']' * 17, TOO_DEEP),
+    (
+        b'{"command": {"type": ' + b'[{"a": ' * 8 + b'1' + b'}]' * 8 + b'}}',
+        TOO_DEEP,
+    ),
+    # What Python parses on this machine, and jsonschema fails at.
+    (b'{"command": ' + b'[' * 500 + b']' * 500 + b'}', TOO_DEEP),
+    (b'{"command": ' + b'[' * 873 + b']' * 873 + b'}', TOO_DEEP),
+    (b'[' * 16 + b']' * 16, 'The request body must be of type object'),
     (b'9' * 5000, NOT_JSON),
     (b'null', 'The request body must be of type object'),
     (b'[]', 'The request body must be of type object'),
@@ -161,19 +181,21 @@ BODY_TABLE: list[tuple[bytes, str]] = [
     ),
     (
         b'{"command": {"type": "file-read", "arguments": {"command": ["a"]}}}',
-        "command.type must be one of: exec, not 'file-read'",
+        'command.type must be one of: exec, set-password, ',
     ),
     (b'{"command": {"type": "exec"}}', 'command.arguments is missing'),
     (
         b'{"command": {"type": "exec", "type": "exec", "arguments": {}}}',
-        'type is there twice',
+        'type is a duplicate key',
     ),
     (
-        b'{"command": {"type": "exec", "arguments": {"command": ["a"]}, "x": 1}}',
+        b'{"command": {"type": "exec", "arguments": {"command": ["a"]}, '
+        b'"x": 1}}',
         'command.x is not known here',
     ),
     (
-        b'{"command": {"type": "exec", "arguments": {"command": ["a"]}}, "y": 1}',
+        b'{"command": {"type": "exec", "arguments": {"command": ["a"]}}, '
+        b'"y": 1}',
         'y is not known here; known are: command',
     ),
     (
@@ -241,16 +263,109 @@ def test_query_where_none_is_known(cloud: base.Cloud, path: str) -> None:
 
 def test_largest_body_is_accepted(cloud: base.Cloud) -> None:
     # As JSON, \u0001 takes six bytes for one.
-    argument = '\x01' * (command.MAX_INPUT_BYTES - 2)
-    response = cloud.post({'command': ['a', argument], 'input_data': 'b'})
+    argument = '\x01' * (command.MAX_ARGUMENT_BYTES - 1)
+    response = cloud.post(
+        {
+            'command': ['a', argument],
+            'input_data': '\x01' * command.MAX_INPUT_BYTES,
+        }
+    )
     assert response.status_code == 200
-    assert response.json()['command']['arguments']['command'][1] == argument
+    asked = response.json()['command']['arguments']
+    assert asked['command'][1] == argument
+    assert asked['input_bytes'] == command.MAX_INPUT_BYTES
 
 
 def test_larger_body_is_refused_unread(cloud: base.Cloud) -> None:
-    response = cloud.post({'command': ['a' * 512 * 1024]})
-    assert response.status_code == 413
-    assert 'at most 524288 bytes' in response.text
+    response = cloud.post({'command': ['a' * 6750209]})
+    assert 'at most 6750208 bytes' in base.message_of(
+        response, 413, 'overLimit'
+    )
+    # In chunks there is no length that tells.
+    answer = send(cloud, 'POST', cloud.path, io.BytesIO(b' ' * 6750209), '')
+    assert answer.status_int == 413
+    assert '6750208' in json.loads(answer.body)['overLimit']['message']
+
+
+def test_larger_action_is_refused(cloud: base.Cloud) -> None:
+    uuid = cloud.post().json()['command']['uuid']
+    response = cloud.request(
+        'POST', f'{cloud.path}/{uuid}/action', {'cancel': 'a' * 65536}
+    )
+    assert 'at most 65536 bytes' in base.message_of(response, 413, 'overLimit')
+
+
+LENGTHS = [
+    '-5',
+    '+5',
+    '1_0',
+    '5 ',
+    ' 5',
+    'five',
+    '0x5',
+    '5, 5',
+    '\xb2',
+    '9' * 19,
+    '9' * 5000,
+]
+
+
+@pytest.mark.parametrize(
+    ('method', 'path'),
+    [
+        ('POST', 'commands'),
+        ('POST', 'commands/{uuid}/action'),
+        ('POST', 'file-write?path=/f'),
+        ('GET', 'file-read?path=/f'),
+        ('GET', 'commands'),
+        ('DELETE', 'commands/{uuid}'),
+    ],
+)
+def test_content_length_is_digits(
+    cloud: base.Cloud, method: str, path: str
+) -> None:
+    uuid = cloud.post().json()['command']['uuid']
+    path = cloud.path.removesuffix('commands') + path.format(uuid=uuid)
+    for length in LENGTHS:
+        body = mock.Mock()
+        answer = send(cloud, method, path, body, length)
+        assert answer.status_int == 400
+        message = json.loads(answer.body)['badRequest']['message']
+        assert message.startswith(
+            'Content-Length must be 1 to 18 digits, not ' + ascii(length)[:9]
+        )
+        assert not body.read.called
+    assert command_count(cloud) == 1
+
+
+def send(
+    cloud: base.Cloud, method: str, path: str, body: Any, length: str
+) -> Any:
+    """Send what clients refuse to send, and servers to pass on."""
+    req = webob.Request.blank(
+        '/v2.1' + path,
+        method=method,
+        headers={
+            'X-Auth-User': 'fake',
+            'X-Auth-Project-Id': base.PROJECT,
+            'X-Roles': 'reader,member',
+            'Content-Type': 'application/json',
+        },
+    )
+    req.environ['wsgi.input'] = body
+    req.environ['wsgi.input_terminated'] = True
+    req.environ['CONTENT_LENGTH'] = length
+    return req.get_response(cloud.app())
+
+
+def command_count(cloud: base.Cloud) -> int:
+    return len(cloud.get(cloud.path).json()['commands'])
+
+
+def test_body_that_ends_early(cloud: base.Cloud) -> None:
+    answer = send(cloud, 'POST', cloud.path, io.BytesIO(b'{'), '5')
+    assert answer.status_int == 400
+    assert 'ended early' in json.loads(answer.body)['badRequest']['message']
 
 
 def test_other_calls_are_limited_as_before(cloud: base.Cloud) -> None:

@@ -12,14 +12,13 @@
 
 """Reading what a command has written."""
 
-import base64
 from typing import Any
 from unittest import mock
 
-import oslo_messaging
 import pytest
 
 from guest_agent_ext import command
+from guest_agent_ext import exception
 from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.db import commands
 from tests.functional.api import base
@@ -31,11 +30,7 @@ PREFIX = 'OpenStack-Guest-Agent-'
 def host(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
     """Answers in the place of the compute service."""
     call = mock.create_autospec(
-        rpcapi.ComputeAPI.read_output,
-        return_value={
-            'data': base64.b64encode(b'\0live').decode(),
-            'reason': None,
-        },
+        rpcapi.ComputeAPI.read_output, return_value=b'\0live'
     )
     monkeypatch.setattr(rpcapi.ComputeAPI, 'read_output', call)
     return call
@@ -161,7 +156,7 @@ def test_tail_while_it_runs(cloud: base.Cloud, host: mock.Mock) -> None:
 def test_guest_does_not_answer(cloud: base.Cloud, host: mock.Mock) -> None:
     uuid = new(cloud)
     start(cloud, uuid)
-    host.return_value = {'data': '', 'reason': 'The agent is away'}
+    host.side_effect = exception.OutputUnavailable('The agent is away')
     message = base.message_of(get(cloud, uuid), 409, 'conflictingRequest')
     assert 'The agent is away' in message
 
@@ -169,7 +164,7 @@ def test_guest_does_not_answer(cloud: base.Cloud, host: mock.Mock) -> None:
 def test_host_does_not_answer(cloud: base.Cloud, host: mock.Mock) -> None:
     uuid = new(cloud)
     start(cloud, uuid)
-    host.side_effect = oslo_messaging.MessagingTimeout
+    host.side_effect = exception.HostUnreachable('away')
     message = base.message_of(get(cloud, uuid), 409, 'conflictingRequest')
     assert cloud.instance.uuid in message
 

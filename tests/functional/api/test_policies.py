@@ -65,6 +65,7 @@ def environment(cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the files call by name: a server with two commands."""
     ended, pending = (cloud.post().json()['command']['uuid'] for _ in range(2))
     cloud.end(ended, out_data=b'output', out_bytes=6, err_bytes=0)
+    cloud.make_silent_host('gone.example.org')
     path = f'/v2.1/servers/{cloud.instance.uuid}/guest-agent'
     for name, value in {
         'PROJECT': base.PROJECT,
@@ -81,9 +82,10 @@ def environment(cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
         mock.Mock(return_value=rpcapi.unavailable('It is asleep')),
     )
     for name, answer in {
-        'open_file': {'refusal': None, 'size': 0, 'data': ''},
-        'write_chunk': {'refusal': None, 'done': True},
-        'commit': {'refusal': None, 'done': True},
+        'agent_details': {'reason': None, 'details': {}, 'unavailable': {}},
+        'open_file': rpcapi.OpenedFile(0, b''),
+        'write_chunk': None,
+        'commit': True,
     }.items():
         monkeypatch.setattr(
             rpcapi.ComputeAPI, name, mock.Mock(return_value=answer)

@@ -17,18 +17,16 @@ from typing import Any
 
 import pytest
 
-from guest_agent_ext.api import places
+from guest_agent_ext.api import slots
 from guest_agent_ext.api import waiting
 from tests.functional.api import base
 
 
 @pytest.fixture(autouse=True)
-def place(
-    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
+def slot(cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One may wait at once."""
     # What stands in for the server says that it has no threads.
-    monkeypatch.setattr(places, 'threads', lambda environ: 2)
+    monkeypatch.setattr(slots, 'threads', lambda environ: 2)
     base.CONF.set_override('max_waiters', 1, group='guest_agent')
     yield
     base.CONF.clear_override('max_waiters', group='guest_agent')
@@ -48,7 +46,7 @@ def show(cloud: base.Cloud, uuid: str, seconds: int) -> Any:
 
 def wait_for_waiter() -> None:
     deadline = time.monotonic() + 10
-    while not waiting._places._taken:
+    while not waiting._slots._taken:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -73,7 +71,7 @@ def test_get_is_answered_at_the_end(
     assert max(delays) < 10, delays
 
 
-def test_beyond_the_places_the_answer_comes_at_once(
+def test_beyond_the_slots_the_answer_comes_at_once(
     cloud: base.Cloud, pool: concurrent.futures.ThreadPoolExecutor
 ) -> None:
     uuid = cloud.post().json()['command']['uuid']

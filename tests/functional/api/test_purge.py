@@ -11,12 +11,14 @@
 #    under the License.
 
 from collections.abc import Iterator
+import time
 
 from nova import context as nova_context
 from nova import objects
 import pytest
 import sqlalchemy as sa
 
+from guest_agent_ext import metrics
 from guest_agent_ext.cmd import manage
 from guest_agent_ext.conductor import purge
 from guest_agent_ext.db import commands
@@ -24,6 +26,7 @@ from guest_agent_ext.db import leases
 from guest_agent_ext.db import models
 from guest_agent_ext.db import session
 from guest_agent_ext.db import sqltypes
+from tests import counted
 from tests.functional.api import base
 
 
@@ -68,6 +71,75 @@ def test_option(cloud: base.Cloud) -> None:
     finally:
         base.CONF.clear_override('retention', group='guest_agent')
     assert status_of(cloud, uuid) == 404
+
+
+def set_bound(monkeypatch: pytest.MonkeyPatch, name: str, value: int) -> None:
+    """Set an option, and have the bounds looked after at once."""
+    base.CONF.set_override(name, value, group='guest_agent')
+    monkeypatch.setattr(purge, 'BOUNDS_INTERVAL', -1)
+    with session.writer() as db:
+        db.execute(sa.delete(models.Lease))
+
+
+@pytest.fixture
+def _options() -> Iterator[None]:
+    yield
+    for owner in ('server', 'project'):
+        for name in ('max_kept_per', 'max_kept_bytes_per'):
+            base.CONF.clear_override(f'{name}_{owner}', group='guest_agent')
+
+
+@pytest.mark.usefixtures('_options')
+@pytest.mark.parametrize(
+    'option', ['max_kept_per_server', 'max_kept_per_project']
+)
+def test_oldest_go_where_too_many_are_kept(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    waiting = new(cloud)
+    ended = [new(cloud, 1) for _ in range(5)]
+    set_bound(monkeypatch, option, 4)
+    monkeypatch.setattr(purge, 'BATCH', 1)
+    assert sum(purge.run()) == 2
+    assert [status_of(cloud, uuid) for uuid in ended] == [
+        404,
+        404,
+        200,
+        200,
+        200,
+    ]
+    assert status_of(cloud, waiting) == 200
+    assert sum(purge.run()) == 0
+
+
+@pytest.mark.usefixtures('_options')
+@pytest.mark.parametrize(
+    'option', ['max_kept_bytes_per_server', 'max_kept_bytes_per_project']
+)
+def test_oldest_go_where_too_much_is_kept(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    small = new(cloud, 1)
+    large = [cloud.post().json()['command']['uuid'] for _ in range(3)]
+    for uuid in large:
+        cloud.end(uuid, out_data=b'x' * 10_000)
+    set_bound(monkeypatch, option, 25_000)
+    assert sum(purge.run()) == 2
+    assert [status_of(cloud, uuid) for uuid in (small, *large)] == [
+        404,
+        404,
+        200,
+        200,
+    ]
+
+
+def test_what_has_not_ended_is_kept(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch, _options: None
+) -> None:
+    waiting = [new(cloud) for _ in range(3)]
+    set_bound(monkeypatch, 'max_kept_per_server', 1)
+    assert sum(purge.run()) == 0
+    assert [status_of(cloud, uuid) for uuid in waiting] == [200] * 3
 
 
 def test_with_the_server_that_nova_forgot(cloud: base.Cloud) -> None:
@@ -123,3 +195,23 @@ def test_program_says_what_it_did(
     new(cloud, 86401)
     assert manage.purge() == 0
     assert capsys.readouterr() == ('Removed commands: 1\n', '')
+
+
+def test_what_was_removed_is_counted(cloud: base.Cloud) -> None:
+    for _ in range(3):
+        new(cloud, 86401)
+    begun = time.time()
+    with counted.grows('guest_agent_commands_purged_total', 3):
+        for _ in purge.run():
+            assert counted.value('guest_agent_lease_held', lease='purge') == 1
+    assert counted.value('guest_agent_lease_held', lease='purge') == 0
+    assert counted.value('guest_agent_purge_timestamp_seconds') >= begun
+
+
+def test_purge_of_another_is_not_counted(cloud: base.Cloud) -> None:
+    metrics.PURGED_AT.set(0)
+    assert leases.take('purge', 'another', 60)
+    assert not list(purge.run())
+    assert counted.value('guest_agent_lease_held', lease='purge') == 0
+    assert counted.value('guest_agent_purge_timestamp_seconds') == 0
+    leases.release('purge', 'another')

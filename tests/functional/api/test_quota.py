@@ -26,6 +26,7 @@ from oslo_limit import limit
 from oslo_utils import uuidutils
 import pytest
 
+from guest_agent_ext.api import checks
 from guest_agent_ext.api import quota
 from tests.functional.api import base
 
@@ -103,27 +104,53 @@ def test_server_is_full(cloud: base.Cloud, bounds: Any) -> None:
     assert cloud.post().status_code == 200
 
 
-def test_parallel_requests_do_not_fill_it_further(
-    cloud: base.Cloud, bounds: Any
+@pytest.mark.parametrize(
+    ('option', 'refused'),
+    [('max_unfinished_per_server', 429), ('max_unfinished_per_project', 403)],
+)
+def test_parallel_requests_fill_it_exactly(
+    cloud: base.Cloud,
+    bounds: Any,
+    project: dict[str, str],
+    option: str,
+    refused: int,
 ) -> None:
-    bounds('guest_agent', max_unfinished_per_server=3)
-    # All of them pass the first check before any is recorded.
-    with mock.patch.object(quota.Bounds, 'check', _once_all_have(8)):
-        numbers = numbers_of(cloud, 8)
-    assert set(numbers) <= {200, 429}
-    assert unfinished(cloud) == numbers.count(200) <= 3
+    bounds('guest_agent', **{option: 3})
+    with arriving_together(8):
+        numbers = numbers_of(cloud, 8, **project)
+    assert numbers == [200] * 3 + [refused] * 5
+    assert unfinished(cloud, **project) == 3
 
 
-def _once_all_have(count: int) -> Any:
-    check = quota.Bounds.check
+def test_parallel_requests_fill_a_unified_limit_exactly(
+    cloud: base.Cloud, limits: dict[str, int], project: dict[str, str]
+) -> None:
+    limits[quota.RESOURCE] = 2
+    assert cloud.post(**project).status_code == 200
+    with arriving_together(6):
+        numbers = numbers_of(cloud, 6, **project)
+    assert numbers == [200] + [403] * 5
+
+
+def test_repetitions_at_once_are_one_command(
+    cloud: base.Cloud, bounds: Any, project: dict[str, str]
+) -> None:
+    """All of them are answered with what takes the last place."""
+    bounds('guest_agent', max_unfinished_per_project=1)
+    with arriving_together(6):
+        numbers = numbers_of(
+            cloud, 6, headers={'Idempotency-Key': 'key'}, **project
+        )
+    assert numbers == [200] * 6
+    assert unfinished(cloud, **project) == 1
+
+
+def arriving_together(count: int) -> Any:
+    """Have requests wait for each other before any of them is recorded."""
     barrier = threading.Barrier(count, timeout=30)
-
-    def checked(self: quota.Bounds, new: int) -> None:
-        check(self, new)
-        if new:
-            barrier.wait()
-
-    return checked
+    return mock.patch.object(
+        checks, 'check', lambda *args, **kwargs: barrier.wait()
+    )
 
 
 def test_project_is_full(
@@ -150,16 +177,6 @@ def test_who_asks_is_not_charged(
 def test_project_without_bound(cloud: base.Cloud, bounds: Any) -> None:
     bounds('guest_agent', max_unfinished_per_project=-1)
     assert [cloud.post().status_code for _ in range(3)] == [200] * 3
-
-
-def test_parallel_requests_do_not_pass_the_project_s_bound(
-    cloud: base.Cloud, bounds: Any, project: dict[str, str]
-) -> None:
-    bounds('guest_agent', max_unfinished_per_project=3)
-    with mock.patch.object(quota.Bounds, 'check', _once_all_have(8)):
-        numbers = numbers_of(cloud, 8, **project)
-    assert set(numbers) <= {200, 403}
-    assert unfinished(cloud, **project) == numbers.count(200) <= 3
 
 
 def test_unified_limit(
@@ -210,19 +227,6 @@ def test_keystone_goes_away(cloud: base.Cloud, limits: dict[str, int]) -> None:
         'get_project_limits',
         autospec=True,
         side_effect=ksa_exc.ConnectFailure(),
-    ):
-        assert cloud.post().status_code == 503
-    assert unfinished(cloud) == 0
-
-
-def test_keystone_goes_away_after_the_command_is_recorded(
-    cloud: base.Cloud, limits: dict[str, int]
-) -> None:
-    with mock.patch.object(
-        limit_utils,
-        'should_enforce',
-        autospec=True,
-        side_effect=[False, ksa_exc.ConnectFailure()],
     ):
         assert cloud.post().status_code == 503
     assert unfinished(cloud) == 0

@@ -13,11 +13,14 @@
 """Listing and showing commands, and listing hosts."""
 
 from typing import Any
+from unittest import mock
 from urllib import parse
 
+from oslo_config import cfg
 import pytest
 
 from guest_agent_ext import command
+from guest_agent_ext.cmd import manage
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import hosts
 from tests.functional.api import base
@@ -62,6 +65,20 @@ def test_pages_follow_their_links(cloud: base.Cloud, version: str) -> None:
             'marker': [pages[-1][-1]],
         }
     assert pages == [uuids[4:2:-1], uuids[2:0:-1], uuids[:1]]
+
+
+@pytest.mark.parametrize('path', ['{0.path}', '/guest-agent/commands'])
+def test_page_ends_by_bytes(cloud: base.Cloud, path: str) -> None:
+    # As JSON, \u0001 takes six bytes for one.
+    uuids = [new(cloud, 'a', '\x01' * 65000) for _ in range(4)]
+    url = path.format(cloud)
+    answer = cloud.get(url)
+    assert len(answer.content) < 1024 * 1024
+    first = [shown['uuid'] for shown in answer.json()['commands']]
+    (link,) = answer.json()['commands_links']
+    answer = cloud.get(link['href'].removeprefix(cloud.endpoint + '/v2.1'))
+    rest = [shown['uuid'] for shown in answer.json()['commands']]
+    assert [len(first), (first + rest)[:4]] == [2, uuids[::-1]]
 
 
 def test_no_link_where_a_full_page_is_the_last(cloud: base.Cloud) -> None:
@@ -245,3 +262,89 @@ def test_hosts_are_for_admins(cloud: base.Cloud) -> None:
 def test_hosts_take_no_query(cloud: base.Cloud) -> None:
     response = cloud.admin_get('/guest-agent/hosts?host=x')
     assert 'host is not known' in base.message_of(response, 400, 'badRequest')
+
+
+def delete_host(cloud: base.Cloud, name: str, **kwargs: Any) -> Any:
+    return cloud.request(
+        'DELETE',
+        f'/guest-agent/hosts/{name}',
+        user='admin',
+        roles='admin,member,reader',
+        **kwargs,
+    )
+
+
+def known_hosts() -> set[tuple[str, str]]:
+    return {(state.host, state.cell_uuid) for state in hosts.list_all()}
+
+
+def test_host_that_is_gone_is_deleted(cloud: base.Cloud) -> None:
+    cloud.make_silent_host('gone.example.org')
+    answer = delete_host(cloud, 'gone.example.org')
+    assert (answer.status_code, answer.content) == (204, b'')
+    assert 'gone.example.org' not in dict(known_hosts())
+    message = base.message_of(
+        delete_host(cloud, 'gone.example.org'), 404, 'itemNotFound'
+    )
+    assert message == 'Host gone.example.org is not known'
+
+
+def test_host_that_is_up_or_has_commands_stays(cloud: base.Cloud) -> None:
+    base.message_of(delete_host(cloud, base.HOST), 409, 'conflictingRequest')
+    hosts.register(
+        cloud.cell.uuid, 'silent', machine_id='m', version='1', down_time=60
+    )
+    instance = cloud.make_instance(host='silent')
+    cloud.post(path=base.commands_of(instance.uuid))
+    cloud.make_silent_host('silent')
+    message = base.message_of(
+        delete_host(cloud, 'silent'), 409, 'conflictingRequest'
+    )
+    assert 'unfinished commands' in message
+
+
+def test_host_in_two_cells_is_deleted_in_the_one_named(
+    cloud: base.Cloud,
+) -> None:
+    cloud.make_silent_host('twice')
+    cloud.make_silent_host('twice', base.OTHER_CELL)
+    message = base.message_of(
+        delete_host(cloud, 'twice'), 409, 'conflictingRequest'
+    )
+    assert cloud.cell.uuid in message and base.OTHER_CELL in message
+    path = f'twice?cell={base.OTHER_CELL}'
+    assert delete_host(cloud, path).status_code == 204
+    assert delete_host(cloud, path).status_code == 404
+    assert ('twice', cloud.cell.uuid) in known_hosts()
+    assert 'cell' in base.message_of(
+        delete_host(cloud, 'twice?cell=one'), 400, 'badRequest'
+    )
+
+
+def test_program_lists_and_deletes_hosts(
+    cloud: base.Cloud,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cloud.make_silent_host('old')
+    assert manage.host_list() == 0
+    (row,) = (
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if ' old ' in line
+    )
+    assert ' down ' in row and cloud.cell.uuid in row
+    options = cfg.ConfigOpts()
+    options.register_cli_opt(
+        cfg.SubCommandOpt('command', handler=manage._add_parsers)
+    )
+    options(['host', 'delete', 'old', '--cell', cloud.cell.uuid], project='')
+    monkeypatch.setattr(
+        manage,
+        'CONF',
+        mock.Mock(command=options.command, guest_agent=base.CONF.guest_agent),
+    )
+    assert manage.host_delete() == 0
+    assert capsys.readouterr() == ('', '')
+    assert manage.host_delete() == 1
+    assert capsys.readouterr().err == 'Host old is not known\n'

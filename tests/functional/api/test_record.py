@@ -47,10 +47,13 @@ def statements(cloud: base.Cloud) -> Iterator[list[str]]:
 def test_number_of_statements_is_known(
     cloud: base.Cloud, statements: list[str]
 ) -> None:
-    # The host's state, what the server and its project have, the row, the row
-    # with its times, and what they have now.
+    # The project has its turn from now on.
     cloud.post()
-    assert statements == ['SELECT', 'SELECT', 'INSERT', 'SELECT', 'SELECT']
+    statements.clear()
+    # The host's state, the turn, what the server and its project have, the
+    # row, and the row with its times.
+    cloud.post()
+    assert statements == ['SELECT', 'UPDATE', 'SELECT', 'INSERT', 'SELECT']
     for _ in range(3):
         cloud.post()
     statements.clear()

@@ -11,10 +11,15 @@
 #    under the License.
 
 import time
+from typing import Any
+from unittest import mock
 
 import pytest
 
 from guest_agent_ext.api import breaker
+from guest_agent_ext.api import doorbell
+from guest_agent_ext.api import servers
+from tests import counted
 
 
 @pytest.fixture
@@ -43,3 +48,23 @@ def test_one_tries_again_in_a_period(clock: list[float]) -> None:
     assert found.allows('a')
     found.worked('a')
     assert found.allows('a') and found.allows('a')
+
+
+def test_failures_are_told(clock: list[float]) -> None:
+    told = mock.Mock()
+    found = breaker.Breaker(5, told)
+    found.worked('a')
+    found.allows('a')
+    told.assert_not_called()
+    found.failed('a')
+    found.failed('b')
+    assert told.call_args_list == [mock.call(), mock.call()]
+
+
+@pytest.mark.parametrize(
+    ('module', 'part'), [(servers, 'database'), (doorbell, 'queue')]
+)
+def test_failures_of_cells_are_counted(module: Any, part: str) -> None:
+    with counted.grows('guest_agent_breaker_trips_total', part=part):
+        module._breaker.failed('a cell of this test')
+        module._breaker.worked('a cell of this test')

@@ -21,6 +21,7 @@ from guest_agent_ext.api import breaker
 from guest_agent_ext.api import doorbell
 from guest_agent_ext.api import servers
 from guest_agent_ext.compute import rpcapi
+from tests import counted
 
 WAIT = 5
 
@@ -160,3 +161,27 @@ def test_works_in_a_process_that_was_forked_while_it_rang(
     monkeypatch.setattr('os.getpid', lambda: -1)
     doorbell.ring(cell(), 'child')
     assert broker.is_reached.wait(WAIT)
+
+
+def test_lost_doorbells_are_counted(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doorbell, 'MAX_WAITING', 1)
+    broker.is_free.clear()
+    broker.error = ConnectionRefusedError('refused')
+    with (
+        counted.grows('guest_agent_doorbells_total', 3, outcome='lost'),
+        counted.grows('guest_agent_doorbells_total', 0, outcome='rung'),
+    ):
+        # One that the broker refuses, one that is not tried after it, one that
+        # waits already, and one for which there is no room.
+        doorbell.ring(cell(), 'first')
+        assert broker.is_reached.wait(WAIT)
+        for host in ('a', 'a', 'b'):
+            doorbell.ring(cell(), host)
+        broker.is_free.set()
+        finish()
+    broker.error = None
+    with counted.grows('guest_agent_doorbells_total', outcome='rung'):
+        doorbell.ring(cell('another'), 'c')
+        finish()

@@ -25,7 +25,10 @@ RAW = [
     prefix + '/servers/{server_id}/guest-agent/' + path
     for prefix in ('', '/{project_id:[0-9a-f-]+}')
     for path in ('commands/{command_id}/output', 'file-read', 'file-write')
-]
+] + ['/guest-agent/metrics', '/{project_id:[0-9a-f-]+}/guest-agent/metrics']
+
+#: The end of the path of a route that takes bytes, and answers JSON.
+TAKES_BYTES = '/input'
 
 
 @pytest.mark.parametrize('route', MATCHES, ids=lambda route: route.routepath)
@@ -35,7 +38,12 @@ def test_every_method_has_its_schemas(route: Any) -> None:
     wanted = ['request_query_schemas']
     if route.routepath not in RAW:
         wanted.append('response_body_schemas')
-    if route.conditions['method'] == ['POST'] and route.routepath not in RAW:
+    takes_json = (
+        route.conditions['method'] == ['POST']
+        and route.routepath not in RAW
+        and not route.routepath.endswith(TAKES_BYTES)
+    )
+    if takes_json:
         wanted.append('request_body_schemas')
     for attribute in wanted:
         assert len(getattr(method, attribute)._schemas) == 1
@@ -60,3 +68,9 @@ def test_larger_bodies_are_for_routes_of_ours() -> None:
             path.fullmatch(route.path) and route.method == method
             for route in routes.ROUTES
         )
+
+
+@pytest.mark.parametrize('prefix', ['', '/0a1b2c'])
+def test_lengths_are_checked_on_every_route(prefix: str) -> None:
+    for route in routes.ROUTES:
+        assert sizelimit._OURS.fullmatch(prefix + route.path)

@@ -21,7 +21,7 @@ import webob.dec
 from guest_agent_ext.api import sizelimit
 
 COMMANDS = '/servers/0b1e/guest-agent/commands'
-LIMIT = 512 * 1024
+LIMIT = 6750208
 
 
 @pytest.fixture
@@ -57,6 +57,33 @@ def test_commands_may_be_large(
     code, text = send(limiter, 'POST', path, LIMIT + 1, chunked)
     assert code == 413
     assert str(LIMIT) in text
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        COMMANDS,
+        COMMANDS + '/0b1e/action',
+        '/servers/0b1e/guest-agent/file-read',
+        '/0a1b2c/guest-agent/commands',
+    ],
+)
+def test_length_is_digits(limiter: Any, path: str) -> None:
+    """oslo's limiter would take one away that is no number."""
+    for length in ('-5', '+5', '1_0', 'x', '\xb2', '9' * 5000):
+        req = webob.Request.blank(path, method='POST')
+        req.environ['CONTENT_LENGTH'] = length
+        response = req.get_response(limiter)
+        assert response.status_int == 400
+        assert (
+            'Content-Length must be' in response.json['badRequest']['message']
+        )
+
+
+def test_others_lengths_are_not_ours(limiter: Any) -> None:
+    req = webob.Request.blank('/servers', method='POST')
+    req.environ['CONTENT_LENGTH'] = 'x'
+    assert req.get_response(limiter).status_int == 200
 
 
 @pytest.mark.parametrize('chunked', [False, True])

@@ -146,6 +146,33 @@ def test_what_only_some_see(
     assert ('out_data' in shown['result']) is sees_contents
 
 
+@pytest.mark.parametrize('status', command.STATUSES)
+def test_error_is_general_for_who_sees_no_contents(status: str) -> None:
+    viewer = views.Viewer(sees_contents=False, is_admin=False)
+    ended = row(
+        status=status,
+        error='/opt/secret: no such program',
+        out_size=0,
+        err_size=0,
+    )
+    for shown in (views.show(ended, viewer), views.listed(ended, viewer)):
+        assert 'secret' not in str(shown)
+        has_failed = status not in (*command.UNFINISHED, command.COMPLETED)
+        assert (shown['error'] is not None) is has_failed
+
+
+def test_error_is_as_recorded_for_who_sees_contents() -> None:
+    viewer = views.Viewer(sees_contents=True, is_admin=False)
+    ended = row(
+        status=command.FAILED,
+        out_size=0,
+        err_size=0,
+        error='/opt/secret: no such program',
+    )
+    assert views.show(ended, viewer)['error'] == ended.error
+    assert views.listed(ended, viewer)['error'] == ended.error
+
+
 @pytest.mark.parametrize(
     ('silent_for', 'state'), [(0.0, 'up'), (60.0, 'up'), (60.1, 'down')]
 )

@@ -18,7 +18,6 @@ from oslo_db import exception as db_exc
 import pytest
 
 from guest_agent_ext import command
-from guest_agent_ext.api import looks
 from guest_agent_ext.api import waiting
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
@@ -92,12 +91,12 @@ def test_gap_grows_to_its_limit(clock: Clock, row: models.Command) -> None:
     assert (gaps[0], gaps[-1]) == (0.01, 0.04)
 
 
-def test_end_is_answered_at_the_next_look(
+def test_end_is_answered_at_the_next_poll(
     clock: Clock, row: models.Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statuses = iter([command.PENDING, command.RUNNING, command.LOST])
     monkeypatch.setattr(commands, 'statuses', lambda ids: {3: next(statuses)})
-    monkeypatch.setattr(looks, 'FRESH', -1)
+    monkeypatch.setattr(waiting, 'FRESH', -1)
     waiting.waited(request(), row)
     assert len(clock.slept) == 2
 
@@ -129,3 +128,60 @@ def test_nobody_waits_without_threads(
     finally:
         waiting.CONF.clear_override('max_waiters', group='guest_agent')
     assert clock.slept == []
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
+    """What the database was asked for; all of it is PENDING."""
+    asked: list[set[int]] = []
+
+    def statuses(ids: Collection[int]) -> dict[int, str]:
+        asked.append(set(ids))
+        return dict.fromkeys(ids, command.PENDING)
+
+    monkeypatch.setattr(commands, 'statuses', statuses)
+    return asked
+
+
+def test_one_query_serves_all_who_wait(
+    asked: list[set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, 'FRESH', 60)
+    cache = waiting.StatusCache()
+    with cache.watching(1), cache.watching(2), cache.watching(2):
+        for row_id in (1, 2, 2):
+            assert cache.status(row_id) == command.PENDING
+        assert asked == [{1, 2}]
+        # The last query did not include this one.
+        with cache.watching(3):
+            assert cache.status(3) == command.PENDING
+        assert asked[1:] == [{1, 2, 3}]
+
+
+def test_statuses_are_read_again_when_they_are_old(
+    asked: list[set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, 'FRESH', -1)
+    cache = waiting.StatusCache()
+    with cache.watching(1):
+        with cache.watching(2), cache.watching(1):
+            cache.status(2)
+        cache.status(1)
+    assert asked == [{1, 2}, {1}]
+
+
+def test_failed_query_is_made_again(
+    asked: list[set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, 'FRESH', 60)
+    cache = waiting.StatusCache()
+    with cache.watching(1):
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                commands,
+                'statuses',
+                lambda ids: (_ for _ in ()).throw(db_exc.DBConnectionError()),
+            )
+            with pytest.raises(db_exc.DBError):
+                cache.status(1)
+        assert cache.status(1) == command.PENDING

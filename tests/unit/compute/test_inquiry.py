@@ -12,12 +12,16 @@
 
 """What nova-api is told of a guest, with its agent played."""
 
+import base64
+from collections.abc import Iterator
 from collections.abc import Mapping
 import threading
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from guest_agent_ext import clock
 from guest_agent_ext import exception
 from guest_agent_ext.compute import inquiry
 
@@ -32,7 +36,16 @@ NOTHING = {
     'os': None,
     'supported_commands': None,
     'execution': None,
+    'command_types': None,
 }
+
+
+def printed(text: str) -> dict[str, Any]:
+    return {
+        'exited': True,
+        'exitcode': 0,
+        'out-data': base64.b64encode(text.encode()).decode(),
+    }
 
 
 class Guests:
@@ -43,6 +56,8 @@ class Guests:
         self.answers: dict[str, Any] = {
             'guest-get-osinfo': {'id': 'debian', 'pretty-name': 'Debian 12'},
             'guest-fsfreeze-status': 'thawed',
+            'guest-exec': {'pid': 5},
+            'guest-exec-status': printed('guest boot-1 100'),
         }
         self.ping_error: Exception | None = None
 
@@ -75,7 +90,7 @@ def guests() -> Guests:
 
 @pytest.fixture
 def inquiries(guests: Guests) -> inquiry.Inquiries:
-    return inquiry.Inquiries(guests)
+    return inquiry.Inquiries(guests, clock.SystemClock())
 
 
 def test_available(inquiries: inquiry.Inquiries) -> None:
@@ -89,6 +104,7 @@ def test_available(inquiries: inquiry.Inquiries) -> None:
             'guest-get-osinfo',
         ],
         'execution': 'guarded',
+        'command_types': ['exec'],
     }
 
 
@@ -127,6 +143,19 @@ def test_blocked_by_the_guest_s_policy(
     assert status['execution'] is None
 
 
+@pytest.mark.parametrize(
+    ('said', 'words'),
+    [('unusable', 'cannot write to /run/guest-agent'), ('', '/bin/sh')],
+)
+def test_guest_that_runs_no_commands_says_why(
+    inquiries: inquiry.Inquiries, guests: Guests, said: str, words: str
+) -> None:
+    guests.answers['guest-exec-status'] = printed(said)
+    status = inquiries.agent_status('server')
+    assert words in (status['reason'] or '')
+    assert (status['version'], status['execution']) == ('7.2', None)
+
+
 def test_frozen(inquiries: inquiry.Inquiries, guests: Guests) -> None:
     guests.enabled = dict.fromkeys(ENABLED, False)
     guests.answers['guest-fsfreeze-status'] = 'frozen'
@@ -154,31 +183,126 @@ def test_what_a_guest_says_is_bounded(
     assert max(map(len, names)) == inquiry.MAX_CHARACTERS
 
 
-def test_few_at_once(
+class Hanging:
+    """Plays guests that hang, until they are let go."""
+
+    def __init__(
+        self, guests: Guests, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(inquiry, 'WAIT', 0.01)
+        monkeypatch.setattr(guests, 'ping', self._ping)
+        self.error: Exception | None = None
+        self.pinged: list[str] = []
+        self._asked = threading.Semaphore(0)
+        self._let_go = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def _ping(self, uuid: str) -> None:
+        self.pinged.append(uuid)
+        if not uuid.startswith('hung'):
+            return
+        self._asked.release()
+        self._let_go.wait(30)
+        if self.error is not None:
+            raise self.error
+
+    def ask(self, inquiries: inquiry.Inquiries, uuid: str) -> None:
+        thread = threading.Thread(target=inquiries.agent_status, args=(uuid,))
+        self._threads.append(thread)
+        thread.start()
+        assert self._asked.acquire(timeout=30)
+
+    def let_go(self) -> None:
+        self._let_go.set()
+        for thread in self._threads:
+            thread.join(30)
+        self._let_go.clear()
+
+
+@pytest.fixture
+def hanging(
+    guests: Guests, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Hanging]:
+    hanging = Hanging(guests, monkeypatch)
+    yield hanging
+    hanging.let_go()
+
+
+def test_few_at_once(inquiries: inquiry.Inquiries, hanging: Hanging) -> None:
+    for number in range(inquiry.SLOTS):
+        hanging.ask(inquiries, f'hung-{number}')
+    assert 'other guests' in (inquiries.agent_status('well')['reason'] or '')
+    hanging.let_go()
+    assert inquiries.agent_status('well')['reason'] is None
+
+
+def test_one_question_to_a_guest_at_once(
+    inquiries: inquiry.Inquiries, hanging: Hanging
+) -> None:
+    hanging.ask(inquiries, 'hung')
+    for _ in range(inquiry.SLOTS):
+        reason = inquiries.agent_status('hung')['reason'] or ''
+        assert 'another request' in reason
+        with pytest.raises(exception.AgentBusy, match='another request'):
+            inquiries.read_output('hung', 'command', 'out', 0)
+    assert hanging.pinged == ['hung']
+    assert inquiries.agent_status('well')['reason'] is None
+
+
+def test_guests_that_did_not_answer_leave_a_slot(
+    inquiries: inquiry.Inquiries, hanging: Hanging
+) -> None:
+    hanging.error = exception.AgentUnresponsive()
+    for number in range(inquiry.SLOTS):
+        hanging.ask(inquiries, f'hung-{number}')
+    hanging.let_go()
+    hanging.ask(inquiries, 'hung-0')
+    assert 'other guests' in (inquiries.agent_status('hung-1')['reason'] or '')
+    assert inquiries.agent_status('well')['reason'] is None
+    # It answers, and is trusted again.
+    hanging.error = None
+    hanging.let_go()
+    for number in (0, 2):
+        hanging.ask(inquiries, f'hung-{number}')
+
+
+def test_slot_is_free_between_two_calls(
     inquiries: inquiry.Inquiries,
     guests: Guests,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(inquiry, 'SLOTS', 1)
     monkeypatch.setattr(inquiry, 'WAIT', 0.01)
-    asked, answered = threading.Semaphore(0), threading.Event()
+    alone = inquiry.Inquiries(guests, clock.SystemClock())
+    answers = []
 
-    def hang(uuid: str) -> None:
-        asked.release()
-        answered.wait(30)
+    def ask_another(agent: Any) -> None:
+        # What a guest's launcher does between two polls is to wait.
+        answers.append(alone.read_output('other', 'command', 'out', 0))
 
-    monkeypatch.setattr(guests, 'ping', hang)
-    threads = [
-        threading.Thread(target=inquiries.agent_status, args=('server',))
-        for _ in range(inquiry.PLACES)
+    monkeypatch.setattr(guests, 'ping', lambda uuid: None)
+    monkeypatch.setattr(inquiry, '_system', ask_another)
+    monkeypatch.setattr(inquiry, '_launcher', mock.Mock())
+    assert alone.agent_status('server')['reason'] is None
+    assert answers == [b'']
+
+
+def test_suspects_are_bounded(
+    inquiries: inquiry.Inquiries,
+    guests: Guests,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inquiry, 'MAX_SUSPECTS', 3)
+    monkeypatch.setattr(
+        guests, 'ping', mock.Mock(side_effect=exception.AgentUnresponsive())
+    )
+    for number in range(9):
+        inquiries.agent_status(f'server-{number}')
+    assert list(inquiries._slots._suspects) == [
+        'server-6',
+        'server-7',
+        'server-8',
     ]
-    for thread in threads:
-        thread.start()
-        assert asked.acquire(timeout=30)
-    assert 'busy' in (inquiries.agent_status('server')['reason'] or '')
-    answered.set()
-    for thread in threads:
-        thread.join()
-    assert inquiries.agent_status('server')['reason'] is None
 
 
 def test_output(inquiries: inquiry.Inquiries, guests: Guests) -> None:
@@ -192,20 +316,15 @@ def test_output(inquiries: inquiry.Inquiries, guests: Guests) -> None:
             },
         }
     )
-    assert inquiries.read_output('server', 'command', 'out', 3) == {
-        'data': 'b3V0cHV0',
-        'reason': None,
-    }
+    assert inquiries.read_output('server', 'command', 'out', 3) == b'output'
 
 
 def test_output_of_a_guest_that_does_not_answer(
     inquiries: inquiry.Inquiries, guests: Guests
 ) -> None:
     guests.ping_error = exception.AgentUnresponsive()
-    assert inquiries.read_output('server', 'command', 'out', 3) == {
-        'data': '',
-        'reason': str(guests.ping_error),
-    }
+    with pytest.raises(exception.AgentUnresponsive):
+        inquiries.read_output('server', 'command', 'out', 3)
 
 
 @pytest.fixture
@@ -232,7 +351,35 @@ def test_direct_capture_is_told(inquiries: inquiry.Inquiries) -> None:
 def test_other_launchers_give_output_at_the_end(
     inquiries: inquiry.Inquiries,
 ) -> None:
-    assert inquiries.read_output('server', 'command', 'out', 3) == {
-        'data': '',
-        'reason': None,
-    }
+    assert inquiries.read_output('server', 'command', 'out', 3) == b''
+
+
+def test_types_that_need_no_program_work_where_programs_are_blocked(
+    inquiries: inquiry.Inquiries, guests: Guests
+) -> None:
+    guests.enabled.update(
+        {
+            'guest-exec': False,
+            'guest-set-user-password': True,
+            'guest-fstrim': True,
+            'guest-ssh-add-authorized-keys': False,
+        }
+    )
+    status = inquiries.agent_status('server')
+    assert status['execution'] is None
+    assert status['command_types'] == ['set-password', 'fstrim']
+
+
+@pytest.mark.parametrize('is_complete', [True, False])
+def test_files_need_all_their_calls(
+    inquiries: inquiry.Inquiries, guests: Guests, is_complete: bool
+) -> None:
+    guests.enabled.update(
+        dict.fromkeys(
+            (f'guest-file-{name}' for name in inquiry._FILE_CALLS), True
+        )
+    )
+    guests.enabled['guest-file-flush'] = is_complete
+    types = inquiries.agent_status('server')['command_types'] or []
+    assert 'exec' in types
+    assert ('file-write' in types) is ('file-read' in types) is is_complete

@@ -10,37 +10,29 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-
-import time
-from unittest import mock
-
 import pytest
 
 from guest_agent_ext.compute import pace
+from tests.unit import clock as unit_clock
 
 
 def test_one_transfer_need_not_wait() -> None:
-    assert pace.Pace(lambda: 1).after(0.1) <= time.monotonic()
+    clock = unit_clock.FakeClock()
+    assert pace.Pace(lambda: 1, clock).after(0.1) <= clock.now()
 
 
 @pytest.mark.parametrize(('count', 'apart'), [(2, 5 / 3), (4, 3.0)])
 def test_many_leave_room_between_their_chunks(
     count: int, apart: float
 ) -> None:
-    with mock.patch.object(
-        time, 'monotonic', return_value=1000.0, autospec=True
-    ):
-        found = pace.Pace(lambda: count)
-        # Whoever made them: the room is the host's.
-        times = [found.after(0.03) for _ in range(3)]
+    found = pace.Pace(lambda: count, unit_clock.FakeClock(1000))
+    # Whoever made them: the room is the host's.
+    times = [found.after(0.03) for _ in range(3)]
     assert times[0] == pytest.approx(1000 - 0.03 + 0.03 * apart)
     assert times[2] - times[1] == pytest.approx(0.03 * apart)
 
 
 def test_guest_that_hangs_does_not_slow_down_others() -> None:
-    with mock.patch.object(
-        time, 'monotonic', return_value=1000.0, autospec=True
-    ):
-        found = pace.Pace(lambda: 2)
-        assert found.after(5.0) <= 1000
-        assert found.after(0.03) < 1001
+    found = pace.Pace(lambda: 2, unit_clock.FakeClock(1000))
+    assert found.after(5.0) <= 1000
+    assert found.after(0.03) < 1001

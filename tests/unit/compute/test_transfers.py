@@ -10,128 +10,109 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+"""Which transfers a host has, and how many there may be."""
 
-"""What nova-api hears of transfers, and how many there may be."""
-
-import base64
 from collections.abc import Callable
-import time
+from typing import Any
 from unittest import mock
 
 import pytest
 
-from guest_agent_ext.compute import rpcapi
-from guest_agent_ext.compute import task
-from guest_agent_ext.compute import transfer
+from guest_agent_ext import exception
 from guest_agent_ext.compute import transfers
-
-OPENED: rpcapi.Opened = {'refusal': None, 'size': 9, 'data': None}
-REFUSAL: rpcapi.Refusal = {'kind': 'refused', 'message': 'No'}
+from tests.unit import clock as unit_clock
 
 
 @pytest.fixture
 def items() -> list[mock.Mock]:
-    """The transfers that were begun."""
+    """The tasks that were begun."""
     return []
 
 
 @pytest.fixture
-def host(items: list[mock.Mock]) -> transfers.Transfers:
-    def begin(
-        instance_uuid: str, make: Callable[[task.Lane], transfer.Transfer]
-    ) -> mock.Mock:
-        item = mock.Mock(
-            spec=make(mock.Mock()),
-            is_done=False,
-            lease_until=time.monotonic() + 60,
-        )
-        item.open.return_value = OPENED
+def clock() -> unit_clock.FakeClock:
+    return unit_clock.FakeClock()
+
+
+@pytest.fixture
+def host(
+    items: list[mock.Mock], clock: unit_clock.FakeClock
+) -> transfers.Transfers:
+    def begin(instance_uuid: str, make: Callable[[Any], Any]) -> mock.Mock:
+        made = make(mock.Mock(clock=clock))
+        item = mock.Mock(spec=made, is_done=False, calls=made.calls)
         items.append(item)
         return item
 
-    return transfers.Transfers(begin)
+    return transfers.Transfers(begin, clock)
 
 
-def test_requests_reach_their_transfer(
+def refusal(host: transfers.Transfers, server: str, uuid: str) -> str | None:
+    try:
+        host.begin(server, uuid)
+    except exception.TransferRefused as error:
+        return error.kind
+    return None
+
+
+def test_calls_are_those_of_their_transfer(
     host: transfers.Transfers, items: list[mock.Mock]
 ) -> None:
-    assert host.open_file('server', 'one') == OPENED
-    host.open_file('server', 'two')
-    items[0].read.return_value = b'data'
-    items[0].commit.return_value = False
-    assert host.read_chunk('one', 3, 4) == {
-        'refusal': None,
-        'data': base64.b64encode(b'data').decode(),
-    }
-    items[0].read.assert_called_once_with(3, 4)
-    host.write_chunk('two', 5, base64.b64encode(b'data').decode())
-    items[1].write.assert_called_once_with(5, b'data')
-    assert host.commit('one', 9, 'hash') == {'refusal': None, 'done': False}
-    host.abort('two', 'why')
-    items[1].abort.assert_called_once_with('why')
-
-
-def test_refusals_are_passed_on(
-    host: transfers.Transfers, items: list[mock.Mock]
-) -> None:
-    host.open_file('server', 'one')
-    for name in ('read', 'write', 'commit'):
-        getattr(items[0], name).side_effect = transfer.Refused(REFUSAL)
-    assert host.read_chunk('one', 0, 1)['refusal'] == REFUSAL
-    assert host.write_chunk('one', 0, '')['refusal'] == REFUSAL
-    assert host.commit('one', 0, '')['refusal'] == REFUSAL
+    assert host.begin('server', 'one') is items[0].calls
+    assert host.begin('server', 'two') is items[1].calls
+    assert host.find('one') is items[0].calls
 
 
 def test_unknown_transfer_has_ended(host: transfers.Transfers) -> None:
     """The service was restarted."""
-    refusal = host.write_chunk('one', 0, '')['refusal']
-    assert refusal is not None and refusal['kind'] == 'ended'
-    host.abort('one', 'why')
-
-
-def _open(host: transfers.Transfers, server: str, uuid: str) -> str | None:
-    refusal = host.open_file(server, uuid)['refusal']
-    return None if refusal is None else refusal['kind']
+    with pytest.raises(exception.TransferRefused) as caught:
+        host.find('one')
+    assert caught.value.kind == 'ended'
 
 
 def test_host_has_a_bound(
     host: transfers.Transfers, items: list[mock.Mock]
 ) -> None:
     for number in range(8):
-        assert _open(host, f'server{number}', f'{number}') is None
-    assert _open(host, 'another', 'x') == 'busy'
+        assert refusal(host, f'server{number}', f'{number}') is None
+    assert refusal(host, 'another', 'x') == 'busy'
     items[0].is_done = True
-    assert _open(host, 'another', 'x') is None
+    assert refusal(host, 'another', 'x') is None
 
 
 def test_server_has_a_bound(host: transfers.Transfers) -> None:
     for number in range(4):
-        assert _open(host, 'server', f'{number}') is None
-    assert _open(host, 'server', 'x') == 'busy'
-    assert _open(host, 'another', 'x') is None
+        assert refusal(host, 'server', f'{number}') is None
+    assert refusal(host, 'server', 'x') == 'busy'
+    assert refusal(host, 'another', 'x') is None
 
 
 def test_what_has_ended_is_forgotten_after_a_while(
-    host: transfers.Transfers, items: list[mock.Mock]
+    host: transfers.Transfers,
+    items: list[mock.Mock],
+    clock: unit_clock.FakeClock,
 ) -> None:
-    host.open_file('server', 'one')
+    calls = host.begin('server', 'one')
     items[0].is_done = True
-    items[0].commit.return_value = True
-    host.open_file('server', 'two')
-    assert host.commit('one', 0, '')['done']
-    items[0].lease_until = 0
-    host.open_file('server', 'three')
-    assert host.commit('one', 0, '')['refusal'] is not None
+    host.begin('server', 'two')
+    assert host.find('one') is calls
+    clock.time = calls.lease_until + 1
+    host.begin('server', 'three')
+    with pytest.raises(exception.TransferRefused):
+        host.find('one')
+    # It is under way.
+    host.find('two')
 
 
 def test_message_that_comes_twice_begins_once(
     host: transfers.Transfers, items: list[mock.Mock]
 ) -> None:
-    assert host.open_file('server', 'one') == OPENED
-    assert host.open_file('server', 'one') == OPENED
+    assert host.begin('server', 'one') is host.begin('server', 'one')
     assert len(items) == 1
 
 
-def test_host_that_does_not_serve_yet_is_busy() -> None:
-    host = transfers.Transfers(lambda server, make: None)
-    assert _open(host, 'server', 'one') == 'busy'
+def test_host_that_does_not_serve_yet_is_busy(
+    clock: unit_clock.FakeClock,
+) -> None:
+    host = transfers.Transfers(lambda server, make: None, clock)
+    assert refusal(host, 'server', 'one') == 'busy'

@@ -29,6 +29,7 @@ from guest_agent_ext.conductor import manager
 from guest_agent_ext.conductor import servers
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
+from tests import counted
 
 PATIENCE = 10
 HERE = servers.Server('here', vm_states.ACTIVE, None, False)
@@ -188,7 +189,7 @@ def follow(
         'read',
         lambda mapping, uuids: {'server': server} if server else {},
     )
-    cell._follow_once()
+    cell._follow()
 
 
 def test_command_follows_its_server(
@@ -301,3 +302,42 @@ def test_task_that_fails_is_done_again() -> None:
 
     cells.periodically(stopping, 0.001, task)
     assert len(done) == 3
+
+
+def test_failed_passes_are_counted() -> None:
+    stopping = threading.Event()
+    passes = iter([ValueError, RuntimeError, None])
+
+    def task() -> None:
+        error = next(passes)
+        if error is not None:
+            raise error
+        stopping.set()
+
+    with counted.grows('guest_agent_conductor_pass_failures_total', 2):
+        cells.periodically(stopping, 0, task)
+
+
+def test_database_is_read_for_metrics_only_where_they_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def has_thread() -> bool:
+        return 'totals' in {
+            thread.name for thread in cells.Conductor('conductor')._threads
+        }
+
+    assert not has_thread()
+    conf = mock.Mock(guest_agent=mock.Mock(metrics_bind=('::1', 9177)))
+    monkeypatch.setattr(cells, 'CONF', conf)
+    assert has_thread()
+
+
+def test_failed_attempts_to_serve_a_cell_are_counted(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        cells, 'CONF', mock.Mock(guest_agent=mock.Mock(sweep_interval=0.01))
+    )
+    queues.failures = [ValueError(), ValueError()]
+    with counted.grows('guest_agent_conductor_pass_failures_total', 2):
+        cells.Cell(mapping('alive'), 'conductor')._serve()

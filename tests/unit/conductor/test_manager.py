@@ -21,14 +21,16 @@ from nova.compute import vm_states
 import pytest
 
 from guest_agent_ext import command
+from guest_agent_ext import exception
 from guest_agent_ext.conductor import manager
 from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.conductor import servers
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import hosts
 from guest_agent_ext.db import models
+from tests import counted
 
-SERVICE: rpcapi.Service = {'host': 'here', 'incarnation': 3}
+SERVICE: rpcapi.Service = {'host': 'here', 'incarnation': 'f00d'}
 ACTIVE = servers.Server('here', vm_states.ACTIVE, None, False)
 
 
@@ -239,8 +241,8 @@ def test_report_of_a_fenced_service_tells_it(
     assert report['fenced'] and not report['work']
 
 
-def _running(uuid: str, attempt: str) -> commands.Work:
-    return commands.Work(
+def _running(uuid: str, attempt: str) -> commands.Unfinished:
+    return commands.Unfinished(
         uuid, command.EXEC, 'server', command.RUNNING, attempt, False, 0.0
     )
 
@@ -271,3 +273,15 @@ def test_report_sorts_what_the_service_holds(
     assert sorted(report['ended']) == ['over', 'unknown']
     assert report['moved'] == ['retaken']
     database.note_seen.assert_called_once_with('kept', 'obstacle')
+
+
+@pytest.mark.parametrize(
+    ('error', 'outcome'),
+    [(None, 'rung'), (exception.HostUnreachable('away'), 'lost')],
+)
+def test_doorbells_of_the_conductor_are_counted(
+    compute_api: mock.Mock, error: Exception | None, outcome: str
+) -> None:
+    compute_api.work.side_effect = error
+    with counted.grows('guest_agent_doorbells_total', outcome=outcome):
+        manager.ring(compute_api, 'host')

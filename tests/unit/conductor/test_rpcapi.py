@@ -12,6 +12,7 @@
 
 from collections.abc import Iterator
 from concurrent import futures
+import logging
 import threading
 from typing import Any
 from unittest import mock
@@ -19,9 +20,10 @@ from unittest import mock
 import oslo_messaging
 import pytest
 
+from guest_agent_ext import exception
 from guest_agent_ext.conductor import rpcapi
 
-SERVICE: rpcapi.Service = {'host': 'here', 'incarnation': 1}
+SERVICE: rpcapi.Service = {'host': 'here', 'incarnation': 'f00d'}
 #: Seconds after which a test is given up.
 PATIENCE = 10
 
@@ -73,14 +75,50 @@ def test_host_sends_no_more_calls_than_are_answered(played: Queue) -> None:
         assert [call.result(PATIENCE) for call in done] == [[]] * calls
 
 
-def test_call_that_finds_no_place_counts_as_not_answered(
-    played: Queue,
-) -> None:
+def test_call_that_finds_no_slot_counts_as_not_answered(played: Queue) -> None:
     conductor = rpcapi.ConductorAPI(mock.Mock(), 0.01)
     with futures.ThreadPoolExecutor(rpcapi.CALLS) as pool:
         for _ in range(rpcapi.CALLS):
             pool.submit(conductor.ended, SERVICE, ['id'])
         played.wait_for(rpcapi.CALLS)
-        with pytest.raises(oslo_messaging.MessagingTimeout):
+        with pytest.raises(exception.ConductorUnreachable):
             conductor.ended(SERVICE, ['id'])
         played.released.set()
+
+
+def test_conductor_that_does_not_answer_is_logged_once(
+    played: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    conductor = rpcapi.ConductorAPI(mock.Mock(), PATIENCE)
+    away = mock.Mock(side_effect=oslo_messaging.MessagingTimeout('away'))
+    with monkeypatch.context() as patched:
+        patched.setattr(played, 'call', away)
+        for _ in range(3):
+            with pytest.raises(exception.ConductorUnreachable):
+                conductor.report(SERVICE, {}, {})
+    for _ in range(3):
+        conductor.report(SERVICE, {}, {})
+    assert caplog.messages == [
+        'No answer from the conductor to report: away',
+        'The conductor answers again',
+    ]
+
+
+def test_conductor_that_fails_is_not_told_to_be_away(
+    played: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It answers, and its log has why."""
+    conductor = rpcapi.ConductorAPI(mock.Mock(), PATIENCE)
+    failed = oslo_messaging.RemoteError('DBError', 'gone', ['Traceback'])
+    monkeypatch.setattr(played, 'call', mock.Mock(side_effect=failed))
+    for _ in range(3):
+        with pytest.raises(exception.ConductorUnreachable):
+            conductor.report(SERVICE, {}, {})
+    assert caplog.messages == [
+        'guest-agent-conductor failed at report: DBError; see its log'
+    ]

@@ -26,6 +26,7 @@ import pytest
 
 from guest_agent_ext import exception
 from guest_agent_ext.guest import connection
+from tests import counted
 
 UUID = '8b1f5b51-6c70-4a53-8d5b-6a7c0e4b7f10'
 URI = 'qemu:///played'
@@ -49,6 +50,15 @@ def error(code: int, text: str, domain: int = QEMU) -> libvirt.libvirtError:
     return raised
 
 
+FINE = '{"return": {}}'
+SYNC = {'execute': 'guest-sync', 'arguments': {'id': 7}}
+
+
+def answer_of_sync(text: str, timeout: int, flags: int) -> str:
+    """Answer as an agent does that has lost nothing."""
+    return json.dumps({'return': json.loads(text)['arguments']['id']})
+
+
 class Libvirt:
     """Plays libvirtd with one domain in it."""
 
@@ -58,7 +68,7 @@ class Libvirt:
         self.has_domain = True
         self.job: Callable[[], dict[str, int]] = lambda: {'type': 0}
         self.on_open: Callable[[], object] = lambda: None
-        self.answer: Callable[..., str] = lambda *args: '{"return": {}}'
+        self.answer: Callable[..., str] = lambda *args: FINE
 
     def open(self, uri: str) -> mock.Mock:
         assert uri == URI
@@ -72,7 +82,11 @@ class Libvirt:
     def agent_command(
         self, domain: mock.Mock, text: str, timeout: int, flags: int
     ) -> str:
-        return self.answer(text, timeout, flags)
+        answer = self.answer(text, timeout, flags)
+        # What says nothing says that the agent is well.
+        if answer == FINE and 'guest-sync' in text:
+            return answer_of_sync(text, timeout, flags)
+        return answer
 
     def _look_up(self, uuid: str) -> mock.Mock:
         if uuid != UUID or not self.has_domain:
@@ -365,28 +379,32 @@ def test_unknown_domain(guests: connection.Connection) -> None:
         ),
     ],
 )
-def test_migration_is_told_from_other_jobs(
+@pytest.mark.parametrize('way', ['agent_command', 'probe_command', 'ping'])
+def test_nothing_is_asked_of_a_guest_that_is_migrated(
     played: Libvirt,
     guests: connection.Connection,
+    way: str,
     job: dict[str, int],
     is_migrating: bool,
 ) -> None:
+    """Other jobs are no hindrance."""
     played.job = lambda: job
-    assert guests.is_migrating(UUID) is is_migrating
+    played.answer = mock.Mock(side_effect=answer_of_sync)
+    arguments = (UUID,) if way == 'ping' else (UUID, SYNC, 5)
+    if not is_migrating:
+        getattr(guests, way)(*arguments)
+        return
+    with pytest.raises(exception.DomainMigrating):
+        getattr(guests, way)(*arguments)
+    played.answer.assert_not_called()
 
 
-def test_migration_of_what_does_not_run(
+def test_answer_of_another_question_is_no_sign_of_life(
     played: Libvirt, guests: connection.Connection
 ) -> None:
-    played.state = libvirt.VIR_DOMAIN_PAUSED
-    played.job = mock.Mock(
-        side_effect=error(
-            55, 'Requested operation is not valid: domain is not running'
-        )
-    )
-    with pytest.raises(exception.DomainNotRunning) as raised:
-        guests.is_migrating(UUID)
-    assert raised.value.state == 'paused'
+    played.answer = lambda *args: '{"return": -1}'
+    with pytest.raises(exception.AgentUnresponsive):
+        guests.ping(UUID)
 
 
 @pytest.mark.parametrize(
@@ -438,7 +456,7 @@ class Gate:
 
     def _answer(self, text: str, timeout: int, flags: int) -> str:
         if timeout == 1:
-            return '{"return": {}}'  # a probe
+            return FINE  # a probe
         with self.changed:
             self.inside += 1
             self.most = max(self.most, self.inside)
@@ -446,7 +464,7 @@ class Gate:
         assert self.released.wait(PATIENCE)
         with self.changed:
             self.inside -= 1
-        return '{"return": {}}'
+        return FINE
 
 
 @pytest.fixture
@@ -673,3 +691,41 @@ def test_libvirt_prints_no_errors(
     handler, context = events.silence.call_args.args
     handler(context, error(1, 'hush').err)
     assert capfd.readouterr() == ('', '')
+
+
+def test_calls_are_counted(
+    played: Libvirt, guests: connection.Connection
+) -> None:
+    calls = 'guest_agent_agent_call_seconds_count'
+    failures = 'guest_agent_agent_call_failures_total'
+    with (
+        counted.grows(calls, 2, pool='work'),
+        counted.grows(calls, 3, pool='probe'),
+        counted.grows(calls, 1, pool='suspect'),
+        counted.grows(failures, 0, error='AgentUnresponsive'),
+        counted.grows(failures, 2, error='DomainNotFound'),
+    ):
+        guests.agent_command(UUID, PING, 5)
+        guests.probe_command(UUID, PING, 5)
+        guests.ping(UUID)
+        guests.ping(UUID, is_suspect=True)
+        played.has_domain = False
+        with pytest.raises(exception.DomainNotFound):
+            guests.agent_command(UUID, PING, 5)
+        with pytest.raises(exception.DomainNotFound):
+            guests.probe_command(UUID, PING, 5)
+
+
+def test_call_without_a_free_connection_is_counted(
+    monkeypatch: pytest.MonkeyPatch, played: Libvirt
+) -> None:
+    monkeypatch.setattr(connection, 'FREE_TIMEOUT', 0.01)
+    guests = connection.Connection(URI, work_calls=1)
+    with (
+        guests._work.connection(),
+        counted.grows(
+            'guest_agent_agent_call_failures_total', error='AgentBusy'
+        ),
+        pytest.raises(exception.AgentBusy),
+    ):
+        guests.agent_command(UUID, PING, 5)

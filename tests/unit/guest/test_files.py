@@ -22,10 +22,10 @@ import pytest
 
 from guest_agent_ext import exception
 from guest_agent_ext.guest import agent as guest_agent
-from guest_agent_ext.guest import direct
 from guest_agent_ext.guest import files
-from guest_agent_ext.guest import posix
-from guest_agent_ext.guest import windows
+from guest_agent_ext.guest.launchers import direct
+from guest_agent_ext.guest.launchers import posix
+from guest_agent_ext.guest.launchers import windows
 
 STRAY = '00000000-0000-4000-8000-000000000000'
 ID = '3f6f5f0e-0000-4000-8000-000000000000'
@@ -86,8 +86,11 @@ def asked(agent: mock.Mock, launcher: str) -> list[str]:
     if launcher == 'windows':
         order: dict[str, Any] = json.loads(call.kwargs['stdin'])
         return [base64.b64decode(word).decode() for word in order['args']]
-    # A shell, -c, the script, its name and the directory of commands.
-    return list(call.args[1][4:])
+    # The first is the directory of commands.
+    found = dict(item.split('=', 1) for item in call.kwargs['env'])
+    return [
+        found[f'GUEST_AGENT_{number}'] for number in range(1, len(found) - 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +219,7 @@ def test_refusals(
 ) -> None:
     answer(agent, launcher, *words)
     with pytest.raises(error):
-        guest.look('/f')
+        guest.check_readable('/f')
 
 
 def test_guest_says_too_much(
@@ -224,7 +227,7 @@ def test_guest_says_too_much(
 ) -> None:
     answer(agent, launcher, 'refused', error='x' * 100000)
     with pytest.raises(exception.FileRefused) as caught:
-        guest.look('/f')
+        guest.check_readable('/f')
     assert len(str(caught.value)) < 1000
 
 
@@ -236,7 +239,7 @@ def test_improper_answers(
         True, 0, None, out, b''
     )
     with pytest.raises(exception.GuestError):
-        guest.look('/f')
+        guest.check_readable('/f')
 
 
 def test_guest_without_a_launcher(agent: mock.Mock) -> None:

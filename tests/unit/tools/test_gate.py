@@ -24,9 +24,9 @@ JUNIT = """<?xml version="1.0" encoding="utf-8"?>
 <testsuites><testsuite name="pytest" errors="1" failures="1" tests="3">
 <testcase classname="tests.a" name="test_well[x]" time="1.5" />
 <testcase classname="tests.a" name="test_ill" time="0.2">
-<failure message="no">...</failure></testcase>
+<failure message="assert 1 == 2&#10;  where 1">...</failure></testcase>
 <testcase classname="tests.b" name="test_unprepared" time="3.0">
-<error message="no">...</error></testcase>
+<error message="no server">...</error></testcase>
 </testsuite></testsuites>"""
 
 FIRST, SECOND = gate.Part('first', 1.0), gate.Part('second', 0.6)
@@ -91,6 +91,15 @@ def test_failure_of_a_part_ends_only_what_needs_it() -> None:
     }
 
 
+def test_part_that_is_named_waits_for_none_that_is_not() -> None:
+    """It would wait for ever."""
+    (stack,) = gate.chosen(['stack'])
+    assert (stack.name, stack.after) == ('stack', None)
+    parts = gate.chosen(['openstack', 'stack'])
+    assert [part.after for part in parts] == [None, 'openstack']
+    assert gate.chosen([]) == list(gate.PARTS)
+
+
 def test_interrupted_gate_ends_its_parts() -> None:
     runs = Runs({})
     results = gate.run_all([FIRST, SECOND], 9, runs.start)
@@ -108,9 +117,9 @@ def test_parts_that_wait_for_others_can_start() -> None:
 
 def test_tests_are_read_from_the_report() -> None:
     assert gate.tests_of(JUNIT) == [
-        gate.Test('tests.a::test_well[x]', 1.5, False),
-        gate.Test('tests.a::test_ill', 0.2, True),
-        gate.Test('tests.b::test_unprepared', 3.0, True),
+        gate.Test('tests.a::test_well[x]', 1.5),
+        gate.Test('tests.a::test_ill', 0.2, 'assert 1 == 2\n  where 1'),
+        gate.Test('tests.b::test_unprepared', 3.0, 'no server'),
     ]
 
 
@@ -126,6 +135,7 @@ def test_report_names_what_failed_and_where_its_log_is() -> None:
     assert '1:01' in text
     assert 'second failed, see .test/log/second.log' in text
     assert 'first failed' not in text
+    assert 'FAILED tests.a::test_ill\n  assert 1 == 2\n    where 1\n' in text
     assert text.index('test_unprepared') < text.index('test_well')
     assert text.splitlines()[-2:] == ['FAILED in 1:06', '1 passed, 2 failed']
 

@@ -16,9 +16,9 @@ Revision ID: 0001
 Revises:
 """
 
-from alembic import op
 import sqlalchemy as sa
 
+from guest_agent_ext.db import migration
 from guest_agent_ext.db import sqltypes
 
 revision = '0001'
@@ -26,7 +26,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    op.create_table(
+    migration.create_table(
         'guest_agent_commands',
         _id(),
         sa.Column('uuid', sa.String(36), nullable=False),
@@ -48,6 +48,7 @@ def upgrade() -> None:
         sa.Column('timeout', sa.BigInteger(), nullable=False),
         sa.Column('start_by', sqltypes.DateTime, nullable=False),
         sa.Column('end_by', sqltypes.DateTime),
+        sa.Column('is_attached', sa.Boolean(), nullable=False),
         sa.Column('cancel_requested', sa.Boolean(), nullable=False),
         sa.Column('attempt', sa.String(36)),
         sa.Column('boot_id', sa.String(36)),
@@ -64,6 +65,7 @@ def upgrade() -> None:
         sa.Column('signal', sa.BigInteger()),
         sa.Column('out_data', sqltypes.Blob),
         sa.Column('err_data', sqltypes.Blob),
+        sa.Column('kept_bytes', sa.BigInteger(), nullable=False),
         sa.Column('out_bytes', sa.BigInteger()),
         sa.Column('err_bytes', sa.BigInteger()),
         mysql_charset='utf8mb4',
@@ -74,23 +76,24 @@ def upgrade() -> None:
         ('list', ['host', 'id']),
         ('created', ['created_at']),
         ('finished', ['finished_at']),
-        ('host', ['cell_uuid', 'host', 'status']),
+        ('kept', ['instance_uuid', 'instance_project_id', 'kept_bytes']),
+        ('host', ['cell_uuid', 'host', 'status', 'instance_uuid', 'id']),
         ('quota', ['instance_project_id', 'status', 'instance_uuid']),
         ('start_by', ['status', 'start_by']),
         ('end_by', ['status', 'end_by']),
         ('audit', ['cell_uuid', 'audit_at']),
     ):
-        op.create_index(
+        migration.create_index(
             f'guest_agent_commands_{name}_idx', 'guest_agent_commands', columns
         )
-    op.create_index(
+    migration.create_index(
         'guest_agent_commands_uuid_idx',
         'guest_agent_commands',
         ['uuid'],
         unique=True,
     )
 
-    op.create_table(
+    migration.create_table(
         'guest_agent_idempotency_keys',
         _id(),
         sa.Column('scope', sa.String(64), nullable=False),
@@ -105,33 +108,33 @@ def upgrade() -> None:
         ('command', 'command_uuid', False),
         ('finished', 'finished_at', False),
     ):
-        op.create_index(
+        migration.create_index(
             f'guest_agent_idempotency_keys_{name}_idx',
             'guest_agent_idempotency_keys',
             [column],
             unique=unique,
         )
 
-    op.create_table(
+    migration.create_table(
         'guest_agent_hosts',
         _id(),
         sa.Column('cell_uuid', sa.String(36), nullable=False),
         sa.Column('host', sa.String(255), nullable=False),
-        sa.Column('incarnation', sa.BigInteger(), nullable=False),
+        sa.Column('incarnation', sa.String(64), nullable=False),
         sa.Column('machine_id', sa.String(64), nullable=False),
         sa.Column('version', sa.String(64), nullable=False),
         sa.Column('created_at', sqltypes.DateTime, nullable=False),
         sa.Column('last_seen_at', sqltypes.DateTime, nullable=False),
         mysql_charset='utf8mb4',
     )
-    op.create_index(
+    migration.create_index(
         'guest_agent_hosts_host_idx',
         'guest_agent_hosts',
         ['cell_uuid', 'host'],
         unique=True,
     )
 
-    op.create_table(
+    migration.create_table(
         'guest_agent_leases',
         sa.Column('name', sa.String(64), primary_key=True),
         sa.Column('holder', sa.String(36), nullable=False),

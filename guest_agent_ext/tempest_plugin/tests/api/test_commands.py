@@ -56,6 +56,19 @@ class CommandsTest(base.GuestAgentTest):
         self.assertEqual(data, base64.b64decode(result['out_data']))
         self.assertEqual('a "b" $c /tmp\n', result['err_data'])
 
+    @decorators.idempotent_id('6c1f0b52-3f7e-4a0c-9d55-0e2b7a8c4d10')
+    def test_input_that_is_a_program(self) -> None:
+        data = b'x' * 300000
+        ended = self.run_command('wc', '-c', input_data=data.decode())
+        self.assertEqual(['300000'], ended['result']['out_data'].split())
+
+    @decorators.idempotent_id('6c1f0b52-3f7e-4a0c-9d55-0e2b7a8c4d11')
+    def test_user_of_the_guest(self) -> None:
+        ended = self.run_command('sh', '-c', 'id -u; echo "$USER"', user='0')
+        self.assertEqual('0\nroot\n', ended['result']['out_data'])
+        ended = self.run_command('id', user='no-such-user-here')
+        self.assertEqual('FAILED', ended['status'])
+
     @decorators.idempotent_id('0d2ae3f4-25a1-4b3f-8d8c-6e1f6b9b4c03')
     def test_what_cannot_be_run_has_failed(self) -> None:
         ended = self.run_command('/no/such/program')
@@ -105,7 +118,7 @@ class CommandsTest(base.GuestAgentTest):
     @decorators.idempotent_id('0d2ae3f4-25a1-4b3f-8d8c-6e1f6b9b4c07')
     def test_prefer_wait(self) -> None:
         answer = self.client.create_command(
-            self.server_id, ['echo', 'done'], headers={'Prefer': 'wait=20'}
+            self.server_id, ['echo', 'done'], headers={'Prefer': 'wait=30'}
         )
         self.assertEqual('COMPLETED', answer['command']['status'])
         self.assertEqual('done\n', answer['command']['result']['out_data'])

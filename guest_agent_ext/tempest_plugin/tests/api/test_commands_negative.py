@@ -20,7 +20,7 @@ from guest_agent_ext.tempest_plugin.tests import base
 
 
 class CommandsNegativeTest(base.GuestAgentTest):
-    """What is refused, and that nothing comes of it."""
+    """Requests that are refused leave no command behind."""
 
     def _refused(self, body: Any) -> None:
         before = self.client.list_commands(self.server_id)['commands']
@@ -71,7 +71,7 @@ class CommandsNegativeTest(base.GuestAgentTest):
             {'env': {'1A': 'x'}},
             {'output_keep': 'middle'},
             {'input_data': '?', 'input_encoding': 'base64'},
-            {'input_data': 'x' * 65536},
+            {'input_data': 'x' * (1024 * 1024 + 1)},
         ):
             self._refused_arguments(command=['true'], **wrong)
 

@@ -37,10 +37,17 @@ class RolesTest(base.GuestAgentTest):
     @classmethod
     def resource_setup(cls) -> None:
         super().resource_setup()
-        made = cls.client.create_command(
-            cls.server_id, ['echo', 'secret'], headers={'Prefer': 'wait=30'}
-        )['command']
-        cls.command_id = made['uuid']
+        made = cls.client.create_command(cls.server_id, ['echo', 'secret'])
+        cls.command_id = made['command']['uuid']
+        cls._until(
+            lambda: (
+                cls.client.show_command(cls.server_id, cls.command_id)[
+                    'command'
+                ]['status']
+                == 'COMPLETED'
+            ),
+            'the command has ended',
+        )
 
     @decorators.idempotent_id('c2f6d7de-3d86-4f0e-8a3e-9f4c1a6b5d01')
     def test_reader_sees_metadata_only(self) -> None:
@@ -108,9 +115,25 @@ class RolesTest(base.GuestAgentTest):
         self.assertIn(self.command_id, [item['uuid'] for item in found])
 
     @decorators.attr(type='negative')
+    @decorators.idempotent_id('c2f6d7de-3d86-4f0e-8a3e-9f4c1a6b5d06')
+    def test_admin_removes_no_host_that_is_up_or_unknown(self) -> None:
+        shown = self.admin.show_command(self.server_id, self.command_id)[
+            'command'
+        ]
+        self.assertRaises(
+            exceptions.Conflict, self.admin.delete_host, shown['host']
+        )
+        self.assertRaises(
+            exceptions.NotFound, self.admin.delete_host, 'no-such-host'
+        )
+
+    @decorators.attr(type='negative')
     @decorators.idempotent_id('c2f6d7de-3d86-4f0e-8a3e-9f4c1a6b5d05')
     def test_others_do_not(self) -> None:
         self.assertRaises(exceptions.Forbidden, self.client.list_hosts)
+        self.assertRaises(
+            exceptions.Forbidden, self.client.delete_host, 'no-such-host'
+        )
         self.assertRaises(
             exceptions.Forbidden,
             self.client.list_project_commands,

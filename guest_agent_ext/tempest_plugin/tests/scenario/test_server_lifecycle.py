@@ -24,10 +24,11 @@ class ServerLifecycleTest(base.GuestAgentTest):
     def test_reboot_with_a_command_running(self) -> None:
         running = self.start_sleeping()
         self.servers.reboot_server(self.server_id, type='HARD')
+        # Only the next boot tells that it is another one.
+        self.wait_for_agent(self.server_id)
         ended = self.wait_for_command(running)
         self.assertEqual('LOST', ended['status'])
         self.assertIsNotNone(ended['error'])
-        self.wait_for_agent(self.server_id)
         self.assertEqual(0, self.run_command('true')['result']['exitcode'])
 
     @decorators.idempotent_id('3f0d4a1e-8c39-4f5d-b0b7-70b1f2d6c802')
@@ -49,7 +50,12 @@ class ServerLifecycleTest(base.GuestAgentTest):
     @decorators.idempotent_id('3f0d4a1e-8c39-4f5d-b0b7-70b1f2d6c803')
     def test_pause_with_a_command_running(self) -> None:
         made = self.client.create_command(
-            self.server_id, ['sh', '-c', 'sleep 4; echo woken']
+            self.server_id,
+            [
+                'sh',
+                '-c',
+                'while [ ! -e /tmp/woken ]; do sleep 1; done; echo woken',
+            ],
         )['command']
         self.wait_for_command(made['uuid'], 'RUNNING')
         self.servers.pause_server(self.server_id)
@@ -61,6 +67,8 @@ class ServerLifecycleTest(base.GuestAgentTest):
             ['true'],
         )
         self.servers.unpause_server(self.server_id)
+        self.wait_for_agent(self.server_id)
+        self.run_command('touch', '/tmp/woken')
         ended = self.wait_for_command(made['uuid'])
         self.assertEqual('COMPLETED', ended['status'])
         self.assertEqual('woken\n', ended['result']['out_data'])

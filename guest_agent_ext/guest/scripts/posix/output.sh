@@ -1,0 +1,24 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+#
+# Prints the output of a command that is kept so far. The keeper bounds the
+# size.
+#
+# Arguments: directory, id, stdout or stderr, number of bytes to leave out.
+
+name_command "$1" "$2"
+find_record || exit
+read_record
+case $3 in
+    stdout) show stdout 5 "$out_keeper" tail -c "+$(($4 + 1))" ;;
+    stderr) show stderr 7 "$err_keeper" tail -c "+$(($4 + 1))" ;;
+esac

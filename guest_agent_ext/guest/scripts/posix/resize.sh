@@ -1,0 +1,22 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+#
+# Sets the size of the terminal of an attached command; the kernel tells what
+# runs in it.
+#
+# Arguments: directory, id, columns, rows. Prints "resized", or "none".
+
+name_command "$1" "$2"
+find_record || { echo none; exit; }
+read_record
+{ is_running && read -r tty <"$own.tty" && stty -F "$tty" cols "$3" rows "$4"
+} 2>/dev/null && echo resized || echo none

@@ -1,0 +1,18 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+#
+# The text of PowerShell's command line: runs the script that arrives with its
+# order on stdin, as JSON. A command line would be too short for a script.
+
+# PowerShell may read a redirected stdin into $input, or leave it unread.
+$order = ConvertFrom-Json ((@($input) -join '') + [Console]::In.ReadToEnd())
+. ([ScriptBlock]::Create($order.script))
