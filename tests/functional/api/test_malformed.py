@@ -82,8 +82,8 @@ ARGUMENT_TABLE: list[tuple[Any, str]] = [
         f"{ARGUMENTS}.timeout must be of type integer, not '5'",
     ),
     (
-        {'command': ['a'], 'timeout': 5.0},
-        f'{ARGUMENTS}.timeout must be of type integer, not 5.0',
+        {'command': ['a'], 'timeout': 5.5},
+        f'{ARGUMENTS}.timeout must be of type integer, not 5.5',
     ),
     (
         {'command': ['a'], 'timeout': None},

@@ -11,7 +11,9 @@
 #    under the License.
 #
 # Makes a terminal in a guest, and copies between it and the launcher's pipes
-# until nobody has it open any more.
+# until nobody has it open any more. Then it holds the terminal until the command
+# has ended: many programs close their streams before they exit, and a hangup
+# would kill them in between.
 #
 # Descriptors: 0 what is typed; 1 what is shown; 3 "opened" when the command
 # has the terminal, "end" when it is to end although somebody still has it; 7
@@ -43,22 +45,25 @@ def copy_output(master: int, slave: int) -> None:
     poll = select.poll()
     poll.register(master, select.POLLIN)
     poll.register(3, select.POLLIN)
-    timeout = None
+    ending = False
     while True:
-        ready = dict(poll.poll(timeout))
+        ready = dict(poll.poll(QUIET if ending else None))
         if 3 in ready:
-            if b'end' in os.read(3, 100):
-                timeout = QUIET
+            ending = ending or b'end' in os.read(3, 100)
             if slave >= 0:
                 os.close(slave)
                 slave = -1
         if master in ready:
-            data = os.read(master, 65536)
-            if not data:
-                return
+            try:
+                data = os.read(master, 65536)
+            except OSError:  # Nobody has the terminal open.
+                break
             write(1, data)
-        elif timeout is not None and not ready:
-            return
+        elif ending and not ready:
+            break
+    os.close(1)
+    while not ending:
+        ending = b'end' in os.read(3, 100)
 
 
 def main() -> None:
@@ -66,7 +71,6 @@ def main() -> None:
     os.write(7, ('%d %s\n' % (os.getpid(), os.ttyname(slave))).encode())
     os.close(7)
     _thread.start_new_thread(copy_input, (master,))
-    # EIO is a terminal's end.
     with contextlib.suppress(OSError):
         copy_output(master, slave)
     os._exit(0)
