@@ -192,6 +192,12 @@ class Session:
                 time.sleep(0.005)
         return self.ended()
 
+    def has_exited(self) -> bool:
+        outcome = self.guest.launcher.recover(self.id)
+        if isinstance(outcome, launcher.Running):
+            return outcome.has_exited
+        return isinstance(outcome, launcher.Ended)
+
     def ended(self) -> launcher.Ended:
         try:
             outcome = self.guest.wait(self.pid)
@@ -815,17 +821,7 @@ TERMINAL = launcher.Terminal(columns=99, rows=33, term='vt220')
 def end_terminal(session: Session, holder: str) -> launcher.Ended:
     """Do what a host does when it sees that the command has ended."""
     if holder == 'script':
-        processes.wait_for(
-            lambda: (
-                not isinstance(
-                    outcome := session.guest.launcher.recover(session.id),
-                    launcher.Running,
-                )
-                or outcome.has_exited
-            ),
-            PATIENCE,
-            'the end',
-        )
+        processes.wait_for(session.has_exited, PATIENCE, 'the end')
         session.guest.launcher.unhold(session.id)
     return session.communicate(end=False)
 
