@@ -712,6 +712,12 @@ agent = _closed(
             description='The types of commands that work in the guest. Some '
             'need no program to be run, and work where that is not allowed.',
         ),
+        'unavailable': dict(
+            _closed({'attach': _string, 'terminal': _string}, required=[]),
+            type=['object', 'null'],
+            description='Why attached commands (attach) or those with a '
+            'terminal (terminal) cannot be run; empty if both can.',
+        ),
     }
 )
 

@@ -92,7 +92,6 @@ REFUSED = {
     'ticket': 'The guest did not start the command in time',
 }
 #: Error of a command that was refused for any other reason.
-LACKS = 'Commands cannot be run in this guest: it has no usable %s'
 REBOOTED = 'The server was rebooted while the command ran'
 FORGOTTEN = (
     'What the guest knew of the command was removed in it '
@@ -676,7 +675,7 @@ class ExecTask(task.Task):
         if reason == 'boot':
             return self._go(self._meet_boot)
         return self._end_as(
-            command.FAILED, error=REFUSED.get(reason, LACKS % reason)
+            command.FAILED, error=REFUSED.get(reason, launcher.LACKS % reason)
         )
 
     @task.step()

@@ -316,6 +316,7 @@ def _inspect(agent: guest_agent.Agent, status: rpcapi.AgentStatus) -> None:
         enabled.get(f'guest-file-{name}') for name in _FILE_CALLS
     ):
         types.extend(command.TRANSFERS)
+    status['unavailable'] = guest.unattachable()
 
 
 def _launcher(agent: guest_agent.Agent) -> launcher.Launcher:

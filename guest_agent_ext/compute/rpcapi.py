@@ -69,6 +69,9 @@ class AgentStatus(TypedDict):
     execution: str | None
     #: The types of commands that work in the guest; None if not known.
     command_types: list[str] | None
+    #: Why attached commands cannot be run, by ``attach`` and ``terminal``;
+    #: None if not known.
+    unavailable: dict[str, str] | None
 
 
 class Details(TypedDict):
@@ -225,6 +228,7 @@ def unavailable(reason: str | None) -> AgentStatus:
         'supported_commands': None,
         'execution': None,
         'command_types': None,
+        'unavailable': None,
     }
 
 

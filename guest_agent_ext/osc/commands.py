@@ -64,6 +64,8 @@ _AGENT = (
     'version',
     'os',
     'execution',
+    'command_types',
+    'unavailable',
     'supported_commands',
 )
 _HOSTS = ('host', 'cell', 'state', 'last_seen_at', 'running', 'pending')
@@ -73,7 +75,13 @@ _MORE_OF_HOSTS = ('version',)
 _WIDTH = 48
 
 #: Columns whose values are objects or lists.
-_OBJECTS = ('arguments', 'result', 'supported_commands')
+_OBJECTS = (
+    'arguments',
+    'result',
+    'command_types',
+    'unavailable',
+    'supported_commands',
+)
 
 
 class _Json(columns.FormattableColumn[object]):

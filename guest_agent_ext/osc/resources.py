@@ -219,6 +219,11 @@ class GuestAgent(resource.Resource):
     os = resource.Body('os')
     #: Calls that the guest allows its agent to answer.
     supported_commands = resource.Body('supported_commands', type=list)
+    #: Types of commands that work in the guest.
+    command_types = resource.Body('command_types', type=list)
+    #: Reasons why attached commands (``attach``) or those with a terminal
+    #: (``terminal``) cannot be run.
+    unavailable = resource.Body('unavailable', type=dict)
     #: ``guarded`` or ``direct``, the way in which commands are run.
     execution = resource.Body('execution')
 

@@ -1054,6 +1054,34 @@ def test_what_the_guest_lacks_is_told_at_once(
     assert guest.launcher.recover(session.id) == launcher.NotStarted()
 
 
+@pytest.mark.parametrize(
+    ('old', 'new', 'kinds'),
+    [
+        ('', '', []),
+        (
+            'for tool in mkfifo',
+            'for tool in no-mkfifo',
+            ['attach', 'terminal'],
+        ),
+        ('for tool in stty', 'for tool in no-stty stty', ['terminal']),
+        ('in python3 script', 'in no-python3 no-script', ['terminal']),
+    ],
+)
+def test_what_the_guest_lacks_is_told_before(
+    guest: test_launcher.Guest,
+    monkeypatch: pytest.MonkeyPatch,
+    old: str,
+    new: str,
+    kinds: list[str],
+) -> None:
+    edit(guest, monkeypatch, old, new)
+    told = guest.launcher.unattachable()
+    assert list(told) == kinds
+    if kinds:
+        tool = new.split()[3] if 'tool' in new else 'script/python3'
+        assert told['terminal'].endswith(f'no usable {tool}')
+
+
 def test_no_terminal_to_resize(guest: test_launcher.Guest) -> None:
     session = Session(guest, '/bin/cat')
     session.wait_to_begin()

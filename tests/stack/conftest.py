@@ -217,6 +217,15 @@ def wait_for_agent(compute: Any, server_id: str) -> None:
         raise processes.StartError(f'{error}\n{console["output"]}') from error
 
 
+def wait_for_server(compute: Any, server_id: str, status: str) -> None:
+    processes.wait_for(
+        lambda: compute.get_server(server_id).status == status,
+        120,
+        status,
+        gap=0.5,
+    )
+
+
 def start(demo: OpenStack, compute: Any, server_id: str, script: str) -> str:
     """Start a shell script, and return the command's uuid when it runs."""
     code, out, err = demo.guest(

@@ -35,6 +35,7 @@ _VARIES = {
     'os',
     'supported_commands',
     'command_types',
+    'unavailable',
 }
 
 

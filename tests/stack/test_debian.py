@@ -13,14 +13,19 @@
 """A server with a distribution in it, from its image to its reboot."""
 
 from collections.abc import Callable
+import json
+import threading
 from typing import Any
+import uuid
 
+import libvirt_qemu
 import pytest
 
 from tests.stack import conftest
 from tests.stack.conftest import OpenStack
 from tools.stack import seed
 from tools.stack import stack as stack_module
+from tools.testbed import processes
 
 
 @pytest.fixture(scope='module')
@@ -65,12 +70,116 @@ def test_agent_that_is_restarted_by_a_command(
 
 def test_reboot(demo: OpenStack, compute: Any, debian: str) -> None:
     """What ran is lost, and not begun again; what follows runs."""
-    uuid = conftest.start(
+    command = conftest.start(
         demo, compute, debian, 'echo ran >>/root/count; sync; sleep 600'
     )
     demo.do('server', 'reboot', '--wait', debian)
-    conftest.wait(compute, debian, uuid, 'LOST')
+    conftest.wait(compute, debian, command, 'LOST')
     conftest.wait_for_agent(compute, debian)
     assert demo.guest('exec', debian, '--', 'cat', '/root/count')[1] == (
         b'ran\n'
     )
+
+
+class Traffic:
+    """Commands that are posted in a server, one after the other, until told.
+
+    :param compute: openstacksdk's compute of a user
+    """
+
+    def __init__(self, compute: Any, server_id: str) -> None:
+        self._commands = f'/servers/{server_id}/guest-agent/commands'
+        self._compute = compute
+        self._enough = threading.Event()
+        self._thread = threading.Thread(target=self._post_all)
+        self.ended: list[dict[str, Any]] = []
+
+    def __enter__(self) -> 'Traffic':
+        self._thread.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._enough.set()
+        self._thread.join(120)
+        assert not self._thread.is_alive()
+
+    def _post_all(self) -> None:
+        while not self._enough.is_set():
+            answer = self._compute.post(
+                self._commands,
+                json={
+                    'command': {
+                        'type': 'exec',
+                        'arguments': {'command': ['/bin/echo', 'out']},
+                    }
+                },
+                headers={'Prefer': 'wait=30'},
+            )
+            if answer.status_code == 409:
+                # The server is paused, or a snapshot's task is beginning.
+                self._enough.wait(0.2)
+                continue
+            self.ended.append(answer.json()['command'])
+
+
+def _journal(demo: OpenStack, server: str) -> str:
+    return demo.guest(
+        'exec',
+        server,
+        '--',
+        'sh',
+        '-c',
+        'journalctl -q -o cat -u qemu-guest-agent | grep -v guest-ping',
+    )[1].decode()
+
+
+def test_nova_and_masakari_use_the_agent_beside_commands(
+    stack: stack_module.Stack, demo: OpenStack, compute: Any, debian: str
+) -> None:
+    """Their calls work, and no command feels them."""
+    running = [
+        conftest.start(
+            demo,
+            compute,
+            debian,
+            'for i in $(seq 40); do echo $i; sleep 0.5; done; exit 7',
+        )
+        for _ in range(4)
+    ]
+    hash_before = demo.guest('exec', debian, '--', 'getent', 'shadow', 'root')
+    domain = stack.cells[1].hypervisor.connect().lookupByUUIDString(debian)
+    with Traffic(compute, debian) as traffic:
+        # Masakari's introspective monitor.
+        for _ in range(20):
+            answer = libvirt_qemu.qemuAgentCommand(
+                domain, '{"execute": "guest-ping"}', 10, 0
+            )
+            assert json.loads(answer) == {'return': {}}
+        compute.change_server_password(debian, f'pass-{uuid.uuid4().hex}')
+        image = compute.create_server_image(
+            debian, f'quiesced-{uuid.uuid4().hex}', wait=True, timeout=180
+        )
+        compute.pause_server(debian)
+        conftest.wait_for_server(compute, debian, 'PAUSED')
+        compute.unpause_server(debian)
+        conftest.wait_for_server(compute, debian, 'ACTIVE')
+        before = len(traffic.ended)
+        processes.wait_for(
+            lambda: len(traffic.ended) > before + 1, 60, 'more commands'
+        )
+    assert image.status.lower() == 'active'
+    hash_after = demo.guest('exec', debian, '--', 'getent', 'shadow', 'root')
+    assert hash_after != hash_before
+    journal = _journal(demo, debian)
+    for call in ('fsfreeze', 'set-user-password', 'set-time'):
+        assert f'guest-{call}' in journal, journal[-2000:]
+    # Nova goes on without.
+    log = (stack.place.log / 'nova-compute-compute-1.log').read_text()
+    assert 'Skipping quiescing' not in log
+    for command in running:
+        ended = conftest.wait(compute, debian, command, 'COMPLETED')
+        assert ended['result']['exitcode'] == 7
+        assert len(ended['result']['out_data'].split()) == 40
+    for ended in traffic.ended:
+        assert ended['status'] == 'COMPLETED', ended
+        assert ended['result']['out_data'] == 'out\n'

@@ -19,7 +19,6 @@ import pytest
 
 from tests.stack import conftest
 from tests.stack.conftest import OpenStack
-from tools.testbed import processes
 
 
 @pytest.fixture(scope='module')
@@ -39,10 +38,10 @@ def test_rebuild(demo: OpenStack, compute: Any, own: str) -> None:
 def test_suspend_and_resume(demo: OpenStack, compute: Any, own: str) -> None:
     uuid = conftest.start(demo, compute, own, 'sleep 5; exit 9')
     demo.do('server', 'suspend', own)
-    _until(compute, own, 'SUSPENDED')
+    conftest.wait_for_server(compute, own, 'SUSPENDED')
     assert demo.guest('exec', own, '--', 'true')[0] == 1
     demo.do('server', 'resume', own)
-    _until(compute, own, 'ACTIVE')
+    conftest.wait_for_server(compute, own, 'ACTIVE')
     result = conftest.wait(compute, own, uuid, 'COMPLETED')['result']
     assert result['exitcode'] == 9
 
@@ -63,12 +62,3 @@ def test_lock(demo: OpenStack, admin: OpenStack, own: str) -> None:
     assert b'locked' in err
     assert admin.guest('exec', own, '--', 'true')[0] == 0
     demo.do('server', 'unlock', own)
-
-
-def _until(compute: Any, server_id: str, status: str) -> None:
-    processes.wait_for(
-        lambda: compute.get_server(server_id).status == status,
-        120,
-        status,
-        gap=0.5,
-    )

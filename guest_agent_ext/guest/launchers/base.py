@@ -32,9 +32,13 @@ from guest_agent_ext.guest import attached
 Execution = Literal['guarded', 'direct']
 
 
+ATTACHED_KINDS = 'attach', 'terminal'
 NOT_ATTACHABLE = (
     'Commands in this server cannot be attached: that needs /bin/sh and /proc'
 )
+
+#: Error for a command that needs a tool that the guest does not have.
+LACKS = 'Commands cannot be run in this guest: it has no usable %s'
 
 #: Signals that the process group of a command can be sent.
 SIGNALS = command.SIGNALS
@@ -279,6 +283,12 @@ class Launcher(Protocol):
         """Return the streams of an attached command; asks the guest nothing.
 
         :raises exception.LauncherUnavailable: it cannot have any
+        """
+
+    def unattachable(self) -> dict[str, str]:
+        """Return why attached commands cannot be run in the guest.
+
+        :returns: reasons by ATTACHED_KINDS; empty if both kinds can be run
         """
 
     def resize(self, id: str, columns: int, rows: int) -> bool:

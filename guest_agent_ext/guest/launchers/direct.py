@@ -136,6 +136,9 @@ class DirectLauncher:
     def attached(self, id: str, *, terminal: bool) -> attached.Attached:
         raise exception.LauncherUnavailable(base.NOT_ATTACHABLE)
 
+    def unattachable(self) -> dict[str, str]:
+        return dict.fromkeys(base.ATTACHED_KINDS, base.NOT_ATTACHABLE)
+
     def resize(self, id: str, columns: int, rows: int) -> bool:
         raise exception.LauncherUnavailable(base.NOT_ATTACHABLE)
 

@@ -189,6 +189,16 @@ class PosixLauncher(scripted.ScriptLauncher):
             self._agent, f'{self._directory}/{id}', terminal=terminal
         )
 
+    def unattachable(self) -> dict[str, str]:
+        said = self._run('attach attachable').split()
+        if len(said) != len(base.ATTACHED_KINDS):
+            return dict.fromkeys(base.ATTACHED_KINDS, base.NOT_ATTACHABLE)
+        return {
+            kind: base.LACKS % untrusted.text(tool, untrusted.MAX_WORD)
+            for kind, tool in zip(base.ATTACHED_KINDS, said, strict=True)
+            if tool != '-'
+        }
+
     def resize(self, id: str, columns: int, rows: int) -> bool:
         return (
             self._run('resize', id, str(columns), str(rows)).strip()

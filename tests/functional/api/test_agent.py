@@ -30,6 +30,7 @@ STATUS: rpcapi.AgentStatus = {
     'execution': 'guarded',
     'supported_commands': ['guest-exec'],
     'command_types': ['exec', 'fstrim'],
+    'unavailable': {'terminal': 'no script'},
 }
 
 

@@ -37,6 +37,7 @@ NOTHING = {
     'supported_commands': None,
     'execution': None,
     'command_types': None,
+    'unavailable': None,
 }
 
 
@@ -77,6 +78,10 @@ class Guests:
                     for name, is_enabled in self.enabled.items()
                 ],
             }
+        if 'for kind in pipes terminal' in str(request):
+            return {'pid': 6}
+        if request.get('arguments') == {'pid': 6}:
+            return printed('-\nscript/python3\n')
         answer = self.answers[request['execute']]
         if isinstance(answer, Exception):
             raise answer
@@ -105,6 +110,10 @@ def test_available(inquiries: inquiry.Inquiries) -> None:
         ],
         'execution': 'guarded',
         'command_types': ['exec'],
+        'unavailable': {
+            'terminal': 'Commands cannot be run in this guest: it has no '
+            'usable script/python3'
+        },
     }
 
 

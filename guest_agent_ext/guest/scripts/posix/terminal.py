@@ -11,9 +11,9 @@
 #    under the License.
 #
 # Makes a terminal in a guest, and copies between it and the launcher's pipes
-# until nobody has it open any more. Then it holds the terminal until the command
-# has ended: many programs close their streams before they exit, and a hangup
-# would kill them in between.
+# until nobody has it open any more. Then it holds the terminal until the
+# command has ended: many programs close their streams before they exit, and a
+# hangup would kill them in between.
 #
 # Descriptors: 0 what is typed; 1 what is shown; 3 "opened" when the command
 # has the terminal, "end" when it is to end although somebody still has it; 7

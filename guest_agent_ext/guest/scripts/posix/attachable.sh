@@ -1,0 +1,22 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+#
+# Prints what this guest lacks for attached commands, and for terminals: the name
+# of a tool or "-", a line each. attach.sh stands before it.
+#
+# Arguments: directory.
+
+directory=$1 user=
+refuse() { echo "$1"; exit; }
+for kind in pipes terminal; do
+    (check_attachable $kind 16384 16384 && echo -)
+done
