@@ -53,6 +53,9 @@ _UWSGI = (
     '--enable-threads',
     '--lazy-apps',
     '--http-chunked-input',
+    # A snapshot is uploaded in parts of 1 MiB, the default without headers.
+    '--chunked-input-limit',
+    '2097152',
     '--add-header',
     'Connection: close',
     '--buffer-size',
