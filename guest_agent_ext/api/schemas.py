@@ -712,22 +712,12 @@ agent = _closed(
             description='The types of commands that work in the guest. Some '
             'need no program to be run, and work where that is not allowed.',
         ),
-        'unavailable': dict(
-            _closed(
-                {
-                    'attach': _described(
-                        _string, 'Why attached commands cannot be run.'
-                    ),
-                    'terminal': _described(
-                        _string, 'Why none can be run in a terminal.'
-                    ),
-                },
-                required=[],
-            ),
-            type=['object', 'null'],
-            description='Why attached commands cannot be run; empty if they '
-            'can.',
-        ),
+        'unavailable': {
+            'type': ['object', 'null'],
+            'additionalProperties': _string,
+            'description': 'Why attached commands (attach) or those with a '
+            'terminal (terminal) cannot be run; empty if both can.',
+        },
     }
 )
 
