@@ -81,6 +81,7 @@ _SCHEMAS: tuple[tuple[str, str, Any], ...] = (
     ('index', 'body', schemas.index_response),
     ('agent', 'body', schemas.agent_response),
     ('guest_agent', 'body', schemas.agent),
+    ('guest_agent.unavailable', 'body', schemas.unattachable),
     ('details', 'query', schemas.details_query),
     ('details', 'body', schemas.details_response),
     ('guest_details', 'body', schemas.guest_details),

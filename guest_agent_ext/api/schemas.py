@@ -675,6 +675,14 @@ index_response = _closed(
     required=['commands'],
 )
 
+unattachable = _closed(
+    {
+        'attach': _described(_string, 'Why no command can be attached.'),
+        'terminal': _described(_string, 'Why none can run in a terminal.'),
+    },
+    required=[],
+)
+
 agent = _closed(
     {
         'status': {
@@ -712,12 +720,10 @@ agent = _closed(
             description='The types of commands that work in the guest. Some '
             'need no program to be run, and work where that is not allowed.',
         ),
-        'unavailable': {
-            'type': ['object', 'null'],
-            'additionalProperties': _string,
-            'description': 'Why attached commands (attach) or those with a '
-            'terminal (terminal) cannot be run; empty if both can.',
-        },
+        'unavailable': _described(
+            _or_null(unattachable),
+            'Why attached commands cannot be run; empty if they can.',
+        ),
     }
 )
 
