@@ -440,6 +440,20 @@ file_write_query = _closed(
             'part '
             'of the body appended. Default: false.',
         ),
+        'owner': _parameter(
+            {'type': 'string', 'pattern': _USER, 'maxLength': 255},
+            'The user of the guest that the file is to belong to, by name or '
+            'number. Default: the owner of the file that is replaced, or the '
+            "guest agent's user. A file that is appended to keeps its own. "
+            'Not for Windows.',
+        ),
+        'group': _parameter(
+            {'type': 'string', 'pattern': _USER, 'maxLength': 255},
+            'The group of the guest that the file is to belong to, by name '
+            'or number. Default: the group of the file that is replaced, or '
+            'that of the guest agent. A file that is appended to keeps its '
+            'own. Not for Windows.',
+        ),
     },
     required=['path'],
 )
@@ -498,6 +512,8 @@ shown_transfer = _closed(
         'size': _described(_count, 'The size of the body in bytes.'),
         'mode': _described(_string, 'As in the request.'),
         'append': _described(_flag, 'As in the request.'),
+        'owner': _described(_string, 'As in the request.'),
+        'group': _described(_string, 'As in the request.'),
     },
     required=['path'],
 )

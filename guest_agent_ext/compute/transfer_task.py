@@ -326,6 +326,8 @@ class TransferTask(task.Task):
             self.uuid,
             mode=order['mode'],
             append=order['append'],
+            owner=order['owner'],
+            group=order['group'],
         )
         opened = self._handle = open_file.OpenFile(
             self._session.agent,

@@ -436,6 +436,8 @@ def _file_order(row: models.Command) -> rpcapi.FileOrder:
         'path': row.arguments['path'],
         'mode': row.arguments.get('mode'),
         'append': row.arguments.get('append', False),
+        'owner': row.arguments.get('owner'),
+        'group': row.arguments.get('group'),
         'opened': row.opened,
     }
 

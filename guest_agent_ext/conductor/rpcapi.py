@@ -133,6 +133,9 @@ class FileOrder(TypedDict):
     #: Octal digits.
     mode: str | None
     append: bool
+    #: Names or numbers of the guest's.
+    owner: str | None
+    group: str | None
     #: Handles and files that the guest has open for the transfer, as a host
     #: recorded them.
     opened: dict[str, Any] | None

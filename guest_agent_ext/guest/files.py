@@ -46,6 +46,8 @@ class Target:
         its rename
     :ivar mode: octal digits of the file's mode; None for the mode of the file
         that is replaced
+    :ivar owner: owner and group of the file, in the words of chown; empty for
+        those of the file that is replaced
     :ivar strays: ids of other transfers that left temporary files in the
         directory
     """
@@ -54,6 +56,7 @@ class Target:
     temporary: str | None
     inode: str
     mode: str | None
+    owner: str = ''
     strays: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,7 +95,14 @@ class Files:
         self._ask('file', path, 'look', path)
 
     def create(
-        self, path: str, id: str, *, mode: str | None, append: bool
+        self,
+        path: str,
+        id: str,
+        *,
+        mode: str | None,
+        append: bool,
+        owner: str | None = None,
+        group: str | None = None,
     ) -> Target:
         """Create the temporary file and find the destination.
 
@@ -100,7 +110,10 @@ class Files:
         :param id: UUID of the transfer's command
         :param mode: octal digits of the file's mode; None for the default
         :param append: True to write to the file itself
+        :param owner: name or number of the file's user; None for the default
+        :param group: name or number of the file's group; None for the default
         """
+        ownership = (owner or '') + (f':{group}' if group else '')
         answer = self._ask(
             'created',
             path,
@@ -109,6 +122,7 @@ class Files:
             id,
             mode or '',
             'yes' if append else 'no',
+            ownership,
         )
         inode, *strays = answer.details or ['']
         if len(answer.path) > MAX_PATH or len(inode) > MAX_INODE:
@@ -119,6 +133,7 @@ class Files:
             None if append else f'{directory}.ga-{id}',
             inode,
             mode,
+            ownership,
             untrusted.ids(strays)[:MAX_STRAYS],
         )
 
@@ -157,6 +172,7 @@ class Files:
             str(size),
             sha256,
             target.mode or '',
+            target.owner,
         )
 
     def poll_commit(self, target: Target, pid: int) -> bool:

@@ -35,16 +35,62 @@ import requests
 from guest_agent_ext import progress
 from guest_agent_ext.osc import base
 from guest_agent_ext.osc import interrupts
+from guest_agent_ext.osc import trees
+from guest_agent_ext.sdk import process
 
 #: Bytes that are read at once.
 PIECE = 256 * 1024
+#: Options that say whom a file is to belong to, and parameters of the request.
+_OWNERS = ('owner', 'group')
 
 
-class Get(base.ServerCommand):
-    """Copy a file from a server
+class _Copy(base.ServerCommand):
+    """What both directions have in common."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '-r',
+            '--recursive',
+            action='store_true',
+            help='Copy a directory and all that is in it; symbolic links stay '
+            'links. The server needs tar',
+        )
+        return parser
+
+    def _copy_tree(
+        self,
+        parsed_args: argparse.Namespace,
+        copy: Callable[[trees.Start], None],
+        *excluded: str,
+    ) -> int:
+        """Copy a directory by a program in the server.
+
+        :param copy: function that is called with what starts the program
+        :param excluded: names of options that are for files only
+        :returns: exit code
+        """
+        for name in excluded:
+            if getattr(parsed_args, name):
+                raise exceptions.CommandError(
+                    f'--{name} cannot be used with --recursive'
+                )
+        compute = process.best_endpoint(self.compute())
+        server_id = self.server_id(parsed_args)
+        try:
+            with interrupts.raised():
+                copy(lambda args: process.Process(compute, server_id, args))
+        except interrupts.Interrupted as error:
+            return 128 + error.number
+        return 0
+
+
+class Get(_Copy):
+    """Copy a file or a directory from a server
 
     A transfer that breaks off leaves a file with the suffix .part, which
-    --resume completes.
+    --resume completes. Nothing of a directory is resumed: files that have
+    come are replaced when it is copied again.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -68,6 +114,8 @@ class Get(base.ServerCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
+        if parsed_args.recursive:
+            return self._get_tree(parsed_args)
         if parsed_args.file == '-':
             return self._get_to_stdout(parsed_args)
         to = _Destination(parsed_args.file or '.', parsed_args.path)
@@ -84,6 +132,16 @@ class Get(base.ServerCommand):
                 _copy(response, file, offset, parsed_args.path)
         to.finish()
         return 0
+
+    def _get_tree(self, parsed_args: argparse.Namespace) -> int:
+        path, to = parsed_args.path, parsed_args.file or '.'
+        if to == '-':
+            raise exceptions.CommandError('stdout cannot become a directory')
+        if os.path.isdir(to):
+            to = os.path.join(to, _base_name(path.rstrip('/')))
+        return self._copy_tree(
+            parsed_args, lambda start: trees.get(start, path, to), 'resume'
+        )
 
     def _get_to_stdout(self, parsed_args: argparse.Namespace) -> int:
         if sys.stdout is None:
@@ -209,11 +267,12 @@ def _copy(
         )
 
 
-class Put(base.ServerCommand):
-    """Copy a file into a server
+class Put(_Copy):
+    """Copy a file or a directory into a server
 
     A file in the server is replaced once the whole new file has arrived and
-    has been verified. Until then it stays unchanged.
+    has been verified. Until then it stays unchanged. Of a directory, files
+    are replaced one by one as they arrive.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -239,12 +298,25 @@ class Put(base.ServerCommand):
             action='store_true',
             help='Append to the file instead of replacing it',
         )
+        for name in _OWNERS:
+            parser.add_argument(
+                f'--{name}',
+                metavar=f'<{name}>',
+                help=f'Name or number of the {name} of the file in the server '
+                '(default: that of the file that is replaced, or of the guest '
+                'agent)',
+            )
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        if parsed_args.recursive:
+            return self._put_tree(parsed_args)
         query = {'path': _remote_path(parsed_args.path, parsed_args.file)}
         if parsed_args.append:
             query['append'] = 'true'
+        for name in _OWNERS:
+            if getattr(parsed_args, name) is not None:
+                query[name] = getattr(parsed_args, name)
         with _opened(parsed_args.file) as (source, mode):
             if parsed_args.mode:
                 query['mode'] = parsed_args.mode
@@ -263,6 +335,26 @@ class Put(base.ServerCommand):
                     },
                 )
         sdk_exceptions.raise_from_response(response)
+        return 0
+
+    def _put_tree(self, parsed_args: argparse.Namespace) -> int:
+        source = parsed_args.file
+        path = _remote_path(
+            parsed_args.path, source if source == '-' else _name_of(source)
+        )
+        return self._copy_tree(
+            parsed_args,
+            lambda start: trees.put(
+                start, source, path, parsed_args.owner, parsed_args.group
+            ),
+            'mode',
+            'append',
+        )
+
+
+def _name_of(directory: str) -> str:
+    """Return the name of a directory, also of ``..``."""
+    return os.path.basename(os.path.abspath(directory))
 
 
 class _Body:

@@ -65,8 +65,17 @@ def create(
     path: pathlib.Path,
     mode: str | None = None,
     append: bool = False,
+    owner: str | None = None,
+    group: str | None = None,
 ) -> files.Target:
-    return guest.create(str(path), str(uuid.uuid4()), mode=mode, append=append)
+    return guest.create(
+        str(path),
+        str(uuid.uuid4()),
+        mode=mode,
+        append=append,
+        owner=owner,
+        group=group,
+    )
 
 
 def fill(target: files.Target, data: bytes = NEW) -> files.Target:
@@ -166,6 +175,41 @@ def test_mode_that_is_asked_for(
         path.write_bytes(OLD)
     commit(guest, fill(create(guest, path, mode='0600')))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize('exists', [False, True])
+def test_owner_that_is_asked_for(
+    guest: files.Files, path: pathlib.Path, exists: bool
+) -> None:
+    if exists:
+        path.write_bytes(OLD)
+        os.chown(path, 12, 34)
+    target = create(guest, path, mode='4750', owner='daemon')
+    # Not before what is in it was compared.
+    assert target.temporary is not None
+    assert stat.S_IMODE(os.stat(target.temporary).st_mode) == 0o600
+    commit(guest, fill(target))
+    found = path.stat()
+    assert (found.st_uid, found.st_gid) == (1, 34 if exists else 0)
+    assert stat.S_IMODE(found.st_mode) == 0o4750
+
+
+def test_owner_of_what_is_appended_to_stays(
+    guest: files.Files, path: pathlib.Path
+) -> None:
+    commit(guest, fill(create(guest, path, append=True, group='daemon')))
+    assert path.stat().st_gid == 1
+    commit(guest, fill(create(guest, path, append=True, group='0')))
+    assert path.stat().st_gid == 1
+
+
+@pytest.mark.parametrize('append', [False, True])
+def test_owner_that_there_is_not(
+    guest: files.Files, path: pathlib.Path, append: bool
+) -> None:
+    with pytest.raises(exception.FileRefused, match='no-such-user'):
+        create(guest, path, append=append, owner='no-such-user')
+    assert listing(path) == []
 
 
 @pytest.mark.parametrize('link', ['real', './real', 'absolute', 'chain'])

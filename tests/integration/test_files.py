@@ -274,6 +274,44 @@ def test_mode_of_a_new_file(
     assert sh(client, 'stat -c "%a %u:%g" "$1"', path) == f'{mode} 0:0\n'
 
 
+@pytest.mark.parametrize('is_there', [False, True])
+@pytest.mark.parametrize(
+    ('query', 'owner'),
+    [
+        ({'owner': 'tenant'}, '1000:34'),
+        ({'group': 'guests'}, '12:2000'),
+        ({'owner': '1000', 'group': '7', 'mode': '4750'}, '1000:7'),
+    ],
+)
+def test_owner_that_is_asked_for(
+    client: testbed_client.Client,
+    directory: str,
+    path: str,
+    query: dict[str, str],
+    owner: str,
+    is_there: bool,
+) -> None:
+    if is_there:
+        sh(client, 'echo old >"$1"; chown 12:34 "$1"', path)
+    else:
+        owner = owner.replace('12:', '0:').replace(':34', ':0')
+    mode = query.get('mode', '644')
+    assert client.put_file(path, b'new', **query).status == 204
+    assert sh(client, 'stat -c "%a %u:%g" "$1"; cat "$1"', path) == (
+        f'{mode} {owner}\nnew'
+    )
+
+
+@pytest.mark.parametrize('append', ['true', 'false'])
+def test_owner_that_there_is_not(
+    client: testbed_client.Client, directory: str, path: str, append: str
+) -> None:
+    answer = client.put_file(path, b'x', owner='no-such-user', append=append)
+    assert answer.status == 409
+    assert b'no-such-user' in answer.body
+    assert names(client, directory) == []
+
+
 def test_symlink_is_followed(
     client: testbed_client.Client, directory: str, path: str
 ) -> None:

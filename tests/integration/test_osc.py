@@ -353,6 +353,35 @@ def test_files(cli: OpenStack, tmp_path: pathlib.Path) -> None:
     assert copy.read_bytes() == data
 
 
+def test_trees(cli: OpenStack, tmp_path: pathlib.Path) -> None:
+    tree = tmp_path / 'tree'
+    (tree / 'sub').mkdir(parents=True)
+    (tree / 'sub' / ('long ü ' * 20)).write_bytes(os.urandom(300_000))
+    (tree / 'run').write_bytes(b'#!/bin/sh')
+    (tree / 'run').chmod(0o700)
+    (tree / 'link').symlink_to('/no/where')
+    there = f'/root/{uuid.uuid4()}'
+    assert cli.guest(
+        'file put', '-r', str(tree), there + '/', '--owner', 'tenant'
+    ) == (0, b'', b'')
+    code, out, _ = cli.guest(
+        'exec', '--', 'sh', '-c', f'cd {there}/tree; stat -c "%a %U" run sub/*'
+    )
+    assert (code, out) == (0, b'700 tenant\n644 tenant\n')
+    copy = tmp_path / 'copy'
+    assert cli.guest('file get', '-r', there + '/tree', str(copy))[0] == 0
+    assert (
+        subprocess.run(['diff', '-r', '--no-dereference', tree, copy])
+    ).returncode == 0
+    assert (copy / 'run').stat().st_mode & 0o777 == 0o700
+    code, _, err = cli.guest('file put', '-r', str(tree), there, '--owner=no')
+    assert code == 1
+    assert b'no' in err and b'Not all was copied' in err
+    code, _, err = cli.guest('file get', '-r', '/no/such', str(copy))
+    assert code == 1
+    assert b'/no/such' in err
+
+
 def test_somebody_of_another_project(embedded: demo.Demo) -> None:
     cli = OpenStack(embedded.settings(), 'OTHER_TOKEN')
     code, out, err = cli.guest('exec', '--', 'id')

@@ -48,6 +48,9 @@ UUID_HEADER = errors.UUID_HEADER
 #: Seconds after acceptance within which a host must have begun a transfer.
 START_TIMEOUT = 60
 
+#: Parameters that become what the file has in the guest.
+_ATTRIBUTES = ('mode', 'owner', 'group')
+
 CLIENT_GONE = 'The client closed the connection after %d of %d bytes'
 
 _slots = slots.Slots()
@@ -84,8 +87,9 @@ class FilesController(wsgi.Controller):
         size = _size_of(req)
         digest = http_fields.sha256_of(req.headers)
         arguments: dict[str, object] = {'path': req.GET['path'], 'size': size}
-        if 'mode' in req.GET:
-            arguments['mode'] = req.GET['mode']
+        arguments.update(
+            {name: req.GET[name] for name in _ATTRIBUTES if name in req.GET}
+        )
         if 'append' in req.GET:
             arguments['append'] = req.GET['append'] == 'true'
         order = _order(command.FILE_WRITE, arguments)

@@ -484,12 +484,13 @@ def test_file_is_written(cloud: base.Cloud, host: Host, size: int) -> None:
 
 
 def test_arguments(cloud: base.Cloud, host: Host) -> None:
-    answer = write(cloud, query={'mode': '0640', 'append': 'true'})
+    asked = {'mode': '0640', 'owner': 'www-data', 'group': '4'}
+    answer = write(cloud, query={**asked, 'append': 'true'})
     shown = cloud.get(f'{cloud.path}/{answer.headers[UUID]}').json()
     assert shown['command']['arguments'] == {
         'path': '/f',
         'size': 4,
-        'mode': '0640',
+        **asked,
         'append': True,
     }
     assert shown['command']['result'] is None
@@ -640,6 +641,11 @@ def test_paths_that_are_accepted(
         'path=/f&mode=0888',
         'path=/f&mode=rw',
         'path=/f&append=yes',
+        'path=/f&owner=-R',
+        'path=/f&owner=a:b',
+        'path=/f&owner=',
+        'path=/f&group=a%20b',
+        'path=/f&group=a%0A',
         'path=/f&other=1',
         '',
         'path=%ff',

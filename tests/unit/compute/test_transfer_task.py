@@ -46,7 +46,14 @@ GONE = exception.DomainNotRunning('shutoff')
 
 
 def claim(kind: str, **order: Any) -> conductor_rpcapi.Claim:
-    file: Any = {'path': '/f', 'mode': None, 'append': False, 'opened': None}
+    file: Any = {
+        'path': '/f',
+        'mode': None,
+        'append': False,
+        'owner': None,
+        'group': None,
+        'opened': None,
+    }
     return {
         'uuid': 'command',
         'type': kind,
@@ -238,10 +245,15 @@ def test_file_that_becomes_shorter_is_refused() -> None:
 
 
 def test_file_is_written_verified_and_put_in_its_place() -> None:
-    item, session = writing(mode='0640')
+    item, session = writing(mode='0640', owner='www-data')
     open_(item)
     session.guest_files.create.assert_called_once_with(
-        '/f', 'command', mode='0640', append=False
+        '/f',
+        'command',
+        mode='0640',
+        append=False,
+        owner='www-data',
+        group=None,
     )
     served(item, lambda: item.calls.write(3, b'def'))
     served(item, lambda: item.calls.write(0, b'abc'))

@@ -155,7 +155,7 @@ def test_transfer_is_handed_out_with_what_is_open(
     row: models.Command,
 ) -> None:
     row.type = command.FILE_WRITE
-    row.arguments = {'path': '/f', 'size': 3, 'mode': '0600'}
+    row.arguments = {'path': '/f', 'size': 3, 'mode': '0600', 'group': 'adm'}
     row.opened = {'handle': 3}
     claim = conductor.adopt({}, SERVICE, 'command', 'mine', 'previous')
     assert claim is not None
@@ -164,6 +164,8 @@ def test_transfer_is_handed_out_with_what_is_open(
         'path': '/f',
         'mode': '0600',
         'append': False,
+        'owner': None,
+        'group': 'adm',
         'opened': {'handle': 3},
     }
 

@@ -140,6 +140,10 @@ def test_put(
         '--mode',
         '0600',
         '--append',
+        '--owner',
+        'www-data',
+        '--group',
+        '4',
     )
     assert b''.join(sent) == data
     call = compute.post.call_args
@@ -147,6 +151,8 @@ def test_put(
         'path': '/f',
         'mode': '0600',
         'append': 'true',
+        'owner': 'www-data',
+        'group': '4',
     }
     digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
     assert call.kwargs['headers']['Content-Digest'] == f'sha-256=:{digest}:'

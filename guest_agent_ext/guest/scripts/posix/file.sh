@@ -80,7 +80,13 @@ look() {
     echo file
 }
 
-# Arguments: path, id, mode of a new file, and "yes" to append.
+# Gives the file $1 the owner $2, in the words of chown; removes it otherwise.
+give() {
+    [ -z "$2" ] || chown "$2" "$1" || { rm -f "$1"; refuse; }
+}
+
+# Arguments: path, id, mode of a new file, "yes" to append, and the owner of a
+# new file or nothing.
 create() {
     resolve "$1"
     if look_at "$target"; then
@@ -91,7 +97,9 @@ create() {
     set -C
     if [ "$4" = yes ]; then
         if [ -z "$is_there" ]; then
-            true >"$target" && chmod "${3:-0644}" "$target" || refuse
+            true >"$target" || refuse
+            give "$target" "$5"
+            chmod "${3:-0644}" "$target" || refuse
         fi
         echo created -
         printf %s "$target"
@@ -103,6 +111,8 @@ create() {
         rm -f "$parent.ga-$2"
         refuse "ls cannot tell the inode of a file"
     fi
+    # At once: what the guest has no name for is refused before it is sent.
+    give "$parent.ga-$2" "$5"
     # Temporary files of transfers that could not remove them.
     strays= count=0
     for file in "$parent".ga-*; do
@@ -118,9 +128,10 @@ create() {
 }
 
 # Arguments: target, temporary file (empty if the transfer appends), inode of
-# the temporary file, size, SHA-256 or empty, mode or empty. May be repeated.
+# the temporary file, size, SHA-256 or empty, mode or empty, owner or empty. May
+# be repeated.
 commit() {
-    target=$1 file=${2:-$1} expected=$3 size=$4 sha256=$5 mode=$6
+    target=$1 file=${2:-$1} expected=$3 size=$4 sha256=$5 mode=$6 owner=$7
     if [ ! -e "$file" ]; then
         is_it "$target" "$expected" || refuse "$file: not there any more"
         echo committed
@@ -153,14 +164,16 @@ verify() {
         refuse "$file: has $((actual)) bytes, not $size"
 }
 
-# Gives the file the owner, mode and label of the file that is replaced. Only
-# differences are set: some file systems know no owners.
+# Gives the file the owner, mode and label of the file that is replaced, as far
+# as no others are asked for. Only differences are set: some file systems know
+# no owners.
 furnish() {
     restore=
     is_labelled=
     [ -e /sys/fs/selinux/enforce ] && command -v chcon restorecon >/dev/null &&
         is_labelled=yes
     if [ ! -e "$target" ]; then
+        [ -z "$owner" ] || chown "$owner" "$file" || refuse
         chmod "${mode:-0644}" "$file" || refuse
         restore=$is_labelled
         return
@@ -168,6 +181,7 @@ furnish() {
     old=$(stat -c '%u:%g %a' "$target") || refuse
     new=$(stat -c '%u:%g %a' "$file") || refuse
     [ "${old% *}" = "${new% *}" ] || chown "${old% *}" "$file" || refuse
+    [ -z "$owner" ] || chown "$owner" "$file" || refuse
     [ "${mode:-${old#* }}" = "${new#* }" ] ||
         chmod "${mode:-${old#* }}" "$file" || refuse
     [ -z "$is_labelled" ] || chcon --reference="$target" "$file" || refuse

@@ -101,8 +101,9 @@ function Invoke-Look {
 }
 
 function Invoke-Create {
-    $id, $mode, $append = $asked[2], $asked[3], $asked[4]
+    $id, $mode, $append, $owner = $asked[2..5]
     if ($mode) { throw 'a mode has no meaning on Windows' }
+    if ($owner) { throw 'an owner and a group cannot be set on Windows' }
     $target = Resolve-Link $path
     $found = Test-File $target
     if ($append -eq 'yes') {
