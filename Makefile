@@ -27,7 +27,7 @@ ISOLATE = tools/isolate .test/$@
 MODULES_guests := file_script gate lanes launcher mariadb upgrade
 MODULES_embedded := agent demo exec osc
 MODULES_files := files
-MODULES_debian := debian
+MODULES_debian := debian terminal
 MODULES_moves := hostile_guest moves
 MODULES_services := $(filter-out $(MODULES_guests) $(MODULES_embedded) \
 	$(MODULES_files) $(MODULES_debian) $(MODULES_moves), \

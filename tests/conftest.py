@@ -42,6 +42,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=1,
         help='how often each test function runs',
     )
+    parser.addoption(
+        '--mib',
+        type=int,
+        default=12,
+        help='MiB that go through an attached command while all is killed',
+    )
+    parser.addoption(
+        '--away',
+        type=float,
+        default=3,
+        help='seconds for which the reader of a terminal is away',
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

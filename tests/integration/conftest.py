@@ -37,10 +37,12 @@ from tools.testbed.parts import rabbitmq as rabbitmq_server
 class Debian:
     """A Debian guest that runs behind a server of an embedded cloud.
 
+    :ivar settings: what is in ``.demo/env`` of its cloud
     :ivar client: a member of its project
     :ivar agent: its agent, reached through libvirt
     """
 
+    settings: dict[str, str]
     client: http.Client
     agent: guest_agent.Agent
 
@@ -101,7 +103,9 @@ def debian(
         stack.callback(guests.close)
         client = client_of(cloud)
         debian = Debian(
-            client, guest_agent.Agent(guests, client.server_id, timeout=20)
+            cloud.settings(),
+            client,
+            guest_agent.Agent(guests, client.server_id, timeout=20),
         )
         debian.run('/bin/systemctl', 'is-system-running', '--wait')
         yield debian

@@ -14,6 +14,7 @@
 """A terminal with a client on it, and somebody who types."""
 
 from collections.abc import Callable
+import contextlib
 import fcntl
 import os
 import pty
@@ -27,7 +28,7 @@ import time
 class Screen:
     """A terminal that somebody sits at.
 
-    :ivar shown: all that was shown
+    :ivar shown: what was shown behind what was expected last
     :param start: function that starts the client, with arguments of Popen
     """
 
@@ -55,15 +56,18 @@ class Screen:
             struct.pack('4H', rows, columns, 0, 0),
         )
 
-    def expect(self, pattern: bytes) -> None:
+    def expect(self, pattern: bytes) -> bytes:
+        """Wait until something is shown; return all up to its end."""
         deadline = time.monotonic() + 180
-        while not re.search(pattern, self.shown):
-            assert time.monotonic() < deadline, self.shown
+        while not (found := re.search(pattern, self.shown)):
+            assert time.monotonic() < deadline, self.shown[-3000:]
             time.sleep(0.02)
-            try:
-                self.shown += os.read(self.outer, 65536)
-            except BlockingIOError:
-                continue
+            # All that there is: it is searched from its beginning each time.
+            with contextlib.suppress(BlockingIOError):
+                while data := os.read(self.outer, 65536):
+                    self.shown += data
+        self.shown = self.shown[found.end() :]
+        return found.string[: found.end()]
 
     def type(self, keys: bytes) -> None:
         os.write(self.outer, keys)

@@ -13,141 +13,30 @@
 
 """Attached commands in a real guest, by nothing but HTTP."""
 
-from collections.abc import Callable
-import functools
 import hashlib
 import json
-import random
-import threading
+import os
+import pathlib
 import time
-from typing import Any
-import urllib.parse
 
+import libvirt_qemu
 import pytest
 
-from tests.integration import conftest
+from tests.integration import attaching
+from tests.integration import test_osc
+from tests.integration.attaching import Attached
 from tools.testbed import client as http
 from tools.testbed import cloud as testbed_cloud
 from tools.testbed import processes
 
-MIB = 1024 * 1024
-#: Seconds that anything may take here.
-PATIENCE = 240
-PREFIX = 'OpenStack-Guest-Agent-'
-
-
-class Attached:
-    """A client of an attached command; each byte is asked for by its offset.
-
-    :ivar got: what was read so far, by stream
-    :ivar retried: requests that were repeated
-    """
-
-    def __init__(
-        self,
-        client: http.Client,
-        *argv: str,
-        name: str = 'one',
-        **arguments: Any,
-    ) -> None:
-        self.client = client
-        self.name = name
-        self.uuid = client.start(*argv, **{'attach': True, **arguments})
-        self.got = {'out': b'', 'err': b''}
-        self.sent = 0
-        self.retried = 0
-        self.seen = 0
-
-    def send(
-        self, method: str, what: str, body: bytes | None = None, **query: Any
-    ) -> http.Answer:
-        query.setdefault('client', self.name)
-        path = f'{self.client.commands}/{self.uuid}/{what}?'
-        return self.client.send(
-            method, path + urllib.parse.urlencode(query), body
-        )
-
-    def repeated(self, ask: Callable[[], http.Answer]) -> http.Answer:
-        """Ask until the host answers."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            answer = ask()
-            if answer.status != 503:
-                return answer
-            assert time.monotonic() < deadline, answer.body
-            self.retried += 1
-            time.sleep(0.2)
-
-    def read(self, stream: str = 'out', wait: int = 5) -> bool:
-        """Read what comes next; tell whether the stream is complete."""
-        offset = len(self.got[stream])
-        answer = self.repeated(
-            lambda: self.send(
-                'GET', 'output', stream=stream, offset=offset, wait=wait
-            )
-        )
-        assert answer.status == 200, (answer.status, answer.body)
-        assert int(answer.headers[PREFIX + 'Offset']) == offset
-        self.got[stream] += answer.body
-        return answer.headers[PREFIX + 'Complete'] == 'true'
-
-    def drain(self, stream: str = 'out') -> bytes:
-        deadline = time.monotonic() + PATIENCE
-        while not self.read(stream):
-            assert time.monotonic() < deadline, self.got[stream][-300:]
-        return self.got[stream]
-
-    def write(self, data: bytes, *, end: bool = False) -> None:
-        deadline = time.monotonic() + PATIENCE
-        is_closed = False
-        while data or (end and not is_closed):
-            assert time.monotonic() < deadline
-            piece = data[: 256 * 1024]
-            answer = self.repeated(
-                functools.partial(
-                    self.send,
-                    'POST',
-                    'input',
-                    piece,
-                    offset=self.sent,
-                    end=str(end and len(piece) == len(data)).lower(),
-                )
-            )
-            assert answer.status == 200, (answer.status, answer.body)
-            accepted = answer_of(answer)
-            data = data[accepted['next_offset'] - self.sent :]
-            self.sent = accepted['next_offset']
-            is_closed = accepted['end']
-            if is_closed:
-                return
-
-    def until(self, expected: bytes) -> bytes:
-        """Read until something is there, and forget what came up to it."""
-        deadline = time.monotonic() + PATIENCE
-        while expected not in self.got['out'][self.seen :]:
-            assert time.monotonic() < deadline, self.got
-            assert not self.read(), self.got
-        at = self.got['out'].index(expected, self.seen) + len(expected)
-        shown = self.got['out'][self.seen : at]
-        self.seen = at
-        return shown
-
-    def act(self, **action: Any) -> int:
-        return self.client.request(
-            'POST', f'{self.client.commands}/{self.uuid}/action', action
-        )[0]
-
-    def end(self) -> dict[str, Any]:
-        """Read the rest, and return the command as it ended."""
-        self.drain('out')
-        self.drain('err')
-        return self.client.wait(self.uuid, timeout=PATIENCE)
-
-
-def answer_of(answer: http.Answer) -> Any:
-    return json.loads(answer.body)['input']
-
-
+#: For the agent itself: its answer is on its way by then.
+KILL_AGENT = {
+    'execute': 'guest-exec',
+    'arguments': {
+        'path': '/bin/sh',
+        'arg': ['-c', 'sleep 0.2; kill -9 $(pidof qemu-ga)'],
+    },
+}
 TERMINAL = {'columns': 80, 'rows': 24, 'term': 'vt220'}
 
 
@@ -163,7 +52,7 @@ def test_streams_and_exit_code_are_the_commands(client: http.Client) -> None:
     # What was lost with its answer is asked for again.
     answer = session.send('GET', 'output', stream='out', offset=10)
     assert (answer.status, answer.body) == (200, b'')
-    assert answer.headers[PREFIX + 'Complete'] == 'true'
+    assert answer.headers[attaching.PREFIX + 'Complete'] == 'true'
     assert session.send('POST', 'input', b'x', offset=6).status == 409
 
 
@@ -198,9 +87,9 @@ def test_reader_that_is_away_stops_the_command(client: http.Client) -> None:
         )
         return int(size['result']['out_data'])
 
-    processes.wait_for(lambda: held() == 2 * MIB, 60, 'two segments')
+    processes.wait_for(lambda: held() == 2 * attaching.MIB, 60, 'two segments')
     time.sleep(2)
-    assert held() == 2 * MIB
+    assert held() == 2 * attaching.MIB
     ended = session.end()
     assert session.got['out'] == b'y\n' * 3000000
     assert ended['result']['exitcode'] == 0
@@ -213,32 +102,6 @@ def test_guest_without_terminals_says_what_it_lacks(
     ended = client.wait(session.uuid)
     assert ended['status'] == 'FAILED'
     assert 'script/python3' in ended['error']
-
-
-def test_terminal(debian: conftest.Debian) -> None:
-    session = Attached(
-        debian.client,
-        '/bin/sh',
-        '-i',
-        terminal=TERMINAL,
-        env={'PS1': 'ready# '},
-    )
-    session.until(b'ready# ')
-    session.write(b'stty size; echo "is $TERM"\r')
-    assert b'24 80' in session.until(b'is vt220')
-    session.until(b'ready# ')
-    assert session.act(resize={'columns': 132, 'rows': 50}) == 202
-    session.write(b'stty size\r')
-    session.until(b'50 132')
-    session.until(b'ready# ')
-    session.write(b'sleep 600\r')
-    session.until(b'sleep 600')
-    time.sleep(1)
-    session.write(b'\x03')
-    session.until(b'ready# ')
-    session.write(b'exit 5\r')
-    ended = session.end()
-    assert (ended['status'], ended['result']['exitcode']) == ('COMPLETED', 5)
 
 
 def test_signal_reaches_any_command(client: http.Client) -> None:
@@ -289,35 +152,73 @@ def test_what_cannot_be_executed_fails(client: http.Client) -> None:
     assert '/no/such/binary' in ended['error']
 
 
-def test_killed_service_loses_and_doubles_no_byte(
+def kill_agent(cloud: testbed_cloud.Cloud) -> None:
+    """Have the guest kill its agent, which its init starts again."""
+    cloud.hypervisor.wait(cloud.guest)
+    libvirt_qemu.qemuAgentCommand(
+        cloud.hypervisor.domain(cloud.guest), json.dumps(KILL_AGENT), 20, 0
+    )
+
+
+def kill_compute(cloud: testbed_cloud.Cloud) -> None:
+    cloud.compute.kill()
+    cloud.start_compute()
+
+
+def kill_api(cloud: testbed_cloud.Cloud) -> None:
+    cloud.api.kill()
+    cloud.api = cloud.nova.start_api()
+
+
+def test_nothing_is_lost_or_doubled_whatever_is_killed(
     cloud: testbed_cloud.Cloud,
+    pytestconfig: pytest.Config,
+    tmp_path: pathlib.Path,
 ) -> None:
-    """The compute service is killed twice."""
-    source = random.Random(19).randbytes(6 * MIB)
-    session = Attached(cloud.client(), '/bin/cat')
-    failures: list[BaseException] = []
+    """By the command, both ways, each of the three killed three times.
 
-    def write() -> None:
-        try:
-            session.write(source, end=True)
-        except BaseException as error:
-            failures.append(error)
+    Without --detach nobody would be there for longer than the attach_timeout
+    of this cloud, while an API starts.
+    """
+    size = pytestconfig.getoption('mib') * attaching.MIB
+    source, copy = tmp_path / 'source', tmp_path / 'copy'
+    source.write_bytes(os.urandom(size))
+    cli = test_osc.OpenStack(
+        {
+            'SERVER_ID': cloud.server_id,
+            'COMPUTE_URL': cloud.nova.url,
+            'TOKEN': cloud.nova.identities['member'].token,
+        }
+    )
+    began = time.monotonic()
+    with source.open('rb') as stdin, copy.open('wb') as stdout:
+        cat = cli.start(
+            *('server', 'guest', 'exec', '-i', '--detach', cloud.server_id),
+            *('--', 'cat'),
+            stdin=stdin,
+            stdout=stdout,
+        )
+    kills = (kill_agent, kill_compute, kill_api) * 3
+    for number, kill in enumerate(kills, 1):
+        until = number * size // (len(kills) + 1)
+        processes.wait_for(
+            lambda until=until: (
+                copy.stat().st_size >= until or cat.poll() is not None
+            ),
+            attaching.PATIENCE + size / 1e5,
+            f'{until} bytes',
+        )
+        assert cat.poll() is None, cat.communicate()
+        kill(cloud)
+    _, err = cat.communicate(timeout=attaching.PATIENCE + size / 1e5)
+    print(f'{size} bytes in {time.monotonic() - began:.0f} s')
+    assert cat.returncode == 0, err
+    assert digest_of(copy) == digest_of(source)
 
-    writer = threading.Thread(target=write, daemon=True)
-    writer.start()
-    for share in (0.2, 0.6):
-        while len(session.got['out']) < share * len(source):
-            assert not failures and not session.read()
-        cloud.compute.kill()
-        cloud.start_compute()
-    session.drain()
-    writer.join(PATIENCE)
-    assert not failures
-    digest = hashlib.sha256(session.got['out']).hexdigest()
-    assert digest == hashlib.sha256(source).hexdigest()
-    ended = session.end()
-    assert (ended['status'], ended['result']['exitcode']) == ('COMPLETED', 0)
-    assert ended['result']['out_bytes'] == len(source)
+
+def digest_of(path: pathlib.Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 @pytest.mark.parametrize('detach', [False, True])
@@ -326,7 +227,7 @@ def test_left_by_its_client(cloud: testbed_cloud.Cloud, detach: bool) -> None:
     session = Attached(
         cloud.client(), '/bin/sh', '-c', 'sleep 20; echo out', detach=detach
     )
-    ended = cloud.client().wait(session.uuid, timeout=PATIENCE)
+    ended = cloud.client().wait(session.uuid, timeout=attaching.PATIENCE)
     if detach:
         assert ended['status'] == 'COMPLETED'
         assert ended['result']['out_data'] == 'out\n'

@@ -33,17 +33,22 @@ _SETUP = pathlib.Path(__file__).with_name('debian_setup')
 
 _SUITE = 'bookworm'
 
-#: Beside the essential ones and apt. bsdutils has script, psmisc killall.
+#: Beside the essential ones and apt. bsdutils has script, psmisc killall,
+#: busybox vi.
 _PACKAGES = (
     'bsdutils',
+    'busybox',
     'dbus',
     'kmod',
     'libpam-systemd',
     'linux-image-cloud-amd64',
+    'netcat-openbsd',
+    'openssh-server',
     'procps',
     'psmisc',
     'python3',
     'qemu-guest-agent',
+    'rsync',
     'systemd-sysv',
     'udev',
 )
