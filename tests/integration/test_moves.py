@@ -25,12 +25,14 @@ from collections.abc import Iterator
 from concurrent import futures
 import contextlib
 import http.client
+import os
 import pathlib
 import urllib.parse
 
 import libvirt
 import pytest
 
+from tests.integration import attaching
 from tools.testbed import cloud as testbed_cloud
 from tools.testbed import processes
 from tools.testbed.parts import libvirtd
@@ -243,6 +245,26 @@ def test_live_migration_there_and_back(server: Server) -> None:
     server.tell(command, server.cloud.hypervisor)
     server.assert_completed(command, 6, 'out\n')
     assert server.host_of(command) == HERE
+
+
+def test_live_migration_takes_the_streams_of_a_command_along(
+    server: Server,
+) -> None:
+    source = os.urandom(6 * MIB)
+    session = attaching.Attached(server.client, '/bin/cat')
+    with session.writing(source):
+        while len(session.got['out']) < MIB:
+            assert not session.read()
+        server.migrate()
+        # The host before is asked for more, and finds no guest.
+        server.cloud.wait_for_reports()
+        server.arrive()
+        session.drain()
+    assert attaching.sha256(session.got['out']) == attaching.sha256(source)
+    ended = session.end()
+    assert (ended['status'], ended['result']['exitcode']) == ('COMPLETED', 0)
+    assert ended['result']['out_bytes'] == len(source)
+    assert server.host_of(session.uuid) == THERE
 
 
 def begin_read(server: Server) -> http.client.HTTPResponse:
