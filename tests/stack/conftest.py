@@ -51,7 +51,7 @@ class OpenStack:
         self, client: pathlib.Path, clouds: pathlib.Path, user: str
     ) -> None:
         self.user = user
-        self._client = client
+        self.program = client / 'openstack'
         self.env = {
             **{
                 name: value
@@ -65,7 +65,7 @@ class OpenStack:
     def start(self, *argv: str) -> subprocess.Popen[bytes]:
         """Start a command; ``argv`` is what follows ``openstack``."""
         return subprocess.Popen(
-            [self._client / 'openstack', *argv],
+            [self.program, *argv],
             env=self.env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

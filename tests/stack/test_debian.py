@@ -14,6 +14,9 @@
 
 from collections.abc import Callable
 import json
+import os
+import pathlib
+import subprocess
 import threading
 import time
 from typing import Any
@@ -67,6 +70,107 @@ def test_agent_that_is_restarted_by_a_command(
         'echo after; exit 7',
     )
     assert (code, out) == (7, b'before\nafter\n'), err
+
+
+class Ssh:
+    """OpenSSH's programs, which reach a server by its guest agent alone.
+
+    :param demo: user of the cloud
+    :param server: server, where ``tenant`` is who logs in
+    :param directory: directory of the key and the configuration
+    """
+
+    def __init__(
+        self, demo: OpenStack, server: str, directory: pathlib.Path
+    ) -> None:
+        self._env = demo.env
+        self._configuration = directory / 'config'
+        key = directory / 'key'
+        subprocess.run(
+            ['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', key],
+            check=True,
+        )
+        code, _, err = demo.guest(
+            'ssh-key add', server, f'{key}.pub', '--user', 'tenant'
+        )
+        assert code == 0, err
+        code, out, err = demo.guest(
+            'exec',
+            server,
+            '--',
+            'sh',
+            '-c',
+            'systemctl start ssh && ls /sys/class/net',
+        )
+        # No network.
+        assert (code, out) == (0, b'lo\n'), err
+        self._configuration.write_text(
+            'Host web-1.guest\n'
+            f'  ProxyCommand {demo.program} server guest exec -i {server} -- '
+            'nc 127.0.0.1 22\n'
+            '  User tenant\n'
+            f'  IdentityFile {key}\n'
+            '  BatchMode yes\n'
+            '  StrictHostKeyChecking no\n'
+            '  UserKnownHostsFile /dev/null\n'
+            '  LogLevel ERROR\n'
+        )
+
+    def run(
+        self, program: str, *argv: str | pathlib.Path, stdin: bytes = b''
+    ) -> tuple[int, bytes, bytes]:
+        ended = subprocess.run(
+            [program, *argv],
+            input=stdin,
+            capture_output=True,
+            timeout=180,
+            env=self._env,
+        )
+        return ended.returncode, ended.stdout, ended.stderr
+
+    def ssh(self, *argv: str, stdin: bytes = b'') -> tuple[int, bytes, bytes]:
+        return self.run(
+            'ssh', '-F', self._configuration, 'web-1.guest', *argv, stdin=stdin
+        )
+
+    def copy(
+        self, program: str, *argv: str | pathlib.Path, stdin: bytes = b''
+    ) -> None:
+        options: list[str | pathlib.Path] = ['-F', self._configuration]
+        if program == 'rsync':
+            options = ['-e', f'ssh -F {self._configuration}']
+        code, out, err = self.run(program, *options, *argv, stdin=stdin)
+        assert code == 0, (out, err)
+
+
+@pytest.fixture(scope='module')
+def ssh(
+    demo: OpenStack, debian: str, tmp_path_factory: pytest.TempPathFactory
+) -> Ssh:
+    return Ssh(demo, debian, tmp_path_factory.mktemp('ssh'))
+
+
+def test_ssh_without_a_network(ssh: Ssh) -> None:
+    data = os.urandom(300_000)
+    code, out, err = ssh.ssh('cat; id -un >&2; exit 7', stdin=data)
+    assert (code, out == data, err) == (7, True, b'tenant\n')
+
+
+def test_scp_sftp_and_rsync_without_a_network(
+    ssh: Ssh, tmp_path: pathlib.Path
+) -> None:
+    here, back = tmp_path / 'here', tmp_path / 'back'
+    here.write_bytes(os.urandom(300_000))
+    ssh.copy('scp', here, 'web-1.guest:there')
+    ssh.copy(
+        'sftp',
+        '-b',
+        '-',
+        'web-1.guest',
+        stdin=b'mkdir tree\nrename there tree/there\n',
+    )
+    ssh.copy('rsync', '-a', 'web-1.guest:tree/', back)
+    assert (back / 'there').read_bytes() == here.read_bytes()
 
 
 def test_reboot(demo: OpenStack, compute: Any, debian: str) -> None:
