@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import time
 from typing import Any
@@ -45,6 +46,12 @@ FILE_BOUND = (
     + fault_world.TRANSFER_GRACE
     + fault_world.TRANSFER_TIMEOUT
     + GRACE
+)
+
+#: Seconds within which every command has.
+LONGEST = max(
+    FILE_BOUND,
+    load.START_TIMEOUT + load.STREAM_TIMEOUT + fault_world.KILL_GRACE + GRACE,
 )
 
 #: Seconds after the end of all commands until nothing is left in guests: a
@@ -222,6 +229,8 @@ def _problems(
         yield 'it ran, and is said not to have started'
     if status == command.COMPLETED:
         yield from _problems_of_result(order, row, times, faults)
+    if script.is_attached:
+        yield from _problems_of_stream(order, row, faults)
     if status == command.CANCELLED != script.status:
         yield f'it should be {script.status}'
     if status == command.TIMED_OUT != script.status and (
@@ -230,6 +239,31 @@ def _problems(
         yield f'it should be {script.status}'
     if status == command.LOST and not _may_be_lost(order, faults):
         yield 'no fault explains that'
+
+
+def _problems_of_stream(
+    order: load.Order, row: Mapping[str, Any], faults: Sequence[schedule.Fault]
+) -> Iterator[str]:
+    """Tell what is wrong with what the client of a command has read."""
+    if not order.stdout.startswith(order.got):
+        at = len(os.path.commonprefix([order.stdout, order.got]))
+        yield f'from byte {at} on its reader has what was not written'
+    is_whole = order.got == order.stdout
+    is_harmed = _may_be_lost(order, faults)
+    if order.was_gone and not is_harmed:
+        yield 'its reader was told that some is lost, and no fault explains it'
+    if order.is_drained and not is_whole and not is_harmed:
+        yield f'its reader was told that {len(order.got)} bytes are all'
+    # It waits for its reader until then.
+    if (
+        row['status'] == command.COMPLETED
+        and row['age'] < order.script.timeout
+        and not (is_whole or order.was_gone)
+    ):
+        yield (
+            f'its reader has {len(order.got)} bytes of {len(order.stdout)}, '
+            'and it was not waited for'
+        )
 
 
 def _problems_of_file(
@@ -313,17 +347,19 @@ def _problems_of_result(
         )
     # In a guest whose /run is full not all of the output can be kept; that it
     # is missing is told.
-    output = f'out {order.tag}\n'.encode()
+    output = order.stdout
     is_full = any(
         fault.kind == 'fill-run' and fault.target == order.guest
         for fault in faults
     )
-    if row['out_data'] != output and not (
+    if row['out_data'] != output[: command.MAX_OUTPUT_BYTES] and not (
         is_full
         and output.startswith(row['out_data'] or b'')
         and row['out_bytes'] == len(output)
     ):
         yield f'{len(row["out_data"] or b"")} bytes of output are not its own'
+    if script.is_attached and row['out_bytes'] != len(output):
+        yield f'{row["out_bytes"]} bytes counted of {len(output)}'
     if order.kind == 'burst' and row['err_bytes'] != load.BURST:
         yield f'{row["err_bytes"]} bytes counted of {load.BURST}'
 

@@ -81,7 +81,9 @@ def run(world: fault_world.World, seed: int, number: int) -> Total:
         total.counts[f'trap {trap} not met'] += 1
         total.counts[f'trap {trap}'] -= 1
     world.wait_until_well()
-    invariants.wait_for_ends(world, after, invariants.FILE_BOUND)
+    invariants.wait_for_ends(world, after, invariants.LONGEST)
+    for tenant in tenants:
+        tenant.join()
     orders = [order for tenant in tenants for order in tenant.orders]
     outcome = invariants.check(world, after, orders, faults)
     total.broken += [f'run {number}: {problem}' for problem in outcome.broken]
