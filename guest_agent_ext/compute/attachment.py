@@ -18,6 +18,7 @@ was not acknowledged, and the client knows what it has.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent import futures
 import contextlib
 import dataclasses
@@ -43,6 +44,9 @@ MAX_CALLS = 16
 #: Seconds until the streams are looked at again, by the time since something
 #: went through them.
 GAPS = backoff.Proportional(shortest=0.02, longest=2.0, share=0.1)
+#: Seconds until the guest's news are read again beside output that does not
+#: come, by the same: they take a call of their own.
+NEWS_GAPS = backoff.Proportional(shortest=0.0, longest=4.0, share=0.2)
 #: Seconds until the guest is told the end of the input again.
 END_GAP = 1.0
 
@@ -147,6 +151,7 @@ class Attachment:
         self._is_end_expected = False
         self._end_told_at = float('-inf')
         self._active_at = clock.now()
+        self._followed_at = float('-inf')
 
     # Threads of the RPC server.
 
@@ -258,7 +263,12 @@ class Attachment:
 
         A call of nova-api's may come between.
         """
-        return GAPS.gap(self._clock.now() - self._active_at)
+        return GAPS.gap(self.quiet)
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since something went through the streams."""
+        return self._clock.now() - self._active_at
 
     @property
     def is_dry(self) -> bool:
@@ -302,13 +312,21 @@ class Attachment:
             progress = [self._serve_one(call) for call in calls]
             # Only the news tell of a new segment, and of a window that is
             # open again.
-            if not all(progress) or not progress:
+            if not progress or (
+                not all(progress) and self._are_news_due(calls)
+            ):
                 self._follow()
         except exception.GuestError:
             self.refuse(LATER)
             raise
 
+    def _are_news_due(self, calls: Sequence[Read | Write]) -> bool:
+        return any(
+            isinstance(call, Write) for call in calls
+        ) or self._clock.now() >= self._followed_at + NEWS_GAPS.gap(self.quiet)
+
     def _follow(self) -> None:
+        self._followed_at = self._clock.now()
         try:
             if self.streams.follow():
                 self._active_at = self._clock.now()

@@ -71,8 +71,9 @@ KILL_GAPS = backoff.Exponential(first=0.2, longest=2.0, factor=1.5)
 KILL_PATIENCE = 6.0
 #: Number of times that a command is asked after whose launcher was killed.
 BURIALS = 5
-#: Seconds until the process of an attached command is looked at again.
-WATCH_GAP = 5.0
+#: Seconds until the process of an attached command is looked at again, by the
+#: time since something went through its streams: mostly they tell its end.
+WATCH_GAPS = backoff.Proportional(shortest=5.0, longest=30.0, share=0.25)
 #: Seconds of silence after which nobody is believed to read the rest of what
 #: a killed command wrote.
 KILLED_SILENCE = 5.0
@@ -172,6 +173,10 @@ class ExecTask(task.Task):
 
     def drop(self) -> None:
         super().drop()
+        if self.attachment is not None:
+            self.attachment.refuse(attachment.LATER)
+
+    def stop(self) -> None:
         if self.attachment is not None:
             self.attachment.refuse(attachment.LATER)
 
@@ -367,6 +372,7 @@ class ExecTask(task.Task):
     def _serve(self) -> float:
         """Move what goes through the streams of an attached command."""
         attached = self._served()
+        assert self.attachment is not None
         now = self._clock.now()
         if self._kill_by is not None:
             is_due = attached.streams.has_ended or now >= self._kill_again_at
@@ -383,7 +389,9 @@ class ExecTask(task.Task):
             # The launcher may have refused.
             step = self._serve if self._pid is None else self._poll
             return self._go(step, self._gap())
-        if self._watch is not None and now > self._watched_at + WATCH_GAP:
+        if self._watch is not None and now > self._watched_at + (
+            WATCH_GAPS.gap(self.attachment.quiet)
+        ):
             self._watched_at = now
             return self._go(self._observe)
         return self._gap()

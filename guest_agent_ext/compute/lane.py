@@ -103,6 +103,8 @@ class Lane:
         """Stop the lane after the step that is under way."""
         with self._changed:
             self._is_stopping = True
+            for item in self._tasks.values():
+                item.stop()
             self._changed.notify()
 
     def join(self, timeout: float) -> None:

@@ -59,10 +59,11 @@ _MACHINE_ID = pathlib.Path('/etc/machine-id')
 #: Seconds until a conductor that did not answer is asked again, and until one
 #: is asked for more where a server has more waiting than one report hands out.
 RETRY, MORE_AFTER = 2.0, 1.0
-#: Calls for attached commands that wait at once, in threads of the RPC server:
-#: a quarter of those that it has by default. Others are answered at once, and
-#: nova-api waits in its own threads.
-STREAM_WAITS = 16
+#: Calls for attached commands that wait at once, each in a thread that the RPC
+#: server has beside those of executor_thread_pool_size: as many as have both
+#: streams of the commands that a host may have by default. Others are answered
+#: at once, and nova-api asks again and again.
+STREAM_WAITS = 200
 
 #: Context of a call, of which nothing is used.
 _Context = Mapping[str, object]
@@ -134,13 +135,17 @@ class ComputeManager:
         )
         self._threads = [
             # start() waits for a broker that is not there.
-            threading.Thread(
-                name='serve', target=self._server.start, daemon=True
-            ),
+            threading.Thread(name='serve', target=self._serve, daemon=True),
             threading.Thread(
                 name='report', target=self._report_forever, daemon=True
             ),
         ]
+
+    def _serve(self) -> None:
+        self._server.start(
+            override_pool_size=self._server.conf.executor_thread_pool_size
+            + STREAM_WAITS
+        )
 
     def start(self) -> None:
         for thread in self._threads:

@@ -45,9 +45,10 @@ TIMEOUT = 15
 #: more than once, the guest.
 OPEN_TIMEOUT = 45
 #: Seconds to wait for an answer about an attached command, and that a host
-#: may be asked to wait for output or room.
+#: may be asked to wait for output or room: in most calls of a session nothing
+#: comes.
 STREAM_TIMEOUT = 10
-MAX_STREAM_WAIT = 1.0
+MAX_STREAM_WAIT = 5.0
 #: Seconds to wait for the details of a guest: the host asks the guest for one
 #: part after the other.
 DETAILS_TIMEOUT = 30

@@ -173,6 +173,12 @@ class Task(abc.ABC):
         """Put the next step off."""
         self.due = self._clock.now() + seconds
 
+    def stop(self) -> None:  # noqa: B027
+        """Refuse what waits for the task, whose service ends.
+
+        Called by any thread.
+        """
+
     def drop(self) -> None:
         """Forget the command, which is another host's or has ended."""
         self.is_done = True

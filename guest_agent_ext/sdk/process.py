@@ -50,8 +50,8 @@ from guest_agent_ext.sdk import retries
 
 #: Type of the service in the catalog that has threads for long polls.
 SERVICE_TYPE = 'guest-agent'
-#: Seconds that the server may hold a request.
-LONG_POLL = 20
+#: Seconds that the server may hold a request, if its own maximum is not less.
+LONG_POLL = 30
 #: Maximum number of bytes of stdin in one request.
 PIECE = 256 * 1024
 #: Minimum and maximum seconds between two requests that the server answers

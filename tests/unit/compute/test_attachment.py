@@ -100,6 +100,25 @@ def test_reader_of_an_idle_stream_costs_the_guest_no_call(lane: Lane) -> None:
     assert lane.roused == 2
 
 
+def test_news_of_an_idle_command_are_read_now_and_then(lane: Lane) -> None:
+    lane.clock.advance(30)
+    lane.item.read('out', 0, 9, 0)
+    before = lane.streams.follow.call_count
+    told = []
+    for _ in range(4):
+        lane.clock.advance(attachment.GAPS.longest)
+        lane.item.read('out', 0, 9, 0)
+        told.append(lane.streams.follow.call_count - before)
+    assert lane.streams.read.call_count == 5
+    assert told == [0, 1, 1, 2]
+    # Whoever types waits for them.
+    lane.streams.write.return_value = 1
+    lane.item.write(0, b'x', end=False, wait=0)
+    lane.clock.advance(attachment.GAPS.shortest)
+    lane.item.read('out', 0, 9, 0)
+    assert lane.streams.follow.call_count > before + 2
+
+
 def test_waiting_reader_gets_what_comes(lane: Lane) -> None:
     answers: list[attached.Output] = []
     thread = threading.Thread(

@@ -27,6 +27,7 @@ import pytest
 
 from guest_agent_ext import command
 from guest_agent_ext import exception
+from guest_agent_ext.compute import attachment
 from guest_agent_ext.compute import exec_task
 from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.guest.launchers import base as launcher
@@ -964,6 +965,20 @@ def test_idle_attached_command_backs_off_and_a_call_wakes_it(
     item._rouse()
     assert item.due <= session.clock.time
     session.wake.assert_called()
+
+
+def test_who_waits_is_answered_when_the_service_stops(
+    session: Session,
+) -> None:
+    attach(session)
+    item = make(session)
+    steps(session, item, 4)
+    assert item.attachment is not None
+    call = attachment.Read('out', 0, 1, session.clock.time + 5)
+    item.attachment._calls.append(call)
+    item.stop()
+    with pytest.raises(exception.StreamRefused):
+        call.answer.result(0)
 
 
 def test_end_of_an_attached_command_is_told_when_all_was_read(
