@@ -46,6 +46,7 @@ NAMES = (
     'fleet',
     'waiters',
     'files',
+    'attach',
     'neighbours',
     'hung',
     'backlog',

@@ -57,6 +57,12 @@ class Ssh:
         """Run a command in the guest."""
         self._call('ssh', '-p', str(self._port), 'root@127.0.0.1', *argv)
 
+    def terminal(self, *argv: str) -> list[str]:
+        """Return the command that runs one in the guest, with a terminal."""
+        return self._argv(
+            'ssh', ['-tt', '-p', str(self._port), 'root@127.0.0.1', *argv]
+        )
+
     def get(self, path: str, to: pathlib.Path) -> None:
         """Copy a file out of the guest."""
         self._call(

@@ -53,6 +53,8 @@ COMMAND_LINE = (
 
 #: For a guest that is reached over a network too, in comparisons.
 _SSH_PACKAGES = (
+    # Has script, for terminals of attached commands.
+    'bsdutils',
     'dropbear-bin',
     'libcrypt1',
     'libgmp10',
