@@ -347,7 +347,8 @@ def test_hub_that_was_killed_is_replaced(tiny: Ansible) -> None:
 
 
 def test_hub_ends_when_nobody_asks(tiny: Ansible) -> None:
-    tiny.play('command', command='true', ansible_guest_agent_idle=1).passed()
+    tiny.play('command', command='true', ansible_guest_agent_idle=10).passed()
+    assert tiny.sockets()
     processes.wait_for(lambda: not tiny.sockets(), 30, 'the end of the hub')
 
 

@@ -131,9 +131,9 @@ options:
     vars:
       - name: ansible_guest_agent_idle
   control_path_dir:
-    description: Directory of the socket of the session.
+    description: Directory of the socket of the session; without it, C(cp) in
+      Ansible's home.
     type: path
-    default: '{{ ANSIBLE_HOME ~ "/cp" }}'
     env:
       - name: ANSIBLE_GUEST_AGENT_CONTROL_PATH_DIR
     ini:
@@ -153,6 +153,7 @@ import os
 import shlex
 from typing import Any
 
+from ansible import constants
 from ansible import errors
 from ansible.module_utils.common.text import converters
 from ansible.plugins import connection
@@ -299,7 +300,8 @@ class Connection(connection.ConnectionBase):
     def _call(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Have the hub do something for this server."""
         hub = hub_client.HubClient(
-            self.get_option('control_path_dir'),
+            self.get_option('control_path_dir')
+            or os.path.join(_ansible_home(), 'cp'),
             self.get_option('cloud'),
             self.get_option('region'),
             self.get_option('idle'),
@@ -388,6 +390,10 @@ class Escalation:
     def without_prompt(self, err: bytes) -> bytes:
         """Return what was written to stderr beside the question."""
         return err.replace(converters.to_bytes(self._become.prompt), b'', 1)
+
+
+def _ansible_home() -> str:
+    return str(constants.config.get_config_value('ANSIBLE_HOME'))
 
 
 @contextlib.contextmanager
