@@ -47,6 +47,7 @@ def plugin(kind: str, name: str) -> types.ModuleType:
 server = plugin('connection', 'server')
 guest_user = plugin('become', 'guest_user')
 guest_facts = plugin('action', 'guest_facts')
+guest_command = plugin('action', 'guest_command')
 
 OPTIONS = {
     'remote_addr': 'web',
@@ -351,3 +352,81 @@ def test_facts_by_the_names_of_ansible() -> None:
 
 def test_agent_that_tells_nothing() -> None:
     assert guest_facts.facts_of({}) == {'guest_agent': {}}
+
+
+def act(
+    module: types.ModuleType,
+    connection: Any,
+    check_mode: bool = False,
+    **args: Any,
+) -> dict[str, Any]:
+    """Run an action as a task does."""
+    task = mock.Mock(args=args, check_mode=check_mode, async_val=0)
+    made = module.ActionModule(task, connection, *[mock.Mock()] * 4)
+    return dict(made.run(task_vars={}))
+
+
+@pytest.mark.parametrize(
+    ('args', 'argv'),
+    [
+        ({'cmd': "echo 'a b'"}, ['echo', 'a b']),
+        ({'argv': ['echo', 'a b']}, ['echo', 'a b']),
+        ({'shell': 'echo a | cat'}, ['/bin/sh', '-c', 'echo a | cat']),
+    ],
+)
+def test_program_of_a_task(
+    connect: Callable[..., Any],
+    call: mock.Mock,
+    args: dict[str, Any],
+    argv: list[str],
+) -> None:
+    connection = connect(remote_user='debian')
+    done = act(
+        guest_command,
+        connection,
+        stdin='in',
+        env={'X': 1},
+        chdir='/tmp',
+        timeout=5,
+        **args,
+    )
+    assert (done['rc'], done['failed'], done['changed']) == (3, True, True)
+    assert (done['stdout'], done['stderr_lines']) == ('out', ['err'])
+    values = call.call_args.kwargs
+    assert values['command'] == argv
+    assert (values['stdin'], values['env']) == ('aW4=', {'X': '1'})
+    assert (values['cwd'], values['timeout']) == ('/tmp', 5)
+    assert values['user'] == 'debian'
+
+
+def test_user_of_a_program(
+    connect: Callable[..., Any], call: mock.Mock
+) -> None:
+    connection = connect(remote_user='debian')
+    connection.set_become_plugin(become(sudo, become_user='root'))
+    act(guest_command, connection, cmd='id')
+    assert call.call_args.kwargs['user'] is None
+    act(guest_command, connection, cmd='id', user='web')
+    assert call.call_args.kwargs['user'] == 'web'
+
+
+def test_program_is_not_run_in_check_mode(
+    connect: Callable[..., Any], call: mock.Mock
+) -> None:
+    assert act(guest_command, connect(), True, cmd='id')['skipped']
+    call.assert_not_called()
+
+
+@pytest.mark.parametrize('module', [guest_command, guest_facts])
+def test_other_connections_are_refused(module: types.ModuleType) -> None:
+    connection = mock.Mock(transport='ssh')
+    args = {'cmd': 'id'} if module is guest_command else {}
+    done = act(module, connection, **args)
+    assert done['failed'] and 'ansible_connection' in done['msg']
+
+
+def test_facts_of_a_task(connect: Callable[..., Any], call: mock.Mock) -> None:
+    call.return_value = {'host_name': 'web'}
+    done = act(guest_facts, connect())
+    call.assert_called_once_with('show', server='web', call='details')
+    assert done['ansible_facts']['hostname'] == 'web'
