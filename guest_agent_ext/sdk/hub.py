@@ -91,7 +91,7 @@ class Hub:
         command: Sequence[str],
         stdin: str,
         *,
-        is_posix: bool,
+        is_whole: bool,
         ask: whole.Answer | None,
         is_wanted: Callable[[], bool],
         **options: Any,
@@ -100,7 +100,8 @@ class Hub:
 
         :param server: UUID or name of the server
         :param stdin: bytes for the program, in base64
-        :param is_posix: False for a server without a POSIX shell
+        :param is_whole: True if stdin or output may be long, for which the
+            server needs a POSIX shell
         :param ask: function that answers the questions of the program; None
             if it has none
         :param options: arguments of ``programs.run``
@@ -109,7 +110,7 @@ class Hub:
         if ask is not None:
             run = whole.attached
             options['answer'] = ask
-        elif is_posix:
+        elif is_whole:
             run = whole.run
         done = run(
             self.compute(),

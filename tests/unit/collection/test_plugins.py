@@ -106,6 +106,14 @@ def test_task_is_one_call(
     assert (values['server'], values['stdin']) == ('web', 'aW4=')
     assert (values['user'], values['answer']) == (None, None)
     assert (values['timeout'], values['start_timeout']) == (86400, 60)
+    assert values['is_whole']
+
+
+def test_what_ansible_does_for_itself_prints_little(
+    connect: Callable[..., Any], call: mock.Mock
+) -> None:
+    connect().exec_command('echo ~root', sudoable=False)
+    assert not call.call_args.kwargs['is_whole']
 
 
 @pytest.mark.parametrize(
@@ -278,7 +286,7 @@ def test_windows(connect: Callable[..., Any], call: mock.Mock) -> None:
     assert not connection.allow_executable
     connection.exec_command('Get-Item')
     values = call.call_args.kwargs
-    assert (values['command'], values['is_posix']) == (['PowerShell'], False)
+    assert (values['command'], values['is_whole']) == (['PowerShell'], False)
     call.return_value['code'] = -1073741510
     assert connection.exec_command('Get-Item')[0] == -1073741510
 

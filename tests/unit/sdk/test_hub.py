@@ -66,7 +66,7 @@ def run(hub: hub_module.Hub, **values: Any) -> dict[str, Any]:
             'server': SERVER,
             'command': ['cat'],
             'stdin': base64.b64encode(b'in').decode(),
-            'is_posix': True,
+            'is_whole': True,
             'ask': None,
             'is_wanted': bool,
             **values,
@@ -78,7 +78,7 @@ def run(hub: hub_module.Hub, **values: Any) -> dict[str, Any]:
     ('values', 'way'),
     [
         ({}, 'whole'),
-        ({'is_posix': False}, 'programs'),
+        ({'is_whole': False}, 'programs'),
         ({'ask': mock.Mock()}, 'attached'),
     ],
 )
@@ -107,7 +107,7 @@ def test_output_that_was_cut_is_no_output(
         'id', 0, b'', b'', is_cut=True
     )
     with pytest.raises(whole.OutputCut):
-        run(hub, is_posix=False)
+        run(hub, is_whole=False)
 
 
 def test_errors_that_were_cut_say_so(

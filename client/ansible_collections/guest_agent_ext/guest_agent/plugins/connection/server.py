@@ -212,6 +212,8 @@ class Connection(connection.ConnectionBase):
             stdin=converters.to_bytes(in_data or b''),
             user=self._user(sudoable),
             answer=escalation,
+            # Others are Ansible's own, which print a path at most.
+            is_whole=sudoable,
         )
         return code, out, escalation.without_prompt(err) if escalation else err
 
@@ -222,6 +224,7 @@ class Connection(connection.ConnectionBase):
         stdin: bytes = b'',
         user: str | None = None,
         timeout: int | None = None,
+        is_whole: bool = True,
         answer: Callable[[bytes, bytes], tuple[bytes, bool]] | None = None,
         **options: Any,
     ) -> tuple[int, bytes, bytes]:
@@ -232,6 +235,7 @@ class Connection(connection.ConnectionBase):
         :param user: user of the server; None for that of its agent
         :param timeout: seconds after which it is killed; None for the
             configured ones
+        :param is_whole: True if stdin or output may be long
         :param answer: function that answers what it asks
         :param options: ``env`` and ``cwd``
         """
@@ -241,7 +245,7 @@ class Connection(connection.ConnectionBase):
             command=list(argv),
             stdin=base64.b64encode(stdin).decode(),
             user=user,
-            is_posix=not self._is_windows,
+            is_whole=is_whole and not self._is_windows,
             timeout=timeout or self.get_option('command_timeout'),
             start_timeout=self.get_option('start_timeout'),
             **options,
