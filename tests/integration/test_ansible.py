@@ -218,7 +218,9 @@ def test_task_is_one_command(real: Ansible, debian: conftest.Debian) -> None:
         if command['uuid'] not in before
     ]
     assert len(new) == 2
-    assert all(command['arguments']['input_bytes'] > 100_000 for command in new)
+    assert all(
+        command['arguments']['input_bytes'] > 100_000 for command in new
+    )
 
 
 def test_sizes(real: Ansible, tmp_path: pathlib.Path) -> None:
