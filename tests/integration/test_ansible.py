@@ -360,9 +360,9 @@ def test_hub(tiny: Ansible) -> None:
     words = pathlib.Path(f'/proc/{pid_of(path)}/cmdline').read_bytes()
     assert tiny.env['OS_TOKEN'].encode() not in words
     processes.Process.of('hub', pid_of(path)).kill()
-    tiny.play('command', command='true', ansible_guest_agent_idle=10).passed()
+    tiny.play('command', command='true', ansible_guest_agent_idle=20).passed()
     assert tiny.sockets() == [path]
-    processes.wait_for(lambda: not tiny.sockets(), 60, 'the end of the hub')
+    processes.wait_for(lambda: not tiny.sockets(), 90, 'the end of the hub')
 
 
 def pid_of(path: pathlib.Path) -> int:
