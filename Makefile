@@ -27,7 +27,7 @@ ISOLATE = tools/isolate .test/$@
 MODULES_guests := file_script gate lanes launcher mariadb upgrade
 MODULES_embedded := agent demo exec osc
 MODULES_files := files
-MODULES_debian := debian terminal
+MODULES_debian := debian terminal ansible
 MODULES_moves := hostile_guest moves
 MODULES_services := $(filter-out $(MODULES_guests) $(MODULES_embedded) \
 	$(MODULES_files) $(MODULES_debian) $(MODULES_moves), \
@@ -38,6 +38,7 @@ INTEGRATION := $(addprefix integration-,guests embedded files debian moves \
 
 # What the stack's own environments are made from.
 EXTENSION := $(shell find guest_agent_ext -type f -not -name '*.pyc') \
+	$(shell find client/ansible_collections -type f -not -name '*.pyc') \
 	setup.cfg setup.py requirements.txt client/pyproject.toml client/setup.py
 PIP := pip install --quiet --disable-pip-version-check \
 	-c tools/constraints.txt
@@ -222,6 +223,7 @@ samples: .venv/installed ## Generate etc/, api-ref/openapi.json and the tables o
 	@python3.11 -m venv .stack/client
 	@client=$$(echo .cache/wheel/python_guestagentclient-*.whl); \
 		server=$$(echo .cache/wheel/guest_agent_ext-*.whl); \
-		.stack/client/bin/$(PIP) $$client "$$server[tempest]" schemathesis && \
+		.stack/client/bin/$(PIP) $$client "$$server[tempest]" schemathesis \
+		ansible-core && \
 		.stack/client/bin/$(PIP) --no-deps --force-reinstall $$client $$server
 	@touch $@

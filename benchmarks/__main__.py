@@ -50,6 +50,7 @@ NAMES = (
     'neighbours',
     'hung',
     'backlog',
+    'ansible',
 )
 
 DIRECTORY = pathlib.Path(__file__).parents[1] / '.bench'

@@ -16,10 +16,12 @@ from collections.abc import Sequence
 import pathlib
 import subprocess
 
+from tools.testbed import image
 from tools.testbed import processes
 from tools.testbed.parts import libvirtd
 
-_OPTIONS = (
+#: Options of both programs.
+OPTIONS = (
     '-F',
     'none',
     '-o',
@@ -33,16 +35,41 @@ _OPTIONS = (
 )
 
 
+#: Debian's packages of the server, without what every Debian has.
+_SERVER = (
+    'dropbear-bin',
+    'libgmp10',
+    'libtomcrypt1',
+    'libtommath1',
+    'openssh-sftp-server',
+)
+
+
+def server_packages(cache: pathlib.Path) -> list[pathlib.Path]:
+    """Return the packages of the server, fetched if need be.
+
+    :param cache: directory of the guests' images
+    """
+    # That of the tiny guest.
+    image.build(cache, ssh=True)
+    return [
+        package
+        for package in (cache / 'packages-ssh').glob('*.deb')
+        if package.name.partition('_')[0] in _SERVER
+    ]
+
+
 class Ssh:
     """The way into one guest, with a new key.
 
+    :ivar key: file of the private key
     :param directory: directory of the key
     """
 
     def __init__(self, directory: pathlib.Path) -> None:
-        self._key = directory / 'key'
+        self.key = directory / 'key'
         subprocess.run(
-            ['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', self._key],
+            ['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', self.key],
             check=True,
         )
         self._port = processes.free_port()
@@ -50,7 +77,7 @@ class Ssh:
     @property
     def guest(self) -> libvirtd.Ssh:
         """What the guest has to be told."""
-        public = self._key.with_suffix('.pub').read_text().split()
+        public = self.key.with_suffix('.pub').read_text().split()
         return libvirtd.Ssh(self._port, public[1])
 
     def run(self, *argv: str) -> None:
@@ -106,4 +133,4 @@ class Ssh:
         )
 
     def _argv(self, program: str, argv: Sequence[str]) -> list[str]:
-        return [program, '-i', str(self._key), *_OPTIONS, *argv]
+        return [program, '-i', str(self.key), *OPTIONS, *argv]

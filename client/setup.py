@@ -17,7 +17,16 @@ setuptools.setup(
     # The number of the server side's release, from the same repository.
     version=packaging.get_version('python-guestagentclient'),
     packages=setuptools.find_namespace_packages(
-        include=['guest_agent_ext.osc*', 'guest_agent_ext.sdk*']
+        include=[
+            'guest_agent_ext.osc*',
+            'guest_agent_ext.sdk*',
+            'ansible_collections*',
+        ]
     ),
+    # What ansible-galaxy makes a collection of.
+    package_data={
+        'ansible_collections.guest_agent_ext.guest_agent': ['*.yml', '*.md'],
+        'ansible_collections.guest_agent_ext.guest_agent.meta': ['*.yml'],
+    },
     py_modules=['guest_agent_ext.progress'],
 )

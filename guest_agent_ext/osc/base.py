@@ -16,21 +16,16 @@
 import argparse
 from collections.abc import Iterable
 from collections.abc import Sequence
-import contextlib
-import copy
-from typing import Any
 from typing import TypeAlias
 
 from keystoneauth1 import adapter
-from keystoneauth1 import exceptions
 from osc_lib.command import command
+
+from guest_agent_ext.sdk import endpoints
 
 #: Column titles, and the rows of a list or the values of one object.
 Table: TypeAlias = tuple[Sequence[str], Iterable[Sequence[object]]]
 Row: TypeAlias = tuple[Sequence[str], Sequence[object]]
-
-#: Service type of guest-agent-api in Keystone's catalog.
-SERVICE_TYPE = 'guest-agent'
 
 
 class ComputeCommand(command.Command):
@@ -42,15 +37,7 @@ class ComputeCommand(command.Command):
         It is the SDK's proxy of the compute service, and sends to
         guest-agent-api where the cloud has that.
         """
-        connection = self.app.client_manager.sdk_connection
-        proxy: adapter.Adapter = connection.compute
-        url = endpoint(connection)
-        if url is None:
-            return proxy
-        # The connection's own goes on to ask Nova for servers.
-        proxy = copy.copy(proxy)
-        proxy.endpoint_override = url
-        return proxy
+        return endpoints.compute(self.app.client_manager.sdk_connection)
 
 
 class ServerCommand(ComputeCommand):
@@ -80,26 +67,3 @@ def path_of(server_id: str, call: str) -> str:
     :param call: last part of the path
     """
     return f'/servers/{server_id}/guest-agent/{call}'
-
-
-def endpoint(connection: Any) -> str | None:
-    """Return the URL of guest-agent-api; None if Nova's API is to be asked.
-
-    An override in clouds.yaml or the environment comes before the catalog.
-    Where Nova's endpoint alone is overridden, that is the endpoint of both.
-
-    :param connection: connection of openstacksdk
-    """
-    config, nova = connection.config, connection.compute
-    override: str | None = config.get_endpoint(SERVICE_TYPE)
-    if override or config.get_endpoint('compute'):
-        return override
-    url: str | None = None
-    with contextlib.suppress(exceptions.EndpointNotFound):
-        url = nova.session.get_endpoint(
-            nova.auth,
-            service_type=SERVICE_TYPE,
-            interface=nova.interface,
-            region_name=nova.region_name,
-        )
-    return url

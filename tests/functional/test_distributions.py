@@ -145,7 +145,15 @@ def test_client_is_imported_where_nothing_of_the_server_is(
     _import(
         client,
         ' '.join(_SERVER_SIDE).replace('.', '_'),
-        [*sorted(client.modules()), *commands],
+        [
+            *sorted(
+                name
+                for name in client.modules()
+                # What Ansible imports where there is an Ansible.
+                if not name.startswith('ansible_collections.')
+            ),
+            *commands,
+        ],
     )
 
 
@@ -157,7 +165,17 @@ def test_client_has_all_of_its_source(client: Distribution) -> None:
         for path in (source / package).rglob('*.py'):
             name = str(path.relative_to(_ROOT).with_suffix(''))
             expected.add(name.removesuffix('/__init__').replace('/', '.'))
+    collection = _ROOT / 'client/ansible_collections'
+    for path in collection.rglob('*.py'):
+        name = str(path.relative_to(_ROOT / 'client').with_suffix(''))
+        expected.add(name.replace('/', '.'))
     assert client.modules() == expected
+    # Without this, Ansible sees no collection.
+    assert {
+        str(path.relative_to(_ROOT / 'client'))
+        for pattern in ('*.yml', '*.md')
+        for path in collection.rglob(pattern)
+    } <= client.files()
 
 
 def test_no_file_is_in_both(

@@ -13,10 +13,14 @@
 """A server with a distribution in it, from its image to its reboot."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import json
 import os
 import pathlib
+import re
 import subprocess
+import tempfile
+import textwrap
 import threading
 import time
 from typing import Any
@@ -171,6 +175,64 @@ def test_scp_sftp_and_rsync_without_a_network(
     )
     ssh.copy('rsync', '-a', 'web-1.guest:tree/', back)
     assert (back / 'there').read_bytes() == here.read_bytes()
+
+
+@pytest.fixture
+def home() -> Iterator[pathlib.Path]:
+    """Ansible's own directory. When it is gone, its session ends."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        yield pathlib.Path(name)
+
+
+def test_playbook_of_the_guide(
+    stack: stack_module.Stack,
+    demo: OpenStack,
+    debian: str,
+    pytestconfig: pytest.Config,
+    tmp_path: pathlib.Path,
+    home: pathlib.Path,
+) -> None:
+    """Word for word, with the collection that pip has installed."""
+    page = pytestconfig.rootpath / 'doc/source/user/ansible.rst'
+    for name in ('servers.yml', 'site.yml'):
+        (tmp_path / name).write_text(code_block(page.read_text(), name))
+    demo.do('server', 'set', '--name', 'web-1', debian)
+    done = subprocess.run(
+        [
+            stack.place.client_bin / 'ansible-playbook',
+            *('-i', 'servers.yml', 'site.yml'),
+        ],
+        cwd=tmp_path,
+        env={
+            **demo.env,
+            # For a socket, whose path may not be long.
+            'ANSIBLE_HOME': str(home),
+            'LC_ALL': 'C.UTF-8',
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout
+    assert '"page.stdout": "web-1 has Debian"' in done.stdout
+    assert 'changed=3' in done.stdout
+
+
+def code_block(page: str, name: str) -> str:
+    """Return a code block of a page.
+
+    :param page: text of the page
+    :param name: name of the block
+    """
+    found = re.search(
+        rf'^( *)\.\. code-block:: yaml\n +:name: {re.escape(name)}\n\n'
+        r'((?:(?: {3}.*)?\n)+)',
+        page,
+        re.M,
+    )
+    assert found is not None, name
+    return textwrap.dedent(found[2])
 
 
 def test_reboot(demo: OpenStack, compute: Any, debian: str) -> None:

@@ -198,9 +198,17 @@ class Guest(BaseGuest):
 
 @dataclasses.dataclass(frozen=True)
 class Debian(BaseGuest):
-    """The Debian guest: it has systemd, and a disk that outlives a reset."""
+    """The Debian guest: it has systemd, and a disk that outlives a reset.
+
+    :ivar ssh: if it has a network, on which nothing of it is set up
+    """
 
     memory: int = 512
+    ssh: Ssh | None = None
+
+    @property
+    def ssh_port(self) -> int | None:
+        return self.ssh.port if self.ssh else None
 
     def build(self, cache: pathlib.Path) -> image.Image:
         return debian.build(cache)
