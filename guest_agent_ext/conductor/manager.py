@@ -44,6 +44,7 @@ LOG = logging.getLogger(__name__)
 
 SHUT_OFF = 'The server was shut off while the command ran'
 DELETED = 'The server was deleted'
+NOT_BUILT = 'The server could not be built'
 
 #: Fields of an end that have columns of the same name.
 _END_FIELDS = ('error', 'pid', 'exitcode', 'signal', 'out_bytes', 'err_bytes')
@@ -363,6 +364,21 @@ def ring(compute_api: compute_rpcapi.ComputeAPI, host: str) -> None:
             'Could not ring the doorbell of host %(host)s: %(error)s',
             {'host': host, 'error': error},
         )
+
+
+def end(row: models.Command, error: str) -> None:
+    """End a command whose server does not run any more.
+
+    :param error: reason for the user
+    """
+    status = command.FAILED if row.status == command.PENDING else command.LOST
+    commands.end(
+        row.uuid,
+        source=row.status,
+        status=status,
+        error=error,
+        attempt=row.attempt,
+    )
 
 
 def _loss(server: servers.Server, state: str) -> str | None:

@@ -27,6 +27,7 @@ from guest_agent_ext.conductor import audit
 from guest_agent_ext.conductor import cells
 from guest_agent_ext.conductor import manager
 from guest_agent_ext.conductor import servers
+from guest_agent_ext.conductor import unscheduled
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
 from tests import counted
@@ -49,6 +50,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
     for name in ('unfinished_of_cell', 'end_overdue', 'end', 'relocate'):
         monkeypatch.setattr(commands, name, getattr(database, name))
     monkeypatch.setattr(audit, 'tell_due', database.tell_due)
+    monkeypatch.setattr(unscheduled, 'settle', database.settle)
     return database
 
 
@@ -242,6 +244,38 @@ def test_command_ends_with_its_server(
         error=manager.DELETED,
         attempt='attempt',
     )
+
+
+@pytest.mark.parametrize(
+    ('values', 'ends'),
+    [
+        ({}, True),
+        ({'host': None}, True),
+        ({'launched': True}, False),
+        ({'task_state': 'spawning'}, False),
+        ({'vm_state': vm_states.BUILDING}, False),
+    ],
+)
+def test_command_ends_with_a_build_that_failed(
+    cell: cells.Cell,
+    database: mock.Mock,
+    values: dict[str, Any],
+    ends: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed = dataclasses.replace(
+        HERE, vm_state=vm_states.ERROR, launched=False
+    )
+    follow(
+        cell,
+        database,
+        monkeypatch,
+        row(status=command.PENDING),
+        dataclasses.replace(failed, **values),
+    )
+    assert database.end.called == ends
+    if ends:
+        assert database.end.call_args.kwargs['error'] == manager.NOT_BUILT
 
 
 @pytest.mark.parametrize(
