@@ -161,6 +161,8 @@ class Cell:
             and server.vm_state in servers.HAS_NO_MEMORY
         ):
             manager.end(row, manager.SHUT_OFF)
+        elif not server.host:
+            manager.note_seen(row, manager.NO_HOST)
 
     def _leave(self, row: models.Command) -> None:
         """Move a command to its server's new cell, or end a lost one."""
@@ -168,7 +170,9 @@ class Cell:
         if cell_uuid is None:
             manager.end(row, manager.DELETED)
         elif cell_uuid != self.mapping.uuid:
-            commands.relocate([row.uuid], cell_uuid=cell_uuid, host='')
+            commands.relocate(
+                [row.uuid], cell_uuid=cell_uuid, host=models.NOWHERE
+            )
 
 
 class Conductor:

@@ -53,8 +53,8 @@ def _settle(row: models.Command, cells: _Cells) -> None:
         return
     cell = cells[row.instance_uuid]
     if cell is None:
-        return
-    if cell.is_cell0():
+        manager.note_seen(row, manager.NOT_SCHEDULED)
+    elif cell.is_cell0():
         manager.end(row, manager.NOT_BUILT)
     else:
         # The cell's own conductor finds the host.

@@ -22,6 +22,7 @@ from nova.compute import task_states
 from nova.compute import vm_states
 from oslo_utils import uuidutils
 import pytest
+import sqlalchemy as sa
 
 from guest_agent_ext import command
 from guest_agent_ext.api import checks
@@ -32,6 +33,8 @@ from guest_agent_ext.conductor import manager
 from guest_agent_ext.conductor import unscheduled
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
+from guest_agent_ext.db import session
+from guest_agent_ext.db import sqltypes
 from tests.functional.api import base
 
 
@@ -76,6 +79,7 @@ def test_first_host_is_not_known_yet(cloud: base.Cloud) -> None:
     assert host_of(cloud, instance.uuid, uuid) is None
     follow(cloud)
     assert host_of(cloud, instance.uuid, uuid) is None
+    assert read(uuid).last_seen == manager.NO_HOST
     instance.host = base.HOST
     instance.save()
     follow(cloud)
@@ -211,6 +215,23 @@ def test_command_finds_the_host_of_its_server(
     assert host_of(cloud, server.uuid, uuid) == base.HOST
     cloud.end(uuid)
     assert read(uuid).status == command.COMPLETED
+
+
+def test_command_that_waited_in_vain_says_for_what(
+    server: Unscheduled,
+) -> None:
+    uuid = server.post(start_timeout=1).json()['command']['uuid']
+    unscheduled.settle()
+    with session.writer() as db:
+        db.execute(
+            sa.update(models.Command)
+            .where(models.Command.uuid == uuid)
+            .values(start_by=sqltypes.utc_in(-1))
+        )
+    commands.end_overdue(100)
+    found = read(uuid)
+    assert found.status == command.FAILED
+    assert str(found.error).endswith('Last seen: ' + manager.NOT_SCHEDULED)
 
 
 def test_server_of_which_no_channel_is_asked(cloud: base.Cloud) -> None:

@@ -47,7 +47,13 @@ def database(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
     database = mock.Mock()
     database.unfinished_of_cell.return_value = []
     database.end_overdue.return_value = 0
-    for name in ('unfinished_of_cell', 'end_overdue', 'end', 'relocate'):
+    for name in (
+        'unfinished_of_cell',
+        'end_overdue',
+        'end',
+        'relocate',
+        'note_seen',
+    ):
         monkeypatch.setattr(commands, name, getattr(database, name))
     monkeypatch.setattr(audit, 'tell_due', database.tell_due)
     monkeypatch.setattr(unscheduled, 'settle', database.settle)
@@ -209,6 +215,21 @@ def test_command_follows_its_server(
     )
     assert cell._compute_api is not None
     cell._compute_api.work.assert_called_once_with('there')
+
+
+def test_command_of_a_server_without_a_host_waits(
+    cell: cells.Cell, database: mock.Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow(
+        cell,
+        database,
+        monkeypatch,
+        row(status=command.PENDING, host=''),
+        dataclasses.replace(HERE, host=None, vm_state=vm_states.BUILDING),
+    )
+    database.note_seen.assert_called_once_with('command', manager.NO_HOST)
+    database.relocate.assert_not_called()
+    database.end.assert_not_called()
 
 
 def test_command_of_a_server_that_stays_is_left_alone(

@@ -58,7 +58,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
     database.unfinished_of_cell.return_value = []
     database.due.return_value = []
     for module, names in {
-        commands: ('unfinished_of_cell', 'end', 'relocate'),
+        commands: ('unfinished_of_cell', 'end', 'relocate', 'note_seen'),
         audit_db: ('due', 'move', 'take'),
         audit: ('tell',),
         servers: ('cells_of',),
@@ -91,7 +91,7 @@ def ended(error: str) -> Any:
             SCHEDULED,
             [mock.call.relocate(['command'], cell_uuid='cell', host='')],
         ),
-        (WAITING, []),
+        (WAITING, [mock.call.note_seen('command', manager.NOT_SCHEDULED)]),
         (FAILED, [ended(manager.NOT_BUILT)]),
         (GONE, [ended(manager.DELETED)]),
     ],
@@ -104,6 +104,16 @@ def test_unfinished(
     unscheduled.settle()
     assert changes(database) == expected
     database.unfinished_of_cell.assert_called_with('', 1, unscheduled.PAGE)
+
+
+def test_what_is_noted_already_is_not_written_again(
+    database: mock.Mock,
+) -> None:
+    waiting = row(last_seen=manager.NOT_SCHEDULED)
+    database.unfinished_of_cell.side_effect = [[waiting], []]
+    database.cells_of.return_value = WAITING
+    unscheduled.settle()
+    assert changes(database) == []
 
 
 @pytest.mark.parametrize(
