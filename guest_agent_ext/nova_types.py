@@ -32,6 +32,9 @@ class CellMapping(Protocol):
     transport_url: str
     database_connection: str
 
+    def is_cell0(self) -> bool:
+        """Return whether the cell is the one of servers without a host."""
+
 
 class RequestContext(Protocol):
     """What is used of nova.context.RequestContext: who sent a request.

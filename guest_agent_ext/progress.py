@@ -13,7 +13,9 @@
 """Progress bars on a terminal, with rate and time left."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -77,6 +79,42 @@ class Bar:
             self._total = self.done
             self._progress.update(self._task, total=self._total)
         self._progress.advance(self._task, number)
+
+    def describe(self, text: str) -> None:
+        """Show a text behind the bar."""
+        self._progress.update(self._task, description=text)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar off the terminal, so that something can be written."""
+        if self._progress.disable:
+            yield
+            return
+        self._progress.live.transient = True
+        self._progress.stop()
+        yield
+        self._progress.live.transient = False
+        self._progress.start()
+
+
+def of_servers(
+    total: int, done: int = 0, clock: Clock = time.monotonic
+) -> Bar:
+    """Return a bar for what is done in many servers.
+
+    :param total: number of servers
+    :param done: number of servers that are done before
+    :param clock: source of seconds
+    """
+    return Bar(
+        total,
+        (
+            progress.MofNCompleteColumn(),
+            progress.TextColumn('{task.description}', markup=False),
+        ),
+        done,
+        clock,
+    )
 
 
 def of_bytes(total: int, done: int = 0, clock: Clock = time.monotonic) -> Bar:

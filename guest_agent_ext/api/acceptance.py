@@ -39,7 +39,7 @@ def accept(
     order: command_request.Order,
     key: idempotency.Key | None = None,
 ) -> models.Command:
-    """Record a command, if its server can run commands now.
+    """Record a command, if its server can run it now or soon.
 
     :param uuid: uuid of the new command
     :returns: the command, with its output
@@ -47,8 +47,15 @@ def accept(
     :raises webob.exc.HTTPError: the command is refused
     """
     servers.check_project(context)
-    instance = servers.read(context, server)
-    checks.check(context, server, instance, changes=order.changes)
+    find = servers.expected if order.may_wait else servers.read
+    instance = find(context, server)
+    checks.check(
+        context,
+        server,
+        instance,
+        changes=order.changes,
+        may_wait=order.may_wait,
+    )
     bounds = quota.bounds_of(server)
     with quota.refusals(server, bounds):
         row = _record(
@@ -81,7 +88,7 @@ def _row(
     uuid: str,
     order: command_request.Order,
 ) -> dict[str, object]:
-    assert server.cell_mapping is not None
+    cell = server.cell_mapping
     return {
         'uuid': uuid,
         'type': order.type,
@@ -90,8 +97,8 @@ def _row(
         'request_id': context.request_id,
         'instance_uuid': server.instance_uuid,
         'instance_project_id': server.project_id,
-        'cell_uuid': server.cell_mapping.uuid,
-        'host': instance.host,
+        'cell_uuid': models.NOWHERE if cell is None else cell.uuid,
+        'host': instance.host or models.NOWHERE,
         'arguments': order.arguments,
         'inputs': order.inputs,
         'timeout': order.timeout,

@@ -13,6 +13,7 @@
 """Checks that a server is in a state in which commands can run."""
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -46,6 +47,35 @@ LEAVING: Mapping[str, str] = {
     task_states.RESCUING: 'rescued',
 }
 
+_HARD_REBOOT = frozenset(
+    {
+        task_states.REBOOTING_HARD,
+        task_states.REBOOT_PENDING_HARD,
+        task_states.REBOOT_STARTED_HARD,
+    }
+)
+#: Task states in which a server is about to get its guest, by its vm_state
+#: until then. Its power_state says nothing.
+STARTING: Mapping[str, Collection[str | None]] = {
+    vm_states.BUILDING: {
+        None,
+        task_states.SCHEDULING,
+        task_states.BLOCK_DEVICE_MAPPING,
+        task_states.NETWORKING,
+        task_states.SPAWNING,
+    },
+    vm_states.STOPPED: {task_states.POWERING_ON, *_HARD_REBOOT},
+    vm_states.SHELVED: {task_states.UNSHELVING, task_states.POWERING_ON},
+    vm_states.SHELVED_OFFLOADED: {
+        task_states.UNSHELVING,
+        task_states.SPAWNING,
+    },
+    vm_states.ACTIVE: _HARD_REBOOT,
+    vm_states.PAUSED: _HARD_REBOOT,
+    vm_states.SUSPENDED: _HARD_REBOOT,
+    vm_states.ERROR: _HARD_REBOOT,
+}
+
 _FindProblem = Callable[
     [
         nova_types.RequestContext,
@@ -64,20 +94,42 @@ def check(
     instance: nova_types.Instance,
     *,
     changes: bool = True,
+    may_wait: bool = False,
 ) -> None:
-    """Refuse a server in which a command cannot run now.
+    """Refuse a server in which a command cannot run.
 
     :param instance: instance, read with system_metadata
     :param changes: whether the command may change the server, which must not
         be locked then
+    :param may_wait: whether the command may wait for a server that starts
     :raises webob.exc.HTTPConflict: the server has one of the problems
     """
+    excused = _excused(instance, changes, may_wait)
     for find_problem in _PROBLEMS:
-        if find_problem is _is_locked and not changes:
+        if find_problem in excused:
             continue
         problem = find_problem(context, mapping, instance)
         if problem is not None:
             servers.conflict('Server %s %s' % (instance.uuid, problem))
+
+
+def is_starting(instance: nova_types.Instance) -> bool:
+    """Return whether a server is being built or booted."""
+    return instance.task_state in STARTING.get(instance.vm_state, ())
+
+
+def _excused(
+    instance: nova_types.Instance, changes: bool, may_wait: bool
+) -> Collection[_FindProblem]:
+    """Return the problems that do not matter."""
+    excused: set[_FindProblem] = set()
+    if not changes:
+        excused.add(_is_locked)
+    if may_wait and is_starting(instance):
+        excused |= {_is_not_active, _is_not_running}
+        if not instance.host:
+            excused.add(_host_is_down)
+    return excused
 
 
 def _is_rescued(
@@ -114,8 +166,10 @@ def _is_not_active(
 ) -> str | None:
     if instance.vm_state in _HAS_ITS_GUEST:
         return None
-    return 'has vm_state %s; it must be %s' % (
+    task = ' and task_state %s' % instance.task_state
+    return 'has vm_state %s%s; it must be %s' % (
         instance.vm_state,
+        task if instance.task_state else '',
         ' or '.join(_HAS_ITS_GUEST),
     )
 

@@ -112,6 +112,14 @@ class Order:
         """Whether the command may change the server."""
         return self.type != command.FILE_READ
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether the command may wait for a server that starts.
+
+        Nobody opens the file of a transfer later.
+        """
+        return self.type not in command.TRANSFERS
+
 
 def order_of(body: Body) -> Order:
     """Return the command that a body asks for, of any type.

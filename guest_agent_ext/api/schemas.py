@@ -116,8 +116,9 @@ exec_arguments = _closed(
         ),
         'start_timeout': _described(
             _seconds,
-            'Seconds from now within which the command must start. A '
-            'command that has not started by then never starts.',
+            'Seconds from now within which the command must start, also in '
+            'a server that is still being built or booted. A command that has '
+            'not started by then never starts.',
         ),
         'output_keep': {
             'type': 'string',
@@ -632,8 +633,9 @@ def _command(result: validation.Schema) -> validation.Schema:
                 'callers who may not run commands.',
             ),
             'host': _described(
-                _string,
-                'The host that the server was last seen on. Only for admins.',
+                _or_null(_string),
+                'The host that the server was last seen on; null if it has '
+                'not had one. Only for admins.',
             ),
         },
         required=[*_metadata, 'result'],

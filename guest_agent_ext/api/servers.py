@@ -176,6 +176,28 @@ def read(
     return instance
 
 
+def expected(
+    context: nova_types.RequestContext, mapping: nova_types.InstanceMapping
+) -> nova_types.Instance:
+    """Read the instance of a server, also of one that has no cell yet.
+
+    Such a server is only a request to build it, in Nova's API database. If it
+    has got its cell since its mapping was read, the mapping is mended.
+
+    :raises webob.exc.HTTPException: as read() does
+    """
+    if mapping.cell_mapping is None:
+        uuid = mapping.instance_uuid
+        with contextlib.suppress(nova_exc.BuildRequestNotFound):
+            request = objects.BuildRequest.get_by_instance_uuid(context, uuid)
+            instance: nova_types.Instance = request.instance
+            return instance
+        mapping.cell_mapping = find(context, uuid).cell_mapping
+        if mapping.cell_mapping is None:
+            _not_found(uuid)
+    return read(context, mapping)
+
+
 def _get(
     context: nova_types.RequestContext, instance_uuid: str
 ) -> nova_types.Instance:

@@ -196,17 +196,17 @@ class _Request:
         row: models.Command,
         seconds: float,
     ) -> None:
-        assert server.cell_mapping is not None
         self.row = row
         self.is_unanswered = False
         #: Whether the row may say why the host has nothing.
         self._is_stale = False
-        self._host = rpcapi.ComputeAPI(servers.transport(server.cell_mapping))
+        self._server = server
         self._name = req.GET.get('client') or ''
         self._takes_over = req.GET.get('take_over') == 'true'
         self._began = time.monotonic()
         self._seconds = seconds
         self._asked_at: float | None = None
+        self._compute_api: rpcapi.ComputeAPI | None = None
 
     def goes_on(self) -> bool:
         """Wait until the host is to be asked again.
@@ -228,7 +228,7 @@ class _Request:
     def ask_for(self, stream: str, offset: int) -> rpcapi.StreamOutput | None:
         """Ask for output; None if the host does not answer now."""
         return self._asked(
-            lambda: self._host.read_stream(
+            lambda host: host.read_stream(
                 self.row.host,
                 self.row.instance_uuid,
                 self.row.uuid,
@@ -245,7 +245,7 @@ class _Request:
         """Hand over input; None if the host does not answer now."""
         piece = data[: rpcapi.WRITE_CHUNK]
         return self._asked(
-            lambda: self._host.write_stream(
+            lambda host: host.write_stream(
                 self.row.host,
                 self.row.instance_uuid,
                 self.row.uuid,
@@ -257,6 +257,11 @@ class _Request:
             )
         )
 
+    def _host_of(self, cell: nova_types.CellMapping) -> rpcapi.ComputeAPI:
+        if self._compute_api is None:
+            self._compute_api = rpcapi.ComputeAPI(servers.transport(cell))
+        return self._compute_api
+
     def _client(self) -> rpcapi.Client:
         return rpcapi.Client(self._name, self._takes_over)
 
@@ -264,10 +269,17 @@ class _Request:
         left = self._began + self._seconds - time.monotonic()
         return max(0.0, min(rpcapi.MAX_STREAM_WAIT, left))
 
-    def _asked(self, call: Callable[[], _Answer]) -> _Answer | None:
+    def _asked(
+        self, call: Callable[[rpcapi.ComputeAPI], _Answer]
+    ) -> _Answer | None:
         self._asked_at = time.monotonic()
+        cell = self._server.cell_mapping
+        if cell is None or self.row.host == models.NOWHERE:
+            # The server has no host yet, so the command has not started.
+            self.is_unanswered, self._is_stale = False, True
+            return None
         try:
-            answer = call()
+            answer = call(self._host_of(cell))
         except exception.HostUnreachable as error:
             if error.cause == 'not offered':
                 # To ask again is in vain.

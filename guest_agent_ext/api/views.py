@@ -155,7 +155,7 @@ def _metadata(row: models.Command, viewer: Viewer) -> View:
     if viewer.sees_contents:
         view['arguments'] = row.arguments
     if viewer.is_admin:
-        view['host'] = row.host
+        view['host'] = row.host or None
     return view
 
 

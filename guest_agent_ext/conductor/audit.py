@@ -50,10 +50,19 @@ def tell_due(cell: nova_types.CellMapping) -> None:
     """
     while rows := audit.due(cell.uuid, PAGE):
         for row in rows:
-            if audit.take(row.uuid, RETRY_AFTER):
-                _tell(cell, row)
-                audit.note_told(row.uuid, row.status)
-                _count(row)
+            tell(cell, row)
+
+
+def tell(cell: nova_types.CellMapping | None, row: models.Command) -> None:
+    """Tell of a command that is due, unless another conductor does.
+
+    :param cell: mapping of the cell that gets the instance action; None if the
+        server is in no cell
+    """
+    if audit.take(row.uuid, RETRY_AFTER):
+        _tell(cell, row)
+        audit.note_told(row.uuid, row.status)
+        _count(row)
 
 
 def action_of(row: models.Command) -> str:
@@ -61,14 +70,14 @@ def action_of(row: models.Command) -> str:
     return 'guest_agent_' + row.type.replace('-', '_')
 
 
-def _tell(cell: nova_types.CellMapping, row: models.Command) -> None:
+def _tell(cell: nova_types.CellMapping | None, row: models.Command) -> None:
     context = nova_context.RequestContext(
         user_id=row.user_id,
         project_id=row.project_id,
         request_id=row.request_id,
         is_admin=False,
     )
-    if CONF.guest_agent.record_instance_actions:
+    if cell is not None and CONF.guest_agent.record_instance_actions:
         _record(context, cell, row)
     # A short command has often ended before its start is told.
     if row.started_at is not None and row.audited is None:

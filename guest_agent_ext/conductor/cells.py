@@ -35,6 +35,7 @@ from guest_agent_ext.conductor import purge
 from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.conductor import servers
 from guest_agent_ext.conductor import totals
+from guest_agent_ext.conductor import unscheduled
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
 
@@ -145,7 +146,9 @@ class Cell:
         if server is None:
             self._leave(row)
         elif server.deleted:
-            _end(row, manager.DELETED)
+            manager.end(row, manager.DELETED)
+        elif server.is_failed_build:
+            manager.end(row, manager.NOT_BUILT)
         elif server.host and server.host != row.host:
             commands.relocate(
                 [row.uuid], cell_uuid=self.mapping.uuid, host=server.host
@@ -157,19 +160,23 @@ class Cell:
             and server.is_settled
             and server.vm_state in servers.HAS_NO_MEMORY
         ):
-            _end(row, manager.SHUT_OFF)
+            manager.end(row, manager.SHUT_OFF)
+        elif not server.host:
+            manager.note_seen(row, manager.NO_HOST)
 
     def _leave(self, row: models.Command) -> None:
         """Move a command to its server's new cell, or end a lost one."""
         cell_uuid = servers.cell_of(row.instance_uuid)
         if cell_uuid is None:
-            _end(row, manager.DELETED)
+            manager.end(row, manager.DELETED)
         elif cell_uuid != self.mapping.uuid:
-            commands.relocate([row.uuid], cell_uuid=cell_uuid, host='')
+            commands.relocate(
+                [row.uuid], cell_uuid=cell_uuid, host=models.NOWHERE
+            )
 
 
 class Conductor:
-    """All cells, the end of overdue commands, the purge and the totals.
+    """All cells, and what has none: the overdue, the purge, the totals.
 
     :param host: name of this conductor
     """
@@ -182,6 +189,7 @@ class Conductor:
         tasks: list[tuple[str, float, Callable[[], None]]] = [
             ('cells', group.cells_interval, self._read_cells),
             ('overdue', group.sweep_interval, _end_overdue),
+            ('unscheduled', group.sweep_interval, unscheduled.settle),
             ('purge', purge.INTERVAL, self._purge),
         ]
         if group.metrics_bind is not None:
@@ -257,17 +265,6 @@ def _end_overdue() -> None:
     # The audit logs each of them.
     while commands.end_overdue(PAGE):
         pass
-
-
-def _end(row: models.Command, error: str) -> None:
-    status = command.FAILED if row.status == command.PENDING else command.LOST
-    commands.end(
-        row.uuid,
-        source=row.status,
-        status=status,
-        error=error,
-        attempt=row.attempt,
-    )
 
 
 def _is_same(

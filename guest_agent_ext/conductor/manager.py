@@ -44,6 +44,9 @@ LOG = logging.getLogger(__name__)
 
 SHUT_OFF = 'The server was shut off while the command ran'
 DELETED = 'The server was deleted'
+NOT_BUILT = 'The server could not be built'
+NOT_SCHEDULED = 'The server is not scheduled yet'
+NO_HOST = 'The server has no host yet'
 
 #: Fields of an end that have columns of the same name.
 _END_FIELDS = ('error', 'pid', 'exitcode', 'signal', 'out_bytes', 'err_bytes')
@@ -363,6 +366,30 @@ def ring(compute_api: compute_rpcapi.ComputeAPI, host: str) -> None:
             'Could not ring the doorbell of host %(host)s: %(error)s',
             {'host': host, 'error': error},
         )
+
+
+def end(row: models.Command, error: str) -> None:
+    """End a command whose server does not run any more.
+
+    :param error: reason for the user
+    """
+    status = command.FAILED if row.status == command.PENDING else command.LOST
+    commands.end(
+        row.uuid,
+        source=row.status,
+        status=status,
+        error=error,
+        attempt=row.attempt,
+    )
+
+
+def note_seen(row: models.Command, seen: str) -> None:
+    """Note why a command waits, unless that is noted already.
+
+    :param seen: reason for the user
+    """
+    if row.last_seen != seen:
+        commands.note_seen(row.uuid, seen)
 
 
 def _loss(server: servers.Server, state: str) -> str | None:

@@ -26,6 +26,8 @@ from nova import context as nova_context
 from nova import objects
 from nova import rpc
 from nova.compute import vm_states
+from nova.db.api import api as api_db
+from nova.db.api import models as api_models
 from nova.db.main import api as db_api
 from nova.db.main import models
 import oslo_messaging
@@ -53,17 +55,30 @@ HAS_NO_MEMORY = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """A server's host and states."""
+    """A server's host and states.
+
+    :ivar launched: whether the server has been built
+    """
 
     host: str | None
     vm_state: str | None
     task_state: str | None
     deleted: bool
+    launched: bool = True
 
     @property
     def is_settled(self) -> bool:
         """Whether Nova has no task under way for the server."""
         return self.task_state is None
+
+    @property
+    def is_failed_build(self) -> bool:
+        """Whether Nova could not build the server, and has given up."""
+        return (
+            not self.launched
+            and self.is_settled
+            and self.vm_state == vm_states.ERROR
+        )
 
 
 def cells() -> Sequence[nova_types.CellMapping]:
@@ -103,12 +118,17 @@ def read(
         _INSTANCES.task_state,
         _INSTANCES.deleted,
         _INSTANCES.hidden,
+        _INSTANCES.launched_at,
     ).where(_INSTANCES.uuid.in_(uuids))
     with _reading(cell) as session:
         rows = session.execute(query).all()
     return {
         row.uuid: Server(
-            row.host, row.vm_state, row.task_state, bool(row.deleted)
+            row.host,
+            row.vm_state,
+            row.task_state,
+            bool(row.deleted),
+            row.launched_at is not None,
         )
         for row in rows
         if not row.hidden
@@ -124,6 +144,37 @@ def cell_of(uuid: str) -> str | None:
         if mapping.cell_mapping is not None:
             return str(mapping.cell_mapping.uuid)
     return None
+
+
+def cells_of(
+    uuids: Collection[str],
+) -> dict[str, nova_types.CellMapping | None]:
+    """Return the cells of servers, None for a server not scheduled yet.
+
+    Servers that are gone, or were deleted before they were scheduled, are left
+    out. A server that could not be scheduled is in cell0.
+    """
+    # Nova removes the request when the mapping has its cell.
+    requested = _requested(uuids)
+    mappings = objects.InstanceMappingList.get_by_instance_uuids(
+        nova_context.get_admin_context(), list(uuids)
+    )
+    return {
+        mapping.instance_uuid: mapping.cell_mapping
+        for mapping in mappings
+        if mapping.cell_mapping or mapping.instance_uuid in requested
+    }
+
+
+def _requested(uuids: Collection[str]) -> set[str]:
+    """Return those of some servers that there is a request to build of."""
+    request = api_models.BuildRequest
+    query = sa.select(request.instance_uuid).where(
+        request.instance_uuid.in_(uuids)
+    )
+    context = nova_context.get_admin_context()
+    with api_db.context_manager.reader.using(context) as session:
+        return set(session.scalars(query))
 
 
 def forgotten(uuids: Collection[str]) -> set[str]:

@@ -213,8 +213,8 @@ time, it still delivers the result. After that the command ends as LOST.
         min=1,
         help="""
 Seconds between two passes of guest-agent-conductor. A pass ends overdue
-commands, moves commands of servers that were moved to another host, and writes
-outstanding instance actions and notifications.
+commands, moves commands of servers that were moved to another host or have got
+their first one, and writes outstanding instance actions and notifications.
 """,
     ),
     cfg.IntOpt(

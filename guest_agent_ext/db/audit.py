@@ -61,6 +61,22 @@ def take(uuid: str, seconds: float) -> bool:
 
 
 @session.retried
+def move(uuid: str, cell_uuid: str) -> None:
+    """Pass a command to the audit of the cell that its server has got.
+
+    :param cell_uuid: uuid of the cell
+    """
+    with session.writer() as db:
+        db.execute(
+            sa.update(_COMMANDS)
+            .where(
+                _COMMANDS.uuid == uuid, _COMMANDS.cell_uuid == models.NOWHERE
+            )
+            .values(cell_uuid=cell_uuid)
+        )
+
+
+@session.retried
 def note_told(uuid: str, status: str) -> None:
     """Note that the audit has told of a command up to this state.
 

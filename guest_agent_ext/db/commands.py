@@ -235,7 +235,7 @@ def _check_attached(
     ).one()
     if of_server >= bounds.attached_of_server:
         raise exception.ServerIsAttached
-    if of_host >= bounds.attached_of_host:
+    if row['host'] != models.NOWHERE and of_host >= bounds.attached_of_host:
         raise exception.HostIsAttached
 
 

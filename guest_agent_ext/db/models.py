@@ -24,6 +24,9 @@ from sqlalchemy import orm
 
 from guest_agent_ext.db import sqltypes
 
+#: Cell or host of a command whose server has none yet.
+NOWHERE = ''
+
 
 class Base(orm.DeclarativeBase):
     """The base class of all tables."""
@@ -61,9 +64,9 @@ class Command(Base):
     instance_uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
     #: The server's project, whose quota counts the command.
     instance_project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
-    #: Where the server was when last seen. This finds the work of a host;
-    #: which host may change the row is decided by ``instance.host``, which
-    #: the conductor reads in the cell.
+    #: Where the server was when last seen, or NOWHERE. This finds the work of
+    #: a host; which host may change the row is decided by ``instance.host``,
+    #: which the conductor reads in the cell.
     cell_uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
     host: orm.Mapped[str] = orm.mapped_column(sa.String(255))
 

@@ -77,6 +77,7 @@ _WIDTH = 48
 #: Columns whose values are objects or lists.
 _OBJECTS = (
     'arguments',
+    'refused',
     'result',
     'command_types',
     'unavailable',
@@ -89,6 +90,16 @@ class _Json(columns.FormattableColumn[object]):
 
     def human_readable(self) -> str:
         return '' if self._value is None else json.dumps(self._value, indent=1)
+
+
+class _Counts(columns.FormattableColumn[dict[str, int] | None]):
+    """Numbers by name, which a table shows on one line."""
+
+    def human_readable(self) -> str:
+        counts = self._value or {}
+        return ', '.join(
+            f'{number} {name}' for name, number in counts.items() if number
+        )
 
 
 class _Line(columns.FormattableColumn[str | None]):
@@ -109,14 +120,17 @@ class _Line(columns.FormattableColumn[str | None]):
 _FORMATS: dict[str, type[columns.FormattableColumn[Any]]] = {
     **dict.fromkeys(_OBJECTS, _Json),
     'command_line': _Line,
+    'counts': _Counts,
 }
 
 
-def _titles(names: Sequence[str]) -> tuple[str, ...]:
+def titles(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the titles of columns."""
     return tuple(name.replace('_', ' ').title() for name in names)
 
 
-def _row(item: resource.Resource, names: Sequence[str]) -> tuple[object, ...]:
+def row(item: resource.Resource, names: Sequence[str]) -> tuple[object, ...]:
+    """Return columns of a resource, as a table shows them."""
     return tuple(
         _FORMATS[name](getattr(item, name))
         if name in _FORMATS
@@ -130,14 +144,14 @@ class List(base.ServerCommand, command.Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        _add_filters(parser)
+        add_filters(parser)
         parser.add_argument(
             '--type',
             action='append',
             metavar='<type>',
             help='Only commands of this type (repeat for more)',
         )
-        _add_long(parser)
+        add_long(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
@@ -145,9 +159,9 @@ class List(base.ServerCommand, command.Lister):
         found = resources.Command.list(
             self.compute(),
             server_id=self.server_id(parsed_args),
-            **_filters(parsed_args, 'status', 'type'),
+            **filters(parsed_args, 'status', 'type'),
         )
-        return _titles(names), _first(parsed_args, found, names)
+        return titles(names), first(parsed_args, found, names)
 
 
 class ListProjectCommands(base.ComputeCommand, command.Lister):
@@ -155,19 +169,8 @@ class ListProjectCommands(base.ComputeCommand, command.Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        _add_filters(parser)
-        parser.add_argument(
-            '--all-projects',
-            action='store_true',
-            help='List the commands of all projects (admin only)',
-        )
-        parser.add_argument(
-            '--project',
-            metavar='<project-id>',
-            dest='project_id',
-            help='List the commands of this project instead '
-            'of your own (admin only)',
-        )
+        add_filters(parser)
+        add_projects(parser)
         parser.add_argument(
             '--host',
             metavar='<host>',
@@ -182,11 +185,11 @@ class ListProjectCommands(base.ComputeCommand, command.Lister):
             '2026-03-09T12:13:22Z, 2026-03-09T14:13+02:00, 20260309T1213, '
             '2026-03-09); local time where no zone is given',
         )
-        _add_long(parser)
+        add_long(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
-        query = _filters(parsed_args, 'status', 'project_id', 'host')
+        query = filters(parsed_args, 'status', 'project_id', 'host')
         if parsed_args.since:
             query['since'] = times.in_utc(parsed_args.since)
         if parsed_args.all_projects:
@@ -195,7 +198,7 @@ class ListProjectCommands(base.ComputeCommand, command.Lister):
         names: tuple[str, ...] = _LISTED_OF_PROJECT
         if parsed_args.long:
             names = (*names, *_MORE_OF_PROJECT)
-        return _titles(names), _first(parsed_args, found, names)
+        return titles(names), first(parsed_args, found, names)
 
 
 class Show(base.ServerCommand, command.ShowOne):
@@ -209,7 +212,7 @@ class Show(base.ServerCommand, command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> base.Row:
         found = _new(self, parsed_args, parsed_args.command)
         found.fetch(self.compute())
-        return SHOWN, _row(found, SHOWN)
+        return SHOWN, row(found, SHOWN)
 
 
 class _ForEach(base.ServerCommand):
@@ -250,7 +253,7 @@ class ShowAgent(base.ServerCommand, command.ShowOne):
         found = resources.GuestAgent.new(
             server_id=self.server_id(parsed_args)
         ).fetch(self.compute(), requires_id=False)
-        return _AGENT, _row(found, _AGENT)
+        return _AGENT, row(found, _AGENT)
 
 
 class ListHosts(base.ComputeCommand, command.Lister):
@@ -258,13 +261,13 @@ class ListHosts(base.ComputeCommand, command.Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        _add_long(parser)
+        add_long(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> base.Table:
         found = resources.Host.list(self.compute(), paginated=False)
         names = (*_HOSTS, *_MORE_OF_HOSTS) if parsed_args.long else _HOSTS
-        return _titles(names), (_row(item, names) for item in found)
+        return titles(names), (row(item, names) for item in found)
 
 
 class DeleteHosts(base.ComputeCommand):
@@ -298,33 +301,65 @@ def _add_command(
     )
 
 
-def _add_long(parser: argparse.ArgumentParser) -> None:
+def add_long(parser: argparse.ArgumentParser) -> None:
+    """Add the option of lists for more columns."""
     parser.add_argument(
         '--long', action='store_true', help='List additional fields'
     )
 
 
-def _add_filters(parser: argparse.ArgumentParser) -> None:
+def add_filters(
+    parser: argparse.ArgumentParser, kind: str = 'command'
+) -> None:
+    """Add the options of lists that choose what to list.
+
+    :param kind: what is listed, in one word
+    """
     parser.add_argument(
         '--status',
         action='append',
         metavar='<status>',
-        help='Only commands in this state (repeat for more)',
+        help=f'Only {kind}s in this state (repeat for more)',
     )
     parser.add_argument(
         '--limit',
         type=int,
         metavar='<limit>',
-        help='Maximum number of commands to list',
+        help=f'Maximum number of {kind}s to list',
     )
     parser.add_argument(
         '--marker',
-        metavar='<command>',
-        help='UUID of a command: list only older ones',
+        metavar=f'<{kind}>',
+        help=f'UUID of a {kind}: list only older ones',
     )
 
 
-def _filters(parsed_args: argparse.Namespace, *names: str) -> dict[str, Any]:
+def add_projects(
+    parser: argparse.ArgumentParser, kind: str = 'command'
+) -> None:
+    """Add the options of lists that choose projects.
+
+    :param kind: what is listed, in one word
+    """
+    parser.add_argument(
+        '--all-projects',
+        action='store_true',
+        help=f'List the {kind}s of all projects (admin only)',
+    )
+    parser.add_argument(
+        '--project',
+        metavar='<project-id>',
+        dest='project_id',
+        help=f'List the {kind}s of this project instead '
+        'of your own (admin only)',
+    )
+
+
+def filters(parsed_args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return the query that a list asks with.
+
+    :param names: names of parameters of which the options have the same names
+    """
     query = {
         name: getattr(parsed_args, name)
         for name in names
@@ -337,16 +372,20 @@ def _filters(parsed_args: argparse.Namespace, *names: str) -> dict[str, Any]:
     return query
 
 
-def _first(
+def first(
     parsed_args: argparse.Namespace,
     found: Iterable[resource.Resource],
     names: Sequence[str],
 ) -> Iterable[tuple[object, ...]]:
+    """Yield the rows of a list up to its limit.
+
+    :param names: names of the columns
+    """
     for number, item in enumerate(found):
         # The SDK fetches page after page.
         if number == parsed_args.limit:
             return
-        yield _row(item, names)
+        yield row(item, names)
 
 
 def _new(

@@ -14,10 +14,8 @@
 """``openstack server guest exec``: like ssh, without a network."""
 
 import argparse
-import base64
 from collections.abc import Sequence
 import json
-import signal
 import sys
 import time
 from typing import BinaryIO
@@ -27,6 +25,7 @@ from keystoneauth1 import adapter
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 
+from guest_agent_ext.osc import arguments
 from guest_agent_ext.osc import attached
 from guest_agent_ext.osc import base
 from guest_agent_ext.osc import commands
@@ -80,49 +79,7 @@ class Exec(base.ServerCommand):
             help='Give the program a terminal. Ctrl-C goes to the program; '
             '~. at the beginning of a line cancels it',
         )
-        parser.add_argument(
-            '--stdin',
-            metavar='<file>',
-            help="File that becomes the program's stdin; - for the stdin of "
-            'this command',
-        )
-        parser.add_argument(
-            '--env',
-            metavar='<name=value>',
-            action='append',
-            default=[],
-            help="Variable added to the program's environment (repeat for "
-            'more)',
-        )
-        parser.add_argument(
-            '--cwd',
-            metavar='<directory>',
-            help='Working directory of the program',
-        )
-        _add_user(parser)
-        parser.add_argument(
-            '--timeout',
-            metavar='<seconds>',
-            type=int,
-            help='Seconds after which the program is killed',
-        )
-        parser.add_argument(
-            '--start-timeout',
-            metavar='<seconds>',
-            type=int,
-            help='Seconds within which the program must start',
-        )
-        parser.add_argument(
-            '--keep',
-            choices=['head', 'tail'],
-            help='End of a long output that is kept (default: head)',
-        )
-        parser.add_argument(
-            '--script',
-            metavar='<file>',
-            help='Local script that is run in the server by the interpreter '
-            'that its first line names (default: /bin/sh)',
-        )
+        arguments.add_to(parser)
         parser.add_argument(
             '--detach',
             action='store_true',
@@ -146,8 +103,11 @@ class Exec(base.ServerCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         if parsed_args.interactive or parsed_args.terminal:
             return self._attach(parsed_args)
-        arguments = _arguments_of(parsed_args)
-        run = Run(self.compute(), self.server_id(parsed_args), arguments)
+        run = Execution(
+            self.compute(),
+            self.server_id(parsed_args),
+            arguments.of(parsed_args),
+        )
         as_json = parsed_args.format == 'json'
         if parsed_args.no_wait:
             self._print(run.create(), _COLUMNS, as_json)
@@ -155,7 +115,7 @@ class Exec(base.ServerCommand):
         if as_json:
             run.followers = []
         with interrupts.raised():
-            code = _interruptible(run, parsed_args.detach)
+            code = interruptible(run, parsed_args.detach)
         if as_json and run.found is not None and run.found.has_ended:
             self._print(run.found, commands.SHOWN, as_json)
         if code == 0 and run.is_cut() and parsed_args.keep is None:
@@ -182,7 +142,7 @@ class Exec(base.ServerCommand):
                 server_id,
                 parsed_args.command,
                 terminal=size,
-                env=dict(map(_variable, parsed_args.env)),
+                env=arguments.env_of(parsed_args),
                 cwd=parsed_args.cwd,
                 user=parsed_args.user,
                 timeout=parsed_args.timeout,
@@ -214,7 +174,7 @@ class Shell(base.ServerCommand):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        _add_user(parser)
+        arguments.add_user(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -233,8 +193,8 @@ class Shell(base.ServerCommand):
         )
 
 
-class Run:
-    """One run of a program, from the request to the end.
+class Execution:
+    """A program in a server, from the request to the end.
 
     :ivar found: the command; None until the server has answered
     :ivar followers: copiers of the output
@@ -329,8 +289,8 @@ class Run:
         return bool(result.get('out_truncated') or result.get('err_truncated'))
 
 
-def _interruptible(run: Run, detach: bool) -> int:
-    """Follow a run; cancel the program when the client is to end.
+def interruptible(run: Execution, detach: bool) -> int:
+    """Follow an execution; cancel the program when the client is to end.
 
     :param detach: True if the program is left running instead
     :returns: exit code
@@ -400,12 +360,11 @@ class Follower:
         if self._to is None:
             return
         try:
-            self._to.write(data)
-            self._to.flush()
-        except BrokenPipeError:
-            interrupts.close(self._to)
-            self._to = None
-            raise interrupts.Interrupted(signal.SIGPIPE) from None
+            interrupts.write(self._to, data)
+        except interrupts.Interrupted as error:
+            if error.number == interrupts.PIPE:
+                self._to = None
+            raise
 
     def missing(self, found: resources.Command) -> int:
         """Return the number of bytes that the server did not keep."""
@@ -416,65 +375,6 @@ class Follower:
             else result.get('err_bytes')
         )
         return 0 if written is None else max(0, written - self.shown)
-
-
-def _add_user(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        '--user',
-        metavar='<user>',
-        help='User in the server that the program runs as, by name or number',
-    )
-
-
-def _arguments_of(parsed_args: argparse.Namespace) -> dict[str, object]:
-    command, stdin = _command_of(parsed_args)
-    arguments: dict[str, object] = {'command': command}
-    for name in ('cwd', 'user', 'timeout', 'start_timeout'):
-        if getattr(parsed_args, name) is not None:
-            arguments[name] = getattr(parsed_args, name)
-    if parsed_args.keep is not None:
-        arguments['output_keep'] = parsed_args.keep
-    if parsed_args.env:
-        arguments['env'] = dict(map(_variable, parsed_args.env))
-    if stdin is not None:
-        arguments['input_data'] = base64.b64encode(stdin).decode()
-        arguments['input_encoding'] = 'base64'
-    return arguments
-
-
-def _command_of(
-    parsed_args: argparse.Namespace,
-) -> tuple[list[str], bytes | None]:
-    """Return the program with its arguments, and its stdin."""
-    if parsed_args.script is not None and parsed_args.stdin is not None:
-        raise exceptions.CommandError(
-            '--stdin cannot be used with --script, which is sent as stdin'
-        )
-    if parsed_args.script is not None:
-        return program.of_script(parsed_args.script, parsed_args.command)
-    if not parsed_args.command:
-        raise exceptions.CommandError(
-            'No program to run: name one after --, or use --script'
-        )
-    if parsed_args.stdin is None:
-        return parsed_args.command, None
-    return parsed_args.command, _read(parsed_args.stdin)
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition('=')
-    if not separator:
-        raise exceptions.CommandError(
-            f'--env must be given as NAME=VALUE, not {name}'
-        )
-    return name, value
-
-
-def _read(name: str) -> bytes:
-    if name == '-':
-        return sys.stdin.buffer.read()
-    with open(name, 'rb') as file:
-        return file.read()
 
 
 def _code_of(found: resources.Command) -> int:

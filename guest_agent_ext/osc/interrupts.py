@@ -64,6 +64,19 @@ def close(stream: BinaryIO) -> None:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
+def write(stream: BinaryIO, data: bytes) -> None:
+    """Write to a stream at once.
+
+    :raises Interrupted: nobody reads the other end of the pipe
+    """
+    try:
+        stream.write(data)
+        stream.flush()
+    except BrokenPipeError:
+        close(stream)
+        raise Interrupted(PIPE) from None
+
+
 def tell(text: str) -> None:
     """Write a line to stderr if there is somebody who can read it."""
     with contextlib.suppress(OSError, ValueError, AttributeError):

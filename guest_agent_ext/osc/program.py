@@ -57,10 +57,14 @@ class Parser(argparse.ArgumentParser):
         is_whole = found.command[-1] == _LAST
         before = found.command[:-1] if is_whole else found.command
         if not is_whole or (before and options[-len(before) :] != before):
+            # A run has options for its servers instead.
+            server = getattr(found, 'server', None)
+            example = [server] if isinstance(server, str) else []
+            example += [SEPARATOR, before[0]]
             self.error(
                 "an option behind the program's name: put -- before the "
-                f'program ({shlex.quote(found.server)} -- '
-                f"{shlex.quote(before[0])} ...) if the option is the program's"
+                f'program ({shlex.join(example)} ...) if the option is the '
+                "program's"
             )
         found.command = [*before, *words[cut:]] if before else program
         return found, unknown

@@ -20,7 +20,9 @@ They are used with the compute proxy of a connection::
 """
 
 import base64
+from collections.abc import Iterator
 import shlex
+from typing import Any
 from typing import TypedDict
 from urllib import parse
 
@@ -113,12 +115,7 @@ class Command(_Resource):
     @property
     def command_line(self) -> str | None:
         """What was run, as a shell would read it; the path of a transfer."""
-        arguments = self.arguments or {}
-        program = arguments.get('command')
-        if isinstance(program, list):
-            return shlex.join(map(str, program))
-        path = arguments.get('path')
-        return None if path is None else str(path)
+        return _command_line(self.arguments)
 
     @property
     def exit_code(self) -> int | None:
@@ -187,6 +184,14 @@ class Command(_Resource):
         return f'{base}/{self.id}{below}'
 
 
+def _command_line(arguments: dict[str, object] | None) -> str | None:
+    program = (arguments or {}).get('command')
+    if isinstance(program, list):
+        return shlex.join(map(str, program))
+    path = (arguments or {}).get('path')
+    return None if path is None else str(path)
+
+
 class ProjectCommand(Command):
     """A command in the list of a project's commands."""
 
@@ -196,6 +201,109 @@ class ProjectCommand(Command):
     _query_mapping = resource.QueryParameters(
         'status', 'all_projects', 'project_id', 'host', 'since'
     )
+
+
+class RunCommand(Command):
+    """A command in the list of a run's commands."""
+
+    base_path = '/guest-agent/runs/%(run_id)s/commands'
+    allow_create = allow_fetch = allow_delete = False
+
+    _query_mapping = resource.QueryParameters('status', 'server')
+
+    #: UUID of the run in the path.
+    run_id = resource.URI('run_id')
+
+    def whole(self, session: adapter.Adapter) -> Command:
+        """Return the command with its output, which lists leave out.
+
+        :param session: the compute proxy
+        """
+        found: Command = Command.new(
+            id=self.id, server_id=self.instance_uuid
+        ).fetch(session)
+        return found
+
+
+class Run(_Resource):
+    """One command in many servers."""
+
+    resource_key = 'run'
+    resources_key = 'runs'
+    base_path = '/guest-agent/runs'
+
+    allow_create = True
+    allow_fetch = True
+    allow_list = True
+    allow_delete = True
+
+    _query_mapping = resource.QueryParameters(
+        'status', 'all_projects', 'project_id'
+    )
+
+    #: UUID of the run, which is also its ``id``.
+    uuid = resource.Body('uuid', alternate_id=True)
+    #: Name that the user gave.
+    name = resource.Body('name')
+    #: ``RUNNING``, ``COMPLETED``, ``STOPPED`` or ``CANCELLED``.
+    status = resource.Body('status')
+    #: Reason why not all servers of the request got the command.
+    error = resource.Body('error')
+    #: Number of servers.
+    targets = resource.Body('targets', type=int)
+    #: Number of servers by the state of their command.
+    counts: dict[str, int] | None = resource.Body('counts')
+    #: Number of errors, and number after which nothing more is released.
+    errors = resource.Body('errors', type=int)
+    max_errors = resource.Body('max_errors', type=int)
+    #: Maximum number of unfinished commands.
+    max_concurrency = resource.Body('max_concurrency', type=int)
+    #: Servers that could not take a command, and why; absent in lists.
+    refused: list[dict[str, str]] | None = resource.Body('refused')
+    #: Type of the commands, and arguments of the request.
+    type = resource.Body('type')
+    arguments: dict[str, object] | None = resource.Body('arguments')
+    #: Times (ISO 8601, UTC) when the run was accepted, last changed and ended.
+    created_at = resource.Body('created_at')
+    updated_at = resource.Body('updated_at')
+    finished_at = resource.Body('finished_at')
+    #: Project, user and request that created the run.
+    project_id = resource.Body('project_id')
+    user_id = resource.Body('user_id')
+    request_id = resource.Body('request_id')
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status is not None and self.status != 'RUNNING'
+
+    @property
+    def command_line(self) -> str | None:
+        """What is run, as a shell would read it."""
+        return _command_line(self.arguments)
+
+    def commands(
+        self, session: adapter.Adapter, **query: Any
+    ) -> Iterator[RunCommand]:
+        """List the commands of the run, newest first, without output.
+
+        :param session: the compute proxy
+        :param query: filters: ``status``, ``server``
+        """
+        found: Iterator[RunCommand] = RunCommand.list(
+            session, run_id=self.id, **query
+        )
+        return found
+
+    def cancel(self, session: adapter.Adapter) -> None:
+        """Request that nothing more is released, and what runs is cancelled.
+
+        :param session: the compute proxy
+        """
+        exceptions.raise_from_response(
+            session.post(
+                f'{self.base_path}/{self.id}/action', json={'cancel': None}
+            )
+        )
 
 
 class GuestAgent(resource.Resource):

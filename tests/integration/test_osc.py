@@ -423,3 +423,43 @@ def test_guest_without_terminals_says_so(cli: OpenStack) -> None:
     # Behind a restored terminal, where a line's end is one.
     user.expect(b'no usable script/python3\r\n')
     assert user.end() == 255
+
+
+def test_wait_for_a_server_without_cloud_init(cli: OpenStack) -> None:
+    assert cli.guest('wait') == (0, b'', b'')
+    code, out, err = cli.guest('wait', '--cloud-init')
+    assert (code, out) == (1, b'')
+    assert b'cloud-init is not installed' in err
+
+
+def test_wait_for_cloud_init(cli: OpenStack, tmp_path: pathlib.Path) -> None:
+    """The guest has none: what stands for it answers as cloud-init does."""
+    played = tmp_path / 'cloud-init'
+    played.write_text(
+        '#!/bin/sh\n'
+        'test "$*" = "status --wait --long" || exit 9\n'
+        'until [ -e /run/result ]; do printf .; sleep 0.2; done\n'
+        'printf "\\nstatus: done\\n"; exit $(cat /run/result)\n'
+    )
+    there = '/usr/bin/cloud-init'
+    assert cli.guest('file put', '--mode', '755', str(played), there)[0] == 0
+    try:
+        for result, code in (('0', 0), ('2', 0), ('1', 1)):
+            cli.guest('exec', '--', 'rm', '-f', '/run/result')
+            process = cli.start(
+                'server', 'guest', 'wait', '--cloud-init', cli.server_id
+            )
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            assert line == b'cloud-init has not finished\n'
+            cli.guest(
+                'exec',
+                '--',
+                'sh',
+                '-c',
+                f'echo {result} >/run/new; mv /run/new /run/result',
+            )
+            process.communicate(timeout=60)
+            assert process.returncode == code
+    finally:
+        cli.guest('exec', '--', 'rm', '-f', there, '/run/result')

@@ -71,3 +71,42 @@ def test_nothing_is_shown_without_a_terminal(
         bar.advance(8)
     assert capsys.readouterr() == ('', '')
     assert bar.done == 8
+
+
+def test_servers_are_counted_with_words_behind(
+    monkeypatch: pytest.MonkeyPatch, clock: terminal.Clock
+) -> None:
+    shown = terminal.opened(monkeypatch)
+    with progress.of_servers(4, 1, clock=clock) as bar:
+        clock.now += 1
+        bar.advance(1)
+        bar.describe('1 succeeded, 1 [lost]')
+    last = shown.last()
+    for part in ('50%', '2/4', '1 succeeded, 1 [lost]'):
+        assert part in last
+
+
+def test_bar_makes_room_for_what_is_written(
+    monkeypatch: pytest.MonkeyPatch, clock: terminal.Clock
+) -> None:
+    shown = terminal.opened(monkeypatch)
+    with progress.of_servers(2, clock=clock) as bar:
+        bar.advance(1)
+        with bar.aside():
+            before = len(shown.getvalue())
+            shown.write('output\n')
+            written = shown.getvalue()[before:]
+        bar.advance(1)
+    # Nothing of the bar comes between.
+    assert written == 'output\n'
+    # The line that the bar was on is empty again.
+    assert shown.getvalue()[:before].endswith('\x1b[1A\x1b[2K')
+    assert '2/2' in shown.last()
+
+
+def test_writing_without_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with progress.of_servers(2) as bar, bar.aside():
+        pass
+    assert capsys.readouterr() == ('', '')

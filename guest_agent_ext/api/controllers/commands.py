@@ -200,8 +200,7 @@ def _cancel(
 ) -> None:
     if not commands.cancel(row.uuid):
         servers.conflict('Command %s has already ended' % row.uuid)
-    if row.host and server.cell_mapping is not None:
-        doorbell.ring(server.cell_mapping, row.host)
+    _ring(server, row)
 
 
 _ACTIONS: Mapping[
@@ -273,6 +272,10 @@ def _accept(
     except db_exc.DBDuplicateEntry:
         # Another request with this key was recorded a moment ago.
         return _repeated(key) or acceptance.unknown(uuid, key)
-    assert server.cell_mapping is not None
-    doorbell.ring(server.cell_mapping, row.host)
+    _ring(server, row)
     return row
+
+
+def _ring(server: nova_types.InstanceMapping, row: models.Command) -> None:
+    if row.host != models.NOWHERE and server.cell_mapping is not None:
+        doorbell.ring(server.cell_mapping, row.host)

@@ -60,13 +60,19 @@ class GuestAgentTest(test.BaseTestCase):
     @classmethod
     def boot(cls) -> str:
         """Boot a server, which is deleted after the class; return its uuid."""
+        server_id = cls.ask_for_server()
+        cls.wait_for_agent(server_id)
+        return server_id
+
+    @classmethod
+    def ask_for_server(cls) -> str:
+        """Have a server built without waiting for it; return its uuid."""
         server = cls.servers.create_server(
             name=data_utils.rand_name(cls.__name__),
             imageRef=CONF.guest_agent.image_ref or CONF.compute.image_ref,
             flavorRef=CONF.compute.flavor_ref,
         )['server']
         cls.addClassResourceCleanup(cls.remove, server['id'])
-        cls.wait_for_agent(server['id'])
         return str(server['id'])
 
     @classmethod

@@ -84,7 +84,7 @@ def conflict(cloud: base.Cloud, instance: Any, **caller: Any) -> str:
     [
         state
         for state in objects.fields.InstanceState.ALL
-        if state not in ('active', 'resized', 'rescued', 'deleted')
+        if state not in ('active', 'building', 'resized', 'rescued', 'deleted')
     ],
 )
 def test_vm_state(cloud: base.Cloud, vm_state: str) -> None:
@@ -92,6 +92,20 @@ def test_vm_state(cloud: base.Cloud, vm_state: str) -> None:
     assert (
         f'has vm_state {vm_state}; it must be active or resized'
         in conflict(cloud, instance)
+    )
+
+
+@pytest.mark.parametrize(
+    ('vm_state', 'task_state'),
+    [('suspended', 'resuming'), ('paused', 'unpausing'), ('stopped', None)],
+)
+def test_task_that_boots_nothing(
+    cloud: base.Cloud, vm_state: str, task_state: str | None
+) -> None:
+    instance = cloud.make_instance(vm_state=vm_state, task_state=task_state)
+    task = f' and task_state {task_state}' if task_state else ''
+    assert f'has vm_state {vm_state}{task}; it must be' in conflict(
+        cloud, instance
     )
 
 
@@ -186,20 +200,6 @@ def test_host_not_heard_for_long(cloud: base.Cloud) -> None:
         )
     finally:
         base.CONF.clear_override('service_down_time', group='guest_agent')
-
-
-def test_not_scheduled_yet(cloud: base.Cloud) -> None:
-    uuid = uuidutils.generate_uuid()
-    objects.InstanceMapping(
-        nova_context.get_admin_context(),
-        instance_uuid=uuid,
-        project_id=base.PROJECT,
-        user_id='fake',
-    ).create()
-    response = cloud.post(path=base.commands_of(uuid))
-    assert 'is not scheduled yet' in base.message_of(
-        response, 409, 'conflictingRequest'
-    )
 
 
 def test_deleted(cloud: base.Cloud) -> None:

@@ -28,7 +28,11 @@ MAPPING: Any = types.SimpleNamespace(
 
 
 def problem_of(
-    *, is_admin: bool = False, changes: bool = True, **values: Any
+    *,
+    is_admin: bool = False,
+    changes: bool = True,
+    may_wait: bool = False,
+    **values: Any,
 ) -> str | None:
     context: Any = types.SimpleNamespace(is_admin=is_admin)
     instance: Any = types.SimpleNamespace(
@@ -44,7 +48,9 @@ def problem_of(
         }
     )
     try:
-        checks.check(context, MAPPING, instance, changes=changes)
+        checks.check(
+            context, MAPPING, instance, changes=changes, may_wait=may_wait
+        )
     except webob.exc.HTTPConflict as refusal:
         return str(refusal.explanation)
     return None
@@ -99,6 +105,49 @@ def test_server_in_which_none_runs(values: dict[str, Any], words: str) -> None:
     problem = problem_of(**values)
     assert problem is not None
     assert problem.startswith('Server server ')
+    assert words in problem
+
+
+_BUILDING: dict[str, Any] = {
+    'vm_state': vm_states.BUILDING,
+    'task_state': task_states.SPAWNING,
+    'power_state': power_state.NOSTATE,
+}
+_BOOTING: dict[str, Any] = {
+    'vm_state': vm_states.STOPPED,
+    'task_state': task_states.POWERING_ON,
+    'power_state': power_state.SHUTDOWN,
+}
+
+
+@pytest.mark.parametrize(
+    'values', [_BUILDING, {**_BUILDING, 'host': None}, _BOOTING]
+)
+def test_server_that_a_command_may_wait_for(values: dict[str, Any]) -> None:
+    assert problem_of(may_wait=True, **values) is None
+    problem = problem_of(**values)
+    assert problem is not None
+    assert f' and task_state {values["task_state"]}; it must' in problem
+
+
+@pytest.mark.parametrize(
+    ('values', 'words'),
+    [
+        ({**_BUILDING, 'task_state': task_states.DELETING}, 'being deleted'),
+        ({**_BUILDING, 'host': 'other'}, 'service is down'),
+        ({**_BUILDING, 'locked': True}, 'is locked'),
+        ({**_BUILDING, 'system_metadata': {}}, 'hw_qemu_guest_agent=yes'),
+        ({**_BOOTING, 'host': 'other'}, 'service is down'),
+        ({**_BOOTING, 'task_state': None}, 'has vm_state stopped; it must'),
+        ({'power_state': power_state.SHUTDOWN}, 'has power_state shutdown'),
+        ({'host': None}, 'service is down'),
+    ],
+)
+def test_server_that_none_waits_for(
+    values: dict[str, Any], words: str
+) -> None:
+    problem = problem_of(may_wait=True, **values)
+    assert problem is not None
     assert words in problem
 
 

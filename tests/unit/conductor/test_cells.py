@@ -27,6 +27,7 @@ from guest_agent_ext.conductor import audit
 from guest_agent_ext.conductor import cells
 from guest_agent_ext.conductor import manager
 from guest_agent_ext.conductor import servers
+from guest_agent_ext.conductor import unscheduled
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
 from tests import counted
@@ -46,9 +47,16 @@ def database(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
     database = mock.Mock()
     database.unfinished_of_cell.return_value = []
     database.end_overdue.return_value = 0
-    for name in ('unfinished_of_cell', 'end_overdue', 'end', 'relocate'):
+    for name in (
+        'unfinished_of_cell',
+        'end_overdue',
+        'end',
+        'relocate',
+        'note_seen',
+    ):
         monkeypatch.setattr(commands, name, getattr(database, name))
     monkeypatch.setattr(audit, 'tell_due', database.tell_due)
+    monkeypatch.setattr(unscheduled, 'settle', database.settle)
     return database
 
 
@@ -209,6 +217,21 @@ def test_command_follows_its_server(
     cell._compute_api.work.assert_called_once_with('there')
 
 
+def test_command_of_a_server_without_a_host_waits(
+    cell: cells.Cell, database: mock.Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow(
+        cell,
+        database,
+        monkeypatch,
+        row(status=command.PENDING, host=''),
+        dataclasses.replace(HERE, host=None, vm_state=vm_states.BUILDING),
+    )
+    database.note_seen.assert_called_once_with('command', manager.NO_HOST)
+    database.relocate.assert_not_called()
+    database.end.assert_not_called()
+
+
 def test_command_of_a_server_that_stays_is_left_alone(
     cell: cells.Cell, database: mock.Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +265,38 @@ def test_command_ends_with_its_server(
         error=manager.DELETED,
         attempt='attempt',
     )
+
+
+@pytest.mark.parametrize(
+    ('values', 'ends'),
+    [
+        ({}, True),
+        ({'host': None}, True),
+        ({'launched': True}, False),
+        ({'task_state': 'spawning'}, False),
+        ({'vm_state': vm_states.BUILDING}, False),
+    ],
+)
+def test_command_ends_with_a_build_that_failed(
+    cell: cells.Cell,
+    database: mock.Mock,
+    values: dict[str, Any],
+    ends: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed = dataclasses.replace(
+        HERE, vm_state=vm_states.ERROR, launched=False
+    )
+    follow(
+        cell,
+        database,
+        monkeypatch,
+        row(status=command.PENDING),
+        dataclasses.replace(failed, **values),
+    )
+    assert database.end.called == ends
+    if ends:
+        assert database.end.call_args.kwargs['error'] == manager.NOT_BUILT
 
 
 @pytest.mark.parametrize(

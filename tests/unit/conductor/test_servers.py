@@ -58,6 +58,7 @@ def instance(uuid: str, **values: Any) -> mock.Mock:
                 task_state=None,
                 deleted=0,
                 hidden=False,
+                launched_at=None,
             )
             | values
         ),
@@ -111,6 +112,32 @@ def test_server_that_is_being_scheduled_has_no_cell(nova: mock.Mock) -> None:
     assert servers.cell_of('a') == 'cell'
     mappings.return_value = []
     assert servers.cell_of('a') is None
+
+
+def test_cells_of_servers_that_are_not_gone(
+    nova: mock.Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose request is gone was deleted before it was scheduled."""
+    monkeypatch.setattr(servers, '_requested', lambda uuids: {'waits'})
+    nova.InstanceMappingList.get_by_instance_uuids.return_value = [
+        mock.Mock(instance_uuid='placed', cell_mapping='cell'),
+        mock.Mock(instance_uuid='waits', cell_mapping=None),
+        mock.Mock(instance_uuid='deleted', cell_mapping=None),
+    ]
+    uuids = ['placed', 'waits', 'deleted', 'gone']
+    assert servers.cells_of(uuids) == {'placed': 'cell', 'waits': None}
+
+
+def test_requests_are_read_before_mappings(
+    nova: mock.Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read after, one that is scheduled meanwhile would count as deleted."""
+    monkeypatch.setattr(servers, '_requested', nova.requested)
+    nova.requested.return_value = set()
+    nova.InstanceMappingList.get_by_instance_uuids.return_value = []
+    servers.cells_of(['a'])
+    names = [name for name, _, _ in nova.mock_calls if '()' not in name]
+    assert names == ['requested', 'InstanceMappingList.get_by_instance_uuids']
 
 
 def test_forgotten_is_what_has_no_mapping(nova: mock.Mock) -> None:

@@ -10,10 +10,13 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+from tempest import config
 from tempest.lib import decorators
 from tempest.lib import exceptions
 
 from guest_agent_ext.tempest_plugin.tests import base
+
+CONF = config.CONF
 
 
 class ServerLifecycleTest(base.GuestAgentTest):
@@ -30,6 +33,16 @@ class ServerLifecycleTest(base.GuestAgentTest):
         self.assertEqual('LOST', ended['status'])
         self.assertIsNotNone(ended['error'])
         self.assertEqual(0, self.run_command('true')['result']['exitcode'])
+
+    @decorators.idempotent_id('3f0d4a1e-8c39-4f5d-b0b7-70b1f2d6c805')
+    def test_command_before_the_server_is_built(self) -> None:
+        server_id = self.ask_for_server()
+        made = self.client.create_command(
+            server_id, ['true'], start_timeout=CONF.guest_agent.boot_timeout
+        )['command']
+        self.wait_for_agent(server_id)
+        ended = self.wait_for_command(made['uuid'], server_id=server_id)
+        self.assertEqual('COMPLETED', ended['status'])
 
     @decorators.idempotent_id('3f0d4a1e-8c39-4f5d-b0b7-70b1f2d6c802')
     def test_stop_and_start(self) -> None:
