@@ -26,6 +26,7 @@ import oslo_messaging
 
 from guest_agent_ext import command
 from guest_agent_ext import conf
+from guest_agent_ext import doorbell
 from guest_agent_ext import metrics
 from guest_agent_ext import nova_types
 from guest_agent_ext.compute import rpcapi as compute_rpcapi
@@ -33,6 +34,7 @@ from guest_agent_ext.conductor import audit
 from guest_agent_ext.conductor import manager
 from guest_agent_ext.conductor import purge
 from guest_agent_ext.conductor import rpcapi
+from guest_agent_ext.conductor import runs
 from guest_agent_ext.conductor import servers
 from guest_agent_ext.conductor import totals
 from guest_agent_ext.db import commands
@@ -60,6 +62,7 @@ class Cell:
         self._stopping = threading.Event()
         self._server: oslo_messaging.MessageHandlingServer | None = None
         self._compute_api: compute_rpcapi.ComputeAPI | None = None
+        self._doorbell = doorbell.Doorbell(mapping.uuid, self._ring)
         interval = CONF.guest_agent.sweep_interval
         self._threads = [
             _thread(f'serve-{mapping.uuid}', self._serve),
@@ -91,6 +94,15 @@ class Cell:
             stopper = _thread('stop', self._server.stop)
             stopper.start()
             stopper.join(STOP_TIMEOUT)
+
+    def ring(self, host: str) -> None:
+        """Ring the doorbell of a host soon; this neither waits nor fails."""
+        if self._compute_api is not None:
+            self._doorbell.ring(host)
+
+    def _ring(self, host: str) -> None:
+        assert self._compute_api is not None
+        self._compute_api.work(host)
 
     def _serve(self) -> None:
         """Start to serve the queue, and try again after a failure."""
@@ -169,7 +181,7 @@ class Cell:
 
 
 class Conductor:
-    """All cells, the end of overdue commands, the purge and the totals.
+    """All cells, the runs, overdue commands, the purge and the totals.
 
     :param host: name of this conductor
     """
@@ -183,12 +195,16 @@ class Conductor:
             ('cells', group.cells_interval, self._read_cells),
             ('overdue', group.sweep_interval, _end_overdue),
             ('purge', purge.INTERVAL, self._purge),
+            ('audit-runs', group.sweep_interval, audit.tell_due_runs),
         ]
         if group.metrics_bind is not None:
             tasks.append(('totals', group.sweep_interval, totals.show))
         self._threads = [
             _thread(name, periodically, self._stopping, interval, task)
             for name, interval, task in tasks
+        ] + [
+            _thread(f'runs-{number}', runs.work, self._stopping, self._ring)
+            for number in range(runs.WORKERS)
         ]
 
     def start(self) -> None:
@@ -216,6 +232,11 @@ class Conductor:
             if uuid not in self._cells and not self._stopping.is_set():
                 self._cells[uuid] = Cell(mapping, self._host)
                 self._cells[uuid].start()
+
+    def _ring(self, cell_uuid: str, host: str) -> None:
+        cell = self._cells.get(cell_uuid)
+        if cell is not None:
+            cell.ring(host)
 
     def _purge(self) -> None:
         removed = 0

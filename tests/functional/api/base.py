@@ -33,8 +33,8 @@ from oslo_utils import uuidutils
 import requests
 import sqlalchemy as sa
 
+from guest_agent_ext import breaker
 from guest_agent_ext import command
-from guest_agent_ext.api import breaker
 from guest_agent_ext.api import doorbell
 from guest_agent_ext.api import servers
 from guest_agent_ext.db import commands
@@ -268,6 +268,10 @@ class Cloud(test.TestCase):
         self, uuid: str, status: str = command.COMPLETED, **values: Any
     ) -> None:
         """Have a command started and ended as its host would."""
+        self.start_command(uuid)
+        self.finish(uuid, status, **values)
+
+    def start_command(self, uuid: str) -> None:
         commands.claim(
             uuid,
             attempt='attempt',
@@ -281,6 +285,8 @@ class Cloud(test.TestCase):
         commands.note_started(
             uuid, attempt='attempt', pid=7, started_uptime=1, age=0.0
         )
+
+    def finish(self, uuid: str, status: str, **values: Any) -> None:
         commands.finish(
             uuid,
             attempt='attempt',

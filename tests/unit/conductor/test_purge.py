@@ -23,6 +23,7 @@ from guest_agent_ext.conductor import servers
 from guest_agent_ext.db import keys
 from guest_agent_ext.db import leases
 from guest_agent_ext.db import purge as queries
+from guest_agent_ext.db import runs
 from tests import counted
 
 NO_BOUND = {
@@ -95,6 +96,9 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[mock.Mock]:
         monkeypatch.setattr(queries, name, getattr(database, name))
     for module in (keys, leases):
         monkeypatch.setattr(module, 'remove_expired', database.remove_expired)
+    database.remove_deleted.return_value = None
+    for name in ('mark_old', 'remove_deleted'):
+        monkeypatch.setattr(runs, name, getattr(database, name))
     monkeypatch.setattr(leases, 'take', database.take)
     monkeypatch.setattr(leases, 'release', database.release)
     yield database
@@ -113,6 +117,12 @@ def use(
         'CONF',
         mock.Mock(guest_agent=mock.Mock(retention=60, **(NO_BOUND | bounds))),
     )
+
+
+def test_runs_go_with_their_commands(database: mock.Mock) -> None:
+    # The last is that of the run itself.
+    database.remove_deleted.side_effect = [2, 1, 0, None]
+    assert list(purge.run()) == [2, 1, 0]
 
 
 def test_lease_of_another_is_respected(database: mock.Mock) -> None:
