@@ -49,6 +49,7 @@ NAMES = (
     'neighbours',
     'hung',
     'backlog',
+    'runs',
 )
 
 DIRECTORY = pathlib.Path(__file__).parents[1] / '.bench'

@@ -62,6 +62,8 @@ MAX_ERRORS = 1_000_000
 MAX_NAME = 255
 #: Maximum number of servers that a request lists; an option may say less.
 MAX_LISTED = 100_000
+#: Maximum number of servers whose commands a request lists by their uuids.
+MAX_FILTERED = 100
 #: Maximum number of refused servers that the API shows.
 MAX_REFUSED = 1000
 #: Maximum number of tags, and of metadata, that choose the targets.

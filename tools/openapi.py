@@ -284,10 +284,21 @@ def _query(method: Any) -> list[dict[str, Any]]:
             'in': 'query',
             'required': name in schema['required'],
             'description': parameter['description'],
-            'schema': _plain(parameter['items']),
+            'schema': _plain(_of_query(parameter)),
         }
         for name, parameter in schema['properties'].items()
     ]
+
+
+def _of_query(parameter: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a parameter, or of a list of its values."""
+    if parameter['maxItems'] == 1:
+        return dict(parameter['items'])
+    return {
+        name: value
+        for name, value in parameter.items()
+        if name != 'description'
+    }
 
 
 def _header(name: str) -> dict[str, Any]:

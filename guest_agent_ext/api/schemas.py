@@ -539,12 +539,22 @@ run_commands_query = _closed(
     {
         **{
             name: index_query['properties'][name]
-            for name in ('limit', 'marker', 'status')
+            for name in ('limit', 'marker')
         },
-        'server': _parameter(
-            {'type': 'string', 'pattern': '^[0-9a-f-]{36}$'},
-            'List only the command of the server with this uuid.',
-        ),
+        'status': {
+            'type': 'array',
+            'items': {'type': 'string', 'enum': list(command.STATUSES)},
+            'maxItems': len(command.STATUSES),
+            'description': 'List only commands in this state. May be given '
+            'several times, for any of these states.',
+        },
+        'server': {
+            'type': 'array',
+            'items': {'type': 'string', 'pattern': '^[0-9a-f-]{36}$'},
+            'maxItems': run.MAX_FILTERED,
+            'description': 'List only the command of the server with this '
+            'uuid. May be given several times, for any of these servers.',
+        },
     },
     required=[],
 )

@@ -670,6 +670,10 @@ def test_commands_are_filtered_and_paged(mine: Runs) -> None:
     assert mine.names(mine.commands(uuid, '?status=COMPLETED')) == ['db']
     web2 = mine.servers['web2'].uuid
     assert mine.names(mine.commands(uuid, f'?server={web2}')) == ['web2']
+    query = f'?server={web2}&server={mine.servers["db"].uuid}'
+    assert mine.names(mine.commands(uuid, query)) == ['web2', 'db']
+    query += '&status=PENDING&status=RUNNING'
+    assert mine.names(mine.commands(uuid, query)) == ['web2']
     answer = mine.get(f'{RUNS}/{uuid}/commands?limit=2').json()
     assert mine.names(answer['commands']) == ['web2', 'db']
     marker = answer['commands'][-1]['uuid']
