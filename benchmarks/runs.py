@@ -13,8 +13,9 @@
 """One command in a thousand servers: a run, beside threads that post.
 
 The servers are on simulated hosts whose agents answer at once, see standin/.
-Meanwhile a member of another project posts commands: the longest time that one
-of these takes is the longest pause.
+Meanwhile a member of another project posts commands for a server on one of
+these hosts: the longest time that one of the requests takes is the longest
+pause, and the time to a command's end tells of fairness.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent import futures
 import contextlib
+import dataclasses
 import threading
 import time
 import uuid
@@ -41,11 +43,27 @@ from tools.testbed.parts import nova
 SERVERS, HOSTS, PROCESSES = 1000, 100, 2
 THREADS, ROUNDS = 16, 3
 PATIENCE = 300
-#: Seconds between two commands of the other project.
-GAP = 0.1
+#: Seconds between two commands of the other project, and that it is alone.
+GAP, ALONE = 0.1, 5
 
 POSTED, RUN = f'{SERVERS} commands, {THREADS} threads', f'a run of {SERVERS}'
 FEW = f'a run of {SERVERS}, 50 at a time'
+
+
+@dataclasses.dataclass
+class _Found:
+    """What was measured of one way, in milliseconds.
+
+    :ivar all: times until all commands had ended
+    :ivar posts: times of POSTs of the other project
+    :ivar ends: times from these POSTs to the ends of their commands
+    :ivar cpu: seconds of the conductor's processor
+    """
+
+    all: list[float] = dataclasses.field(default_factory=list)
+    posts: list[float] = dataclasses.field(default_factory=list)
+    ends: list[float] = dataclasses.field(default_factory=list)
+    cpu: float = 0.0
 
 
 def run() -> measure.Report:
@@ -114,28 +132,35 @@ def _measure(
     # The first of all knows no connection, no plan and no boot of a guest.
     ways[POSTED][1]()
     _wait_for_ends(cloud)
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    pauses: dict[str, list[float]] = {name: [] for name in ways}
-    used: dict[str, float] = dict.fromkeys(ways, 0.0)
+    found = {name: _Found() for name in ways}
     with profile.of({'guest-agent-conductor': cloud.conductor}) as profiles:
         for _ in range(ROUNDS):
             for name, (_, ask) in ways.items():
-                before = host.cpu(cloud.conductor)
-                with _posting(other, pauses[name]):
+                with _posting(other, found[name]):
+                    before = host.cpu(cloud.conductor)
                     began = time.monotonic()
                     ask()
                     _wait_for_ends(cloud)
-                    taken[name].append((time.monotonic() - began) * 1000)
-                used[name] += host.cpu(cloud.conductor) - before
+                    found[name].all.append((time.monotonic() - began) * 1000)
+                    found[name].cpu += host.cpu(cloud.conductor) - before
+    alone = _Found()
+    with _posting(other, alone):
+        time.sleep(ALONE)
+    report.series.append(
+        measure.Series('command of another project, alone', 'ms', alone.ends)
+    )
     for name, (words, _) in ways.items():
         report.series += [
-            measure.Series(name, 'ms', taken[name]),
+            measure.Series(name, 'ms', found[name].all),
             measure.Series(
-                f'POST of another project, {words}', 'ms', pauses[name]
+                f'POST of another project, {words}', 'ms', found[name].posts
+            ),
+            measure.Series(
+                f'command of another project, {words}', 'ms', found[name].ends
             ),
         ]
         report.facts[f'CPU of guest-agent-conductor for a target, {words}'] = (
-            f'{used[name] * 1000 / ROUNDS / SERVERS:.2f} ms'
+            f'{found[name].cpu * 1000 / ROUNDS / SERVERS:.2f} ms'
         )
     report.facts.update(profiles)
 
@@ -171,13 +196,22 @@ def _wait_for_ends(cloud: testbed_cloud.Cloud) -> None:
 
 
 @contextlib.contextmanager
-def _posting(client: http.Client, taken: list[float]) -> Iterator[None]:
-    """Post commands in another project, and note how long each takes."""
+def _posting(client: http.Client, found: _Found) -> Iterator[None]:
+    """Run commands in another project, and note how long each takes."""
     stopping = threading.Event()
 
     def post() -> None:
         while not stopping.wait(GAP):
-            taken.append(measure.timed(lambda: client.start('/bin/true')))
+            began = time.monotonic()
+            uuid = client.start('/bin/true')
+            found.posts.append((time.monotonic() - began) * 1000)
+            answer = client.send(
+                'GET',
+                f'{client.commands}/{uuid}',
+                headers={'Prefer': 'wait=30'},
+            )
+            assert b'COMPLETED' in answer.body, answer.body
+            found.ends.append((time.monotonic() - began) * 1000)
 
     thread = threading.Thread(target=post)
     thread.start()

@@ -115,13 +115,13 @@ def _work_on(uuid: str, ring: Ring) -> None:
     if row.cancel_requested:
         for cell_uuid, host in runs.cancelled_hosts(uuid):
             ring(cell_uuid, host)
-        runs.note_cancelled(uuid)
+        runs.give_back(uuid, runs.LOOK_AGAIN)
         return
     try:
         of_project = limits.of_project(row.project_id)
     except limits.UNREADABLE as error:
         LOG.error("Keystone's limits cannot be read: %s", error)
-        runs.postpone(uuid)
+        runs.give_back(uuid, runs.RETRY_AFTER)
         return
     targets = runs.waiting(row.id, min(runs.room(row), _batch_of(row)))
     released = runs.release(
@@ -133,7 +133,7 @@ def _work_on(uuid: str, ring: Ring) -> None:
     )
     if released:
         metrics.ACCEPTED.labels(row.type).inc(len(released))
-    for place in {(item.cell_uuid, item.host) for item in released}:
+    for place in {item.place for item in released}:
         ring(*place)
 
 

@@ -53,6 +53,11 @@ TAKEN_FOR = 30
 LOOK_AGAIN = 60
 #: Seconds after which a command is released that met a bound.
 RETRY_AFTER = 5
+#: Maximum number of commands of a run on one host that have not started, twice
+#: as many as agent calls that a host makes at once by default: a command of
+#: another project waits behind one of them, not behind all. And seconds until
+#: a host is tried again that has as many.
+MAX_STARTING, HOST_RETRY_AFTER = 8, 0.5
 
 #: Number of rows that one statement changes.
 _AT_ONCE = 500
@@ -84,6 +89,11 @@ class Candidate:
     cell_uuid: str = ''
     host: str = ''
     problem: str | None = None
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The cell and the host."""
+        return (self.cell_uuid, self.host)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,9 +315,11 @@ def due(limit: int) -> Sequence[str]:
 
 @session.retried
 def take(uuid: str) -> bool:
-    """Reserve a run for one conductor, until settle() or release() ends that.
+    """Reserve a run for one conductor.
 
-    This only spares work: whoever works on a run, also late, does no harm.
+    That ends with settle() if nothing is to be done, with release() and with
+    give_back(). This only spares work: whoever works on a run, also late, does
+    no harm.
 
     :returns: False if another conductor has taken the run, or it has ended
     """
@@ -523,33 +535,64 @@ def _release(
             return []
         leases.wait_for_turn(db, row.project_id)
         still = _still_waiting(db, candidates)
-        progress = _Progress(row, _Room(db, row.project_id, still, bounds))
+        progress = _Progress(
+            row,
+            _Room(db, row.project_id, still, bounds),
+            _starting(db, row.id),
+        )
         for candidate in still:
             progress.consider(candidate)
         _record(db, row, progress.released)
         for refused in progress.refused:
             _move(db, [refused.row.id], run.REFUSED, error=refused.problem)
-        _move(
-            db,
-            [blocked.row.id for blocked in progress.blocked],
-            run.WAITING,
-            retry_at=sqltypes.utc_in(RETRY_AFTER),
-        )
-        # Where only some were blocked, others may follow at once.
-        is_blocked = progress.is_full or not candidates
-        _note(
-            db,
-            row,
-            progress.counts,
-            progress.errors,
-            RETRY_AFTER if is_blocked else progress.due_in(),
-        )
+        for blocked, seconds in (
+            (progress.blocked, RETRY_AFTER),
+            (progress.crowded, HOST_RETRY_AFTER),
+        ):
+            _move(
+                db,
+                [item.row.id for item in blocked],
+                run.WAITING,
+                retry_at=sqltypes.utc_in(seconds),
+            )
+        if progress.is_full:
+            due_in: float = RETRY_AFTER
+        elif candidates:
+            # Where only some were blocked, others may follow at once.
+            due_in = progress.due_in()
+        else:
+            due_in = _retry_in(db, row.id)
+        _note(db, row, progress.counts, progress.errors, due_in)
     return progress.released
 
 
-def postpone(uuid: str) -> None:
-    """Have a run due again soon, because its bounds cannot be read now."""
-    release(uuid, [], commands.Bounds(0, None))
+def _retry_in(db: orm.Session, run_id: int) -> float:
+    """Return the seconds until a target may be tried again."""
+    soonest = sa.select(
+        sa.func.min(_TARGETS.retry_at).label('at'),
+        sqltypes.utc_in().label('now'),
+    ).where(_TARGETS.run_id == run_id, _TARGETS.status == run.WAITING)
+    found = db.execute(soonest).one()
+    if found.at is None:
+        return RETRY_AFTER
+    seconds: float = (found.at - found.now).total_seconds()
+    return max(0.0, min(RETRY_AFTER, seconds))
+
+
+@session.retried
+def give_back(uuid: str, seconds: float) -> None:
+    """Give a run back that was taken, as it is.
+
+    :param seconds: time until the run is due again, if nothing makes it due
+        before
+    """
+    change = (
+        sa.update(_RUNS)
+        .where(_RUNS.uuid == uuid, _RUNS.status == run.RUNNING)
+        .values(due_at=sqltypes.utc_in(seconds), taken_until=sqltypes.utc_in())
+    )
+    with session.writer() as db:
+        session.changed(db, change)
 
 
 def _still_waiting(
@@ -565,6 +608,26 @@ def _still_waiting(
         )
     )
     return [item for item in candidates if item.row.id in found]
+
+
+def _starting(db: orm.Session, run_id: int) -> dict[tuple[str, str], int]:
+    """Count the commands of a run that have not started, by cell and host."""
+    query = (
+        sa.select(
+            _COMMANDS.cell_uuid,
+            _COMMANDS.host,
+            sa.func.count().label('number'),
+        )
+        .join(_TARGETS, _TARGETS.command_uuid == _COMMANDS.uuid)
+        .where(
+            _TARGETS.run_id == run_id,
+            _TARGETS.status == run.RELEASED,
+            _COMMANDS.started_at.is_(None),
+            _COMMANDS.status.in_(command.UNFINISHED),
+        )
+        .group_by(_COMMANDS.cell_uuid, _COMMANDS.host)
+    )
+    return {(row.cell_uuid, row.host): row.number for row in db.execute(query)}
 
 
 class _Room:
@@ -623,17 +686,31 @@ class _Room:
 
 
 class _Progress:
-    """What becomes of candidates, one after the other."""
+    """What becomes of candidates, one after the other.
 
-    def __init__(self, row: models.Run, room: _Room) -> None:
+    :param starting: numbers of commands of the run that have not started, by
+        cell and host
+    :ivar blocked: candidates whose servers have as many commands as they may
+    :ivar crowded: candidates on hosts with MAX_STARTING
+    :ivar is_full: whether a target was left because the project may have no
+        more
+    """
+
+    def __init__(
+        self,
+        row: models.Run,
+        room: _Room,
+        starting: dict[tuple[str, str], int],
+    ) -> None:
         self._row = row
         self._room = room
+        self._starting = starting
         self.counts = dict(row.counts)
         self.errors = row.errors
         self.released: list[Candidate] = []
         self.refused: list[Candidate] = []
         self.blocked: list[Candidate] = []
-        #: Whether a target was left because the project may have no more.
+        self.crowded: list[Candidate] = []
         self.is_full = False
 
     def consider(self, candidate: Candidate) -> None:
@@ -648,8 +725,13 @@ class _Progress:
             self.is_full = True
         elif not self._room.has_for(candidate.row.instance_uuid):
             self.blocked.append(candidate)
+        elif self._starting.get(candidate.place, 0) >= MAX_STARTING:
+            self.crowded.append(candidate)
         else:
             self._room.take()
+            self._starting[candidate.place] = (
+                self._starting.get(candidate.place, 0) + 1
+            )
             self.released.append(candidate)
             self._count(run.RELEASED)
 
@@ -791,20 +873,6 @@ def cancelled_hosts(uuid: str) -> Sequence[tuple[str, str]]:
     )
     with session.reader() as db:
         return [(row.cell_uuid, row.host) for row in db.execute(query)]
-
-
-@session.retried
-def note_cancelled(uuid: str) -> None:
-    """Note that the hosts of a cancelled run were told."""
-    change = (
-        sa.update(_RUNS)
-        .where(_RUNS.uuid == uuid, _RUNS.status == run.RUNNING)
-        .values(
-            due_at=sqltypes.utc_in(LOOK_AGAIN), taken_until=sqltypes.utc_in()
-        )
-    )
-    with session.writer() as db:
-        session.changed(db, change)
 
 
 @session.retried

@@ -13,6 +13,7 @@
 from collections.abc import Mapping
 from collections.abc import Sequence
 import concurrent.futures
+import dataclasses
 import threading
 from typing import Any
 import uuid as uuid_module
@@ -407,11 +408,50 @@ class TestRuns:
             )
         assert step(uuid, bounds=bounds) == ['server-0']
 
+    def test_run_does_not_crowd_a_host(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many of its servers are there."""
+        monkeypatch.setattr(runs, 'MAX_STARTING', 2)
+        uuid = new(targets=6, max_concurrency=6)
+        row = runs.settle(uuid)
+        assert row is not None
+        found = candidates(runs.waiting(row.id, 6), {})
+        found[3:] = [
+            dataclasses.replace(item, host='other') for item in found[3:]
+        ]
+        released = [
+            item.row.instance_uuid
+            for item in runs.release(uuid, found, BOUNDS)
+        ]
+        assert released == ['server-0', 'server-1', 'server-3', 'server-4']
+        # Before long, and when one has started, the next ones follow.
+        assert step(uuid) == []
+        assert self._due_in(uuid) < 1
+        first, *_ = unfinished(uuid)
+        assert base.claim(first.uuid)
+        make_due(uuid)
+        assert step(uuid) == []
+        commands.note_started(
+            first.uuid, attempt='first', pid=1, started_uptime=1, age=0.0
+        )
+        make_due(uuid)
+        assert step(uuid) == ['server-2']
+
+    def _due_in(self, uuid: str) -> float:
+        query = sa.select(
+            models.Run.due_at, sqltypes.utc_in().label('now')
+        ).where(models.Run.uuid == uuid)
+        with session.reader() as db:
+            found = db.execute(query).one()
+        seconds: float = (found.due_at - found.now).total_seconds()
+        return seconds
+
     def test_bounds_that_cannot_be_read_postpone_it(self) -> None:
         uuid = new()
         assert runs.take(uuid)
         assert runs.settle(uuid) is not None
-        runs.postpone(uuid)
+        runs.give_back(uuid, 5)
         assert runs.due(10) == []
         make_due(uuid)
         assert step(uuid) == ['server-0', 'server-1']
@@ -429,7 +469,7 @@ class TestRuns:
         row = runs.settle(uuid)
         assert row is not None
         assert (row.cancel_requested, runs.room(row)) == (True, 0)
-        runs.note_cancelled(uuid)
+        runs.give_back(uuid, 60)
         assert runs.due(10) == []
         assert base.finish(first.uuid, command.CANCELLED) == command.OK
         assert runs.settle(uuid) is None
