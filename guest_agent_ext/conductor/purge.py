@@ -80,6 +80,8 @@ def _batches() -> Iterator[int]:
         functools.partial(purge.remove_old, CONF.guest_agent.retention)
     )
     runs.mark_old(CONF.guest_agent.retention)
+    if CONF.guest_agent.max_kept_runs_per_project >= 0:
+        runs.mark_beyond(CONF.guest_agent.max_kept_runs_per_project)
     while (number := runs.remove_deleted(BATCH)) is not None:
         yield number
     for forgotten in _forgotten_servers():

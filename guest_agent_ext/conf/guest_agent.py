@@ -301,6 +301,16 @@ Maximum number of bytes of arguments and output of the commands of all servers
 of one project that are kept; -1 for no limit. See ``max_kept_per_server``.
 """,
     ),
+    cfg.IntOpt(
+        'max_kept_runs_per_project',
+        default=1000,
+        min=-1,
+        help="""
+Maximum number of runs of one project that are kept, within ``retention``; -1
+for no limit. The oldest that have ended are removed first, with their
+commands. Checked every minute by guest-agent-conductor.
+""",
+    ),
     cfg.BoolOpt(
         'record_instance_actions',
         default=True,

@@ -473,9 +473,11 @@ def _note(
 
 
 def _error_of(end: str, row: models.Run, errors: int) -> str | None:
-    if end == run.STOPPED:
-        return '%d errors, and max_errors is %s' % (errors, row.max_errors)
-    return None
+    """Return why not all servers of a request got the command."""
+    if end != run.STOPPED:
+        return row.error
+    stopped = '%d errors, and max_errors is %s' % (errors, row.max_errors)
+    return '; '.join(filter(None, (row.error, stopped)))
 
 
 def waiting(run_id: int, limit: int) -> Sequence[models.RunTarget]:
@@ -913,6 +915,45 @@ def mark_old(age: int) -> int:
     )
     with session.writer() as db:
         return session.changed(db, change)
+
+
+@session.retried
+def mark_beyond(bound: int) -> int:
+    """Delete the oldest runs of projects that have too many, and have ended.
+
+    :param bound: maximum number of runs of a project
+    :returns: number of runs
+    """
+    kept = sa.select(_RUNS.project_id).where(~_RUNS.deleted)
+    crowded = kept.group_by(_RUNS.project_id).having(sa.func.count() > bound)
+    with session.reader() as db:
+        newest_beyond = {
+            project_id: db.scalars(
+                sa.select(_RUNS.id)
+                .where(_RUNS.project_id == project_id, ~_RUNS.deleted)
+                .order_by(_RUNS.id.desc())
+                .offset(bound)
+                .limit(1)
+            ).one_or_none()
+            for project_id in db.scalars(crowded).all()
+        }
+    marked = 0
+    for project_id, newest in newest_beyond.items():
+        if newest is None:
+            continue
+        change = (
+            sa.update(_RUNS)
+            .where(
+                _RUNS.project_id == project_id,
+                _RUNS.id <= newest,
+                _RUNS.status.in_(run.ENDED),
+                ~_RUNS.deleted,
+            )
+            .values(deleted=True, due_at=sqltypes.utc_in())
+        )
+        with session.writer() as db:
+            marked += session.changed(db, change)
+    return marked
 
 
 @session.retried

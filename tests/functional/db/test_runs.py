@@ -687,6 +687,35 @@ class TestRuns:
         assert runs.remove_deleted(2) is None
         assert not commands.states([first.uuid, *(o.uuid for o in others)])
 
+    def test_oldest_runs_go_where_too_many_are_kept(self) -> None:
+        running, *ended = (new(targets=1) for _ in range(4))
+        other = new(project_id='other')
+        for uuid in (*ended, other):
+            runs.cancel(uuid)
+            runs.settle(uuid)
+        assert runs.mark_beyond(4) == 0
+        assert runs.mark_beyond(2) == 1
+        assert runs.get(ended[0]) is None
+        assert all(runs.get(uuid) for uuid in (running, *ended[1:], other))
+        assert runs.mark_beyond(0) == 3
+        assert runs.get(running)
+
+    def test_what_was_wrong_at_first_is_told_at_the_end(self) -> None:
+        done, stopped = (
+            new(targets=2, max_concurrency=1, max_errors=1, error='cell down')
+            for _ in range(2)
+        )
+        for uuid in (done, stopped):
+            step(uuid)
+            end_all(uuid, exitcode=int(uuid == stopped))
+            step(uuid)
+        end_all(done)
+        step(done)
+        assert read(done).error == 'cell down'
+        assert (
+            read(stopped).error == 'cell down; 1 errors, and max_errors is 1'
+        )
+
     def test_purge_leaves_what_is_not_counted(self) -> None:
         uuid = new(targets=1)
         step(uuid)
