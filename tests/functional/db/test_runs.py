@@ -280,12 +280,28 @@ class TestRuns:
         assert len(unfinished(uuid)) == 3
         assert statuses(uuid) == {run.WAITING: 17, run.RELEASED: 3}
 
+    def test_late_conductor_releases_no_more_than_allowed(self) -> None:
+        """Also if it has chosen other targets."""
+        uuid = new(targets=6, max_concurrency=3)
+        row = runs.settle(uuid)
+        assert row is not None
+        late = candidates(runs.waiting(row.id, 6)[2:], {})
+        assert len(step(uuid)) == 3
+        assert runs.release(uuid, late, BOUNDS) == []
+        end(unfinished(uuid)[0])
+        # That end is not counted yet.
+        assert runs.release(uuid, late, BOUNDS) == []
+        assert runs.settle(uuid) is not None
+        (released,) = runs.release(uuid, late, BOUNDS)
+        assert released.row.instance_uuid == 'server-3'
+
     def test_late_conductor_releases_nothing_twice(self) -> None:
-        uuid = new(targets=2)
+        uuid = new(targets=2, max_concurrency=9)
         row = runs.settle(uuid)
         assert row is not None
         late = candidates(runs.waiting(row.id, 2), {})
         step(uuid)
+        assert runs.release(uuid, late, BOUNDS) == []
         end_all(uuid)
         assert runs.release(uuid, late, BOUNDS) == []
         assert step(uuid) == []
