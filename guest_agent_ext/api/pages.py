@@ -98,13 +98,11 @@ def page_of_runs(
     """
     found = read(_limit(req))
     context = wsgi.context_of(req)
-    unfinished = runs.unfinished([row.id for row in found.rows])
+    counts = runs.counts_of(found.rows)
     answer: PageOfRuns = {
         'runs': [
             views.run(
-                row,
-                views.viewer_of(context, row.project_id),
-                unfinished[row.id],
+                row, views.viewer_of(context, row.project_id), counts[row.id]
             )
             for row in found.rows
         ]

@@ -115,20 +115,14 @@ def listed(row: models.Command, viewer: Viewer) -> View:
     )
 
 
-def run(
-    row: models.Run, viewer: Viewer, unfinished: Mapping[str, int]
-) -> View:
+def run(row: models.Run, viewer: Viewer, counts: Mapping[str, int]) -> View:
     """Return the view of a run in a list.
 
-    :param unfinished: numbers of commands by their states, of targets that are
-        RELEASED in the row
+    :param counts: number of targets by the states of runs.COUNTED
     """
     view: View = {name: getattr(row, name) for name in _RUN_AS_RECORDED}
     view.update({name: _time(getattr(row, name)) for name in _RUN_TIMES})
-    view['counts'] = {
-        status: row.counts.get(status, 0) + unfinished.get(status, 0)
-        for status in runs.COUNTED
-    }
+    view['counts'] = {status: counts.get(status, 0) for status in runs.COUNTED}
     if viewer.sees_contents:
         view['arguments'] = row.arguments
     return view

@@ -250,29 +250,44 @@ def list_all(
     return Page(rows, False)
 
 
-def unfinished(ids: Collection[int]) -> dict[int, dict[str, int]]:
-    """Count the commands of runs whose ends are not counted in their rows.
+def counts_of(rows: Collection[models.Run]) -> dict[int, dict[str, int]]:
+    """Count the targets of runs by the states that users see.
 
-    :param ids: ids of the runs
-    :returns: numbers of commands by the states that users see, by run
+    One statement reads the targets of those that have not ended, so that the
+    numbers of a run add up.
+
+    :returns: numbers by run.COUNTED, by the ``id`` of the run
     """
+    counts = {row.id: dict(row.counts) for row in rows}
+    running = [row.id for row in rows if row.status == run.RUNNING]
     started = _COMMANDS.started_at.is_not(None)
     query = (
         sa.select(
             _TARGETS.run_id,
-            _COMMANDS.status,
+            _TARGETS.status,
+            _COMMANDS.status.label('of_command'),
             started.label('started'),
             sa.func.count().label('number'),
         )
-        .join(_COMMANDS, _COMMANDS.uuid == _TARGETS.command_uuid)
-        .where(_TARGETS.run_id.in_(ids), _TARGETS.status == run.RELEASED)
-        .group_by(_TARGETS.run_id, _COMMANDS.status, started)
+        .outerjoin(
+            _COMMANDS,
+            sa.and_(
+                _COMMANDS.uuid == _TARGETS.command_uuid,
+                _TARGETS.status == run.RELEASED,
+            ),
+        )
+        .where(_TARGETS.run_id.in_(running))
+        .group_by(_TARGETS.run_id, _TARGETS.status, _COMMANDS.status, started)
     )
-    counts: dict[int, dict[str, int]] = {run_id: {} for run_id in ids}
+    counts.update((run_id, {}) for run_id in running)
     with session.reader() as db:
-        for row in db.execute(query):
-            status = command.shown_status(row.status, bool(row.started))
-            _add(counts[row.run_id], status, row.number)
+        for item in db.execute(query) if running else ():
+            status = item.status
+            if status == run.RELEASED:
+                status = command.shown_status(
+                    item.of_command or command.LOST, bool(item.started)
+                )
+            _add(counts[item.run_id], status, item.number)
     return counts
 
 

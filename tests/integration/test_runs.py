@@ -99,7 +99,11 @@ def test_cancel_kills_what_runs(client: http.Client) -> None:
     )
     assert status == 202
     assert wait(client, run)['status'] == 'CANCELLED'
-    assert client.sh('pgrep -f "[s]leep 98765"')['result']['exitcode'] == 1
+    ended = client.sh(
+        'for p in /proc/[0-9]*; do tr "\\0" " " <$p/cmdline; echo; done '
+        '2>/dev/null | grep "^sleep 98765"'
+    )
+    assert ended['result']['exitcode'] == 1, ended
 
 
 def test_conductor_killed_while_a_run_is_under_way(

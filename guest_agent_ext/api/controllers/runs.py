@@ -207,7 +207,7 @@ def _shown(req: nova_types.Request, run: models.Run) -> wsgi.ResponseObject:
     """Answer a run, after a wait for its end if the request prefers."""
     run, headers = waiting.waited_for_run(req, run)
     viewer = views.viewer_of(wsgi.context_of(req), run.project_id)
-    view = views.run(run, viewer, runs.unfinished([run.id])[run.id])
+    view = views.run(run, viewer, runs.counts_of([run])[run.id])
     view['refused'] = views.refused(
         runs.refusals(run.id, run_limits.MAX_REFUSED)
     )

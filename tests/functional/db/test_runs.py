@@ -550,18 +550,36 @@ class TestRuns:
         commands.note_started(
             second.uuid, attempt='first', pid=1, started_uptime=1, age=0.0
         )
-        row, idle = read(uuid), read(other)
-        assert runs.unfinished([row.id, idle.id]) == {
-            row.id: {command.PENDING: 2, command.RUNNING: 1},
-            idle.id: {},
+        idle = read(other)
+        assert self._counts(uuid) == {command.PENDING: 2, command.RUNNING: 1}
+        assert runs.counts_of([read(uuid), idle]) == {
+            read(uuid).id: {command.PENDING: 2, command.RUNNING: 1},
+            idle.id: {run.WAITING: 3},
         }
         base.finish(second.uuid, command.COMPLETED)
-        assert runs.unfinished([row.id])[row.id] == {
-            command.PENDING: 2,
-            command.COMPLETED: 1,
-        }
+        # Whether its end is counted in the row, or not.
+        for _ in range(2):
+            assert self._counts(uuid) == {
+                command.PENDING: 2,
+                command.COMPLETED: 1,
+            }
+            step(uuid)
+        runs.cancel(uuid)
+        end_all(uuid)
         step(uuid)
-        assert runs.unfinished([row.id])[row.id] == {command.PENDING: 2}
+        assert self._counts(uuid) == {
+            command.COMPLETED: 2,
+            command.CANCELLED: 1,
+        }
+        assert runs.counts_of([]) == {}
+
+    def _counts(self, uuid: str) -> dict[str, int]:
+        row = read(uuid)
+        return {
+            status: number
+            for status, number in runs.counts_of([row])[row.id].items()
+            if number
+        }
 
     def test_list(self) -> None:
         first, second = new(), new()
