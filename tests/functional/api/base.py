@@ -112,7 +112,7 @@ class Cloud(test.TestCase):
         """Forget what an earlier test did."""
         self.rung.clear()
         servers._breaker = breaker.Breaker(5)
-        # On a busy machine the tests before took longer than service_down_time.
+        # Tests before it may have taken longer than service_down_time.
         self._register_host()
         self.instance = self.make_instance()
         self.path = commands_of(self.instance.uuid)
