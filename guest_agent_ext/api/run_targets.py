@@ -75,11 +75,11 @@ def find(
     """
     found = dict.fromkeys(_listed(context, choice.get('servers', [])))
     missing: list[str] = []
-    if 'tags' in choice or 'metadata' in choice:
-        wanted: _Wanted = {
-            'tags': set(choice.get('tags', ())),
-            'metadata': choice.get('metadata', {}),
-        }
+    wanted: _Wanted = {
+        'tags': set(choice.get('tags', ())),
+        'metadata': choice.get('metadata', {}),
+    }
+    if any(wanted.values()) and _may_exist(wanted):
         for cell, chosen in _chosen(context, wanted).items():
             if chosen is not None:
                 found.update(dict.fromkeys(chosen))
@@ -93,6 +93,16 @@ def find(
                 )
     _check_number(len(found), context)
     return list(found), missing
+
+
+def _may_exist(wanted: _Wanted) -> bool:
+    """Return whether the databases of cells can have what is wanted.
+
+    Nova's tables have no characters of more than three bytes, and MySQL would
+    answer the question for some with an error.
+    """
+    texts = [*wanted['tags'], *wanted['metadata'].values()]
+    return all(max(text, default='') <= '\uffff' for text in texts)
 
 
 def _check_number(number: int, context: nova_types.RequestContext) -> None:

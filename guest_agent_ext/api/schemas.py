@@ -268,8 +268,9 @@ create = _closed(
 )
 
 _PERCENT = r'^(100|[1-9][0-9]?)%$(?!\n)'
-#: A tag, as Nova has them.
+#: A tag, and the name of an item of metadata, as Nova has them.
 _TAG = r'^[^,/]*$(?!\n)'
+_METADATA = r'^[a-zA-Z0-9_:. -]{1,255}$(?!\n)'
 #: The arguments of an exec by which clients stream to it and from it: there is
 #: nobody who would do that for many servers.
 _ATTACHED = ('attach', 'terminal', 'detach')
@@ -308,12 +309,7 @@ run_targets = {
             },
             'tags': {
                 'type': 'array',
-                'items': {
-                    'type': 'string',
-                    'pattern': _TAG,
-                    'minLength': 1,
-                    'maxLength': 60,
-                },
+                'items': dict(_text, pattern=_TAG, minLength=1, maxLength=60),
                 'minItems': 1,
                 'maxItems': run.MAX_TAGS,
                 'description': 'The servers with all of these tags, and with '
@@ -321,9 +317,7 @@ run_targets = {
             },
             'metadata': {
                 'type': 'object',
-                'patternProperties': {
-                    r'^[^\x00]{1,255}$(?!\n)': dict(_text, maxLength=255)
-                },
+                'patternProperties': {_METADATA: dict(_text, maxLength=255)},
                 'additionalProperties': False,
                 'minProperties': 1,
                 'maxProperties': run.MAX_TAGS,

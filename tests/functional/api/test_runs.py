@@ -254,6 +254,9 @@ def test_command_by_itself_is_of_no_run(cloud: base.Cloud) -> None:
         ({'tags': ['Web']}, None),
         ({'metadata': {'role': 'WEB'}}, None),
         ({'metadata': {'role': 'none'}}, None),
+        ({'tags': ['\U0001f600']}, None),
+        ({'metadata': {'role': '\U0001f600'}}, None),
+        ({'metadata': {'role': ''}}, None),
     ],
 )
 def test_targets_by_tags_and_metadata(
@@ -822,6 +825,10 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ),
     ({'targets': {'tags': ['a,b']}}, 'run.targets.tags[0] must match'),
     ({'targets': {'tags': ['a'] * 51}}, 'run.targets.tags must have at most'),
+    ({'targets': {'tags': ['a\0']}}, 'run.targets.tags[0] must be valid'),
+    ({'targets': {'tags': ['a\ud800']}}, 'run.targets.tags[0] must be valid'),
+    ({'targets': {'metadata': {'\ud800': 'a'}}}, 'may have only names that'),
+    ({'targets': {'metadata': {'a': '\0'}}}, 'run.targets.metadata.a must be'),
     ({'targets': {'metadata': {}}}, 'run.targets.metadata must have at least'),
     ({'targets': {'metadata': {'a': 1}}}, 'run.targets.metadata.a must be of'),
     ({'targets': {'tag': ['a']}}, 'run.targets.tag is not known here'),
