@@ -51,6 +51,7 @@ NAMES = (
     'hung',
     'backlog',
     'ansible',
+    'runs',
 )
 
 DIRECTORY = pathlib.Path(__file__).parents[1] / '.bench'

@@ -48,12 +48,12 @@ def run() -> measure.Report:
     with clouds.running() as cloud:
         cloud.compute.stop()
         clients = _servers(cloud)
-        with _fleet(cloud, 1, 1):
-            _wait_until_heard(cloud, 1)
+        with simulated_hosts(cloud, 1, 1):
+            wait_until_heard(cloud, 1)
             alone = _commands(clients[:1])
-        with _fleet(cloud, HOSTS, PROCESSES) as fleet:
+        with simulated_hosts(cloud, HOSTS, PROCESSES) as fleet:
             report.facts['seconds until all are up'] = round(
-                _wait_until_heard(cloud, HOSTS)
+                wait_until_heard(cloud, HOSTS)
             )
             report.facts.update(_load(cloud))
             report.series = [
@@ -64,7 +64,7 @@ def run() -> measure.Report:
             ]
             cloud.rabbitmq.stop()
             cloud.rabbitmq.start()
-            seconds = _wait_until_heard(cloud, HOSTS)
+            seconds = wait_until_heard(cloud, HOSTS)
             report.facts['threads of a simulated host'] = round(
                 sum(host.threads(process) for process in fleet) / HOSTS, 1
             )
@@ -91,7 +91,7 @@ def _servers(cloud: testbed_cloud.Cloud) -> Sequence[http.Client]:
 
 
 @contextlib.contextmanager
-def _fleet(
+def simulated_hosts(
     cloud: testbed_cloud.Cloud, count: int, split: int
 ) -> Iterator[list[processes.Process]]:
     directory = cloud.nova.directory
@@ -119,7 +119,7 @@ def _fleet(
             process.stop()
 
 
-def _wait_until_heard(cloud: testbed_cloud.Cloud, count: int) -> float:
+def wait_until_heard(cloud: testbed_cloud.Cloud, count: int) -> float:
     """Return the seconds until so many hosts were heard of, from now on."""
     began = time.monotonic()
     ((now,),) = rows.query(cloud.mariadb, 'SELECT UTC_TIMESTAMP(6)')

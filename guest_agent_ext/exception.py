@@ -21,13 +21,15 @@
     │   ├── ServerIsAttached        that of its attached commands
     │   ├── HostIsAttached          that of its host's attached commands
     │   └── ProjectIsFull           that of its project
+    ├── TooManyRuns                 the bound of a project's runs is reached
     ├── NoTurn                      a project's turn has no row to wait for
     ├── HostError                   a service cannot be removed
     │   ├── HostNotFound            there is no service of that name
     │   └── HostInUse               the service is up, or has work
     ├── CellReadError               a cell's database was read in vain
     │   ├── ReadNotBegun            too many reads of the cell are under way
-    │   └── ReadNotEnded            the cell did not answer in time
+    │   ├── ReadNotEnded            the cell did not answer in time
+    │   └── CellIsDown              either, or the cell failed a moment ago
     ├── ServiceError                an RPC message did not get its answer
     │   ├── HostUnreachable         from guest-agent-compute of a host
     │   └── ConductorUnreachable    from guest-agent-conductor
@@ -145,6 +147,10 @@ class ProjectIsFull(TooManyUnfinished):
     """The bound of the project's unfinished commands is reached."""
 
 
+class TooManyRuns(GuestAgentExtError):
+    """The bound of the project's runs is reached; nothing was recorded."""
+
+
 class NoTurn(GuestAgentExtError):
     """The turn of a project has no row yet, or has one no longer."""
 
@@ -174,6 +180,10 @@ class ReadNotBegun(CellReadError):
 
 class ReadNotEnded(CellReadError):
     """The cell did not answer in time; the read goes on meanwhile."""
+
+
+class CellIsDown(CellReadError):
+    """The cell cannot be read now; the log has the reason."""
 
 
 class ServiceError(GuestAgentExtError):

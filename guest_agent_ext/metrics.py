@@ -167,8 +167,10 @@ def _agent_errors(kind: type[exception.GuestError]) -> Iterator[str]:
 
 ACCEPTED = _counter(
     'guest_agent_commands_accepted_total',
-    'Commands accepted.',
+    'Commands accepted: by nova-api those that were posted, by '
+    'guest-agent-conductor those of runs.',
     API,
+    CONDUCTOR,
     type=command.TYPES,
 )
 ENDED = _counter(
@@ -310,6 +312,7 @@ BREAKER_TRIPS = _counter(
     'Failures of the database or the message queue of a cell. The cell is '
     'left alone for some seconds after each failure.',
     API,
+    CONDUCTOR,
     part=('database', 'queue'),
 )
 RPC_ERRORS = _counter(

@@ -12,6 +12,7 @@
 
 """What is used of Nova's objects, for which Nova publishes no types."""
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 from typing import Protocol
@@ -89,6 +90,20 @@ class Instance(Protocol):
     power_state: int | None
     locked: bool
     system_metadata: Mapping[str, str]
+
+
+class Tag(Protocol):
+    """What is used of nova.objects.Tag."""
+
+    tag: str
+
+
+class ListedInstance(Protocol):
+    """What is used of nova.objects.Instance in a list."""
+
+    uuid: str
+    metadata: Mapping[str, str]
+    tags: Iterable[Tag]
 
 
 class Query(Protocol):

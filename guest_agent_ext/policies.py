@@ -34,6 +34,7 @@ from guest_agent_ext import nova_types
 
 _PREFIX = 'os_compute_api:guest-agent:'
 _SERVER = '/servers/{server_id}/guest-agent'
+_RUNS = '/guest-agent/runs'
 
 USE = _PREFIX + 'use'
 CREATE = _PREFIX + 'commands:create'
@@ -55,6 +56,11 @@ DETAILS = _PREFIX + 'details'
 HOSTS_INDEX = _PREFIX + 'hosts:index'
 HOSTS_DELETE = _PREFIX + 'hosts:delete'
 METRICS = _PREFIX + 'metrics'
+RUNS_CREATE = _PREFIX + 'runs:create'
+RUNS_INDEX = _PREFIX + 'runs:index'
+RUNS_SHOW = _PREFIX + 'runs:show'
+RUNS_CANCEL = _PREFIX + 'runs:cancel'
+RUNS_DELETE = _PREFIX + 'runs:delete'
 
 #: The rule of each type of command that is posted.
 CREATE_RULES: Mapping[str, str] = {
@@ -170,6 +176,40 @@ _RULES = (
         'list those of another project or filter by host, whatever this rule '
         'says.',
         ('GET', '/guest-agent/commands'),
+    ),
+    _rule(
+        RUNS_CREATE,
+        'rule:' + USE,
+        'Run a command in many servers of a project. The rule for the type of '
+        'the command must allow it, too.',
+        ('POST', _RUNS),
+    ),
+    _rule(
+        RUNS_INDEX,
+        'rule:' + USE,
+        'List the runs of a project. Only an admin may list those of another '
+        'project, whatever this rule says.',
+        ('GET', _RUNS),
+    ),
+    _rule(
+        RUNS_SHOW,
+        'rule:' + USE,
+        'Show a run, and list its commands. Arguments and errors of commands '
+        'are only included if the caller also passes ' + USE + '.',
+        ('GET', _RUNS + '/{run_id}'),
+        ('GET', _RUNS + '/{run_id}/commands'),
+    ),
+    _rule(
+        RUNS_CANCEL,
+        'rule:' + USE,
+        'Cancel a run and its commands.',
+        ('POST', _RUNS + '/{run_id}/action'),
+    ),
+    _rule(
+        RUNS_DELETE,
+        'rule:' + USE,
+        'Delete a run that has ended, with its commands.',
+        ('DELETE', _RUNS + '/{run_id}'),
     ),
     _rule(
         OUTPUT,

@@ -33,6 +33,7 @@ _TEXT = 'text/plain'
 _PATH_PARAMETERS = {
     'server_id': 'The uuid of the server.',
     'command_id': 'The uuid of the command.',
+    'run_id': 'The uuid of the run.',
     'host': 'The name of the compute host.',
 }
 
@@ -66,12 +67,12 @@ _HEADERS = {
     'Idempotency-Key': {
         'schema': {'type': 'string', 'minLength': 1, 'maxLength': 255},
         'description': 'The same key with the same body answers the first '
-        'command again, and starts nothing.',
+        'command or run again, and starts nothing.',
     },
     'Prefer': {
         'schema': {'type': 'string', 'examples': ['wait=5']},
-        'description': 'wait=N: answer when the command has ended, or after N '
-        'seconds. Anything else is ignored (RFC 7240).',
+        'description': 'wait=N: answer when the command or run has ended, or '
+        'after N seconds. Anything else is ignored (RFC 7240).',
     },
     'Range': {
         'schema': {'type': 'string', 'examples': ['bytes=0-99']},
@@ -94,6 +95,8 @@ _HEADERS = {
 _HEADERS_OF = {
     'CommandsController.create': ('Idempotency-Key', 'Prefer'),
     'CommandsController.show': ('Prefer',),
+    'RunsController.create': ('Idempotency-Key', 'Prefer'),
+    'RunsController.show': ('Prefer',),
     'FilesController.read': ('Range', 'If-Range'),
     'FilesController.write': ('Content-Digest',),
 }
@@ -167,6 +170,9 @@ _AT_TIMES: dict[tuple[str, int], tuple[str, ...]] = {
     ('CommandsController.create', 200): ('Preference-Applied',),
     ('CommandsController.create', 503): ('Retry-After',),
     ('CommandsController.show', 200): ('Preference-Applied',),
+    ('RunsController.create', 202): ('Preference-Applied',),
+    ('RunsController.create', 503): ('Retry-After',),
+    ('RunsController.show', 200): ('Preference-Applied',),
     ('FilesController.read', 200): ('Content-Digest',),
     ('FilesController.read', 206): ('Content-Digest',),
     ('FilesController.read', 503): ('Retry-After',),
@@ -278,10 +284,21 @@ def _query(method: Any) -> list[dict[str, Any]]:
             'in': 'query',
             'required': name in schema['required'],
             'description': parameter['description'],
-            'schema': _plain(parameter['items']),
+            'schema': _plain(_of_query(parameter)),
         }
         for name, parameter in schema['properties'].items()
     ]
+
+
+def _of_query(parameter: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a parameter, or of a list of its values."""
+    if parameter['maxItems'] == 1:
+        return dict(parameter['items'])
+    return {
+        name: value
+        for name, value in parameter.items()
+        if name != 'description'
+    }
 
 
 def _header(name: str) -> dict[str, Any]:

@@ -30,15 +30,16 @@ _PLACES = ('header', 'path', 'query', 'body')
 _PATH = {
     'server_id': 'The uuid of the server.',
     'command_id': 'The uuid of the command.',
+    'run_id': 'The uuid of the run.',
     'host': 'The name of the compute host.',
 }
 _HEADERS = {
     'Idempotency-Key': 'A name for the request, of 1 to 255 characters: a '
     'repetition with the same key and body answers the '
-    'first command, and starts nothing.',
+    'first command or run, and starts nothing.',
     'If-Range': 'With it ``Range`` is ignored: files have no validator.',
-    'Prefer': '``wait=N``: answer when the command has ended, or after N '
-    'seconds. Anything else is ignored (RFC 7240).',
+    'Prefer': '``wait=N``: answer when the command or run has ended, or after '
+    'N seconds. Anything else is ignored (RFC 7240).',
     'Range': 'One range of bytes, as ``bytes=0-99``, ``bytes=100-`` or '
     '``bytes=-100``.',
     'Content-Length': 'Bytes of the body.',
@@ -79,6 +80,16 @@ _SCHEMAS: tuple[tuple[str, str, Any], ...] = (
     ('call', 'body', schemas.shown_call),
     ('result', 'body', schemas.result),
     ('index', 'body', schemas.index_response),
+    ('run_request', 'body', schemas.run_create['properties']['run']),
+    ('run_request.targets', 'body', schemas.run_targets),
+    ('run_action', 'body', schemas.run_action),
+    ('runs', 'query', schemas.runs_query),
+    ('run_commands', 'query', schemas.run_commands_query),
+    ('runs', 'body', schemas.runs_response),
+    ('run', 'body', schemas.run_response),
+    ('run', 'body', schemas.run_response['properties']['run']),
+    ('counts', 'body', schemas.run_counts),
+    ('refused', 'body', schemas.run_refused['items']),
     ('agent', 'body', schemas.agent_response),
     ('guest_agent', 'body', schemas.agent),
     ('guest_agent.unavailable', 'body', schemas.unattachable),

@@ -12,80 +12,13 @@
 
 """Checks that a server is in a state in which commands can run."""
 
-from collections.abc import Callable
-from collections.abc import Collection
-from collections.abc import Mapping
-from collections.abc import Sequence
-
-from nova.compute import power_state
-from nova.compute import task_states
-from nova.compute import vm_states
-from oslo_utils import strutils
-
 from guest_agent_ext import conf
 from guest_agent_ext import nova_types
+from guest_agent_ext import server_checks
 from guest_agent_ext.api import servers
 from guest_agent_ext.db import hosts
 
 CONF = conf.CONF
-
-#: Task states in which a server is about to leave ACTIVE, in words for the
-#: tenant. During other tasks (live migration, snapshot, reboot) commands run.
-LEAVING: Mapping[str, str] = {
-    task_states.REBUILDING: 'rebuilt',
-    task_states.REBUILD_BLOCK_DEVICE_MAPPING: 'rebuilt',
-    task_states.REBUILD_SPAWNING: 'rebuilt',
-    task_states.POWERING_OFF: 'stopped',
-    task_states.DELETING: 'deleted',
-    task_states.SOFT_DELETING: 'deleted',
-    task_states.SUSPENDING: 'suspended',
-    task_states.SHELVING: 'shelved',
-    task_states.SHELVING_IMAGE_PENDING_UPLOAD: 'shelved',
-    task_states.SHELVING_IMAGE_UPLOADING: 'shelved',
-    task_states.SHELVING_OFFLOADING: 'shelved',
-    task_states.PAUSING: 'paused',
-    task_states.RESCUING: 'rescued',
-}
-
-_HARD_REBOOT = frozenset(
-    {
-        task_states.REBOOTING_HARD,
-        task_states.REBOOT_PENDING_HARD,
-        task_states.REBOOT_STARTED_HARD,
-    }
-)
-#: Task states in which a server is about to get its guest, by its vm_state
-#: until then. Its power_state says nothing.
-STARTING: Mapping[str, Collection[str | None]] = {
-    vm_states.BUILDING: {
-        None,
-        task_states.SCHEDULING,
-        task_states.BLOCK_DEVICE_MAPPING,
-        task_states.NETWORKING,
-        task_states.SPAWNING,
-    },
-    vm_states.STOPPED: {task_states.POWERING_ON, *_HARD_REBOOT},
-    vm_states.SHELVED: {task_states.UNSHELVING, task_states.POWERING_ON},
-    vm_states.SHELVED_OFFLOADED: {
-        task_states.UNSHELVING,
-        task_states.SPAWNING,
-    },
-    vm_states.ACTIVE: _HARD_REBOOT,
-    vm_states.PAUSED: _HARD_REBOOT,
-    vm_states.SUSPENDED: _HARD_REBOOT,
-    vm_states.ERROR: _HARD_REBOOT,
-}
-
-_FindProblem = Callable[
-    [
-        nova_types.RequestContext,
-        nova_types.InstanceMapping,
-        nova_types.Instance,
-    ],
-    str | None,
-]
-
-_HAS_ITS_GUEST = (vm_states.ACTIVE, vm_states.RESIZED)
 
 
 def check(
@@ -104,141 +37,17 @@ def check(
     :param may_wait: whether the command may wait for a server that starts
     :raises webob.exc.HTTPConflict: the server has one of the problems
     """
-    excused = _excused(instance, changes, may_wait)
-    for find_problem in _PROBLEMS:
-        if find_problem in excused:
-            continue
-        problem = find_problem(context, mapping, instance)
-        if problem is not None:
-            servers.conflict('Server %s %s' % (instance.uuid, problem))
-
-
-def is_starting(instance: nova_types.Instance) -> bool:
-    """Return whether a server is being built or booted."""
-    return instance.task_state in STARTING.get(instance.vm_state, ())
-
-
-def _excused(
-    instance: nova_types.Instance, changes: bool, may_wait: bool
-) -> Collection[_FindProblem]:
-    """Return the problems that do not matter."""
-    excused: set[_FindProblem] = set()
-    if not changes:
-        excused.add(_is_locked)
-    if may_wait and is_starting(instance):
-        excused |= {_is_not_active, _is_not_running}
-        if not instance.host:
-            excused.add(_host_is_down)
-    return excused
-
-
-def _is_rescued(
-    context: nova_types.RequestContext,
-    mapping: nova_types.InstanceMapping,
-    instance: nova_types.Instance,
-) -> str | None:
-    if instance.vm_state != vm_states.RESCUED:
-        return None
-    return (
-        'is RESCUED: a command would run in the rescue system; unrescue '
-        'it first'
+    cell = mapping.cell_mapping
+    problem = server_checks.problem_of(
+        instance,
+        is_up=lambda host: (
+            cell is not None
+            and hosts.is_up(
+                cell.uuid, host, CONF.guest_agent.service_down_time
+            )
+        ),
+        may_be_locked=context.is_admin or not changes,
+        may_wait=may_wait,
     )
-
-
-def _is_leaving(
-    context: nova_types.RequestContext,
-    mapping: nova_types.InstanceMapping,
-    instance: nova_types.Instance,
-) -> str | None:
-    done = LEAVING.get(instance.task_state or '')
-    if done is None:
-        return None
-    return 'is being %s (task_state %s); it must be running' % (
-        done,
-        instance.task_state,
-    )
-
-
-def _is_not_active(
-    context: nova_types.RequestContext,
-    mapping: nova_types.InstanceMapping,
-    instance: nova_types.Instance,
-) -> str | None:
-    if instance.vm_state in _HAS_ITS_GUEST:
-        return None
-    task = ' and task_state %s' % instance.task_state
-    return 'has vm_state %s%s; it must be %s' % (
-        instance.vm_state,
-        task if instance.task_state else '',
-        ' or '.join(_HAS_ITS_GUEST),
-    )
-
-
-def _is_not_running(
-    context: nova_types.RequestContext,
-    mapping: nova_types.InstanceMapping,
-    instance: nova_types.Instance,
-) -> str | None:
-    if instance.power_state == power_state.RUNNING:
-        return None
-    return 'has power_state %s; it must be %s' % (
-        power_state.STATE_MAP.get(instance.power_state),
-        power_state.STATE_MAP[power_state.RUNNING],
-    )
-
-
-def _is_locked(
-    context: nova_types.RequestContext,
-    mapping: nova_types.InstanceMapping,
-    instance: nova_types.Instance,
-) -> str | None:
-    if context.is_admin or not instance.locked:
-        return None
-    return 'is locked; unlock it first'
-
-
-def _has_no_channel(
-    context: nova_types.RequestContext,
-    mapping: nova_types.InstanceMapping,
-    instance: nova_types.Instance,
-) -> str | None:
-    asked_for = instance.system_metadata.get('image_hw_qemu_guest_agent')
-    if strutils.bool_from_string(asked_for):
-        return None
-    return (
-        'has no guest agent channel: its image must have the property '
-        'hw_qemu_guest_agent=yes'
-    )
-
-
-def _host_is_down(
-    context: nova_types.RequestContext,
-    mapping: nova_types.InstanceMapping,
-    instance: nova_types.Instance,
-) -> str | None:
-    if (
-        instance.host
-        and mapping.cell_mapping
-        and hosts.is_up(
-            mapping.cell_mapping.uuid,
-            instance.host,
-            CONF.guest_agent.service_down_time,
-        )
-    ):
-        return None
-    return (
-        'is on a host whose guest agent service is down; try again when '
-        'it is back'
-    )
-
-
-#: The first problem is answered.
-_PROBLEMS: Sequence[_FindProblem] = (
-    _is_rescued,
-    _is_leaving,
-    _is_not_active,
-    _is_not_running,
-    _is_locked,
-    _has_no_channel,
-    _host_is_down,
-)
+    if problem is not None:
+        servers.conflict(problem)

@@ -121,21 +121,22 @@ class Order:
         return self.type not in command.TRANSFERS
 
 
-def order_of(body: Body) -> Order:
+def order_of(asked: Command, field: str = 'command') -> Order:
     """Return the command that a body asks for, of any type.
 
+    :param asked: command, as in schemas.create
+    :param field: field of the body that has the command, for messages
     :raises webob.exc.HTTPBadRequest: the arguments do not fit together, or
         are too large
     """
-    if body['command']['type'] == command.EXEC:
-        return exec_of(body)
+    if asked['type'] == command.EXEC:
+        return exec_of(asked['arguments'], field)
     return _call_of(
-        body['command']['type'],
-        cast(dict[str, Any], body['command']['arguments']),
+        asked['type'], cast(dict[str, Any], asked['arguments']), field
     )
 
 
-def _call_of(kind: str, asked: dict[str, Any]) -> Order:
+def _call_of(kind: str, asked: dict[str, Any], field: str) -> Order:
     """Return a command that is a call of the guest agent.
 
     :param kind: one of command.AGENT_CALLS
@@ -144,8 +145,8 @@ def _call_of(kind: str, asked: dict[str, Any]) -> Order:
     size = sum(len(key.encode()) for key in asked.get('keys', ()))
     if size > command.MAX_KEY_BYTES:
         validation.bad_request(
-            'command.arguments.keys must have together at most %d bytes, not '
-            '%d' % (command.MAX_KEY_BYTES, size)
+            '%s.arguments.keys must have together at most %d bytes, not %d'
+            % (field, command.MAX_KEY_BYTES, size)
         )
     secrets: dict[str, object] = {
         name: value for name, value in asked.items() if name in _SECRET
@@ -159,17 +160,17 @@ def _call_of(kind: str, asked: dict[str, Any]) -> Order:
     )
 
 
-def exec_of(body: Body) -> Order:
-    """Return the command that a body asks for.
+def exec_of(asked: Arguments, field: str = 'command') -> Order:
+    """Return the exec that a body asks for.
 
+    :param field: field of the body that has the command, for messages
     :raises webob.exc.HTTPBadRequest: stdin does not fit its encoding, the
         command is too large, or how it is attached contradicts itself
     """
-    asked = body['command']['arguments']
     is_attached = _is_attached(asked)
-    stdin = _stdin_of(asked)
+    stdin = _stdin_of(asked, field)
     env = asked.get('env')
-    _check_size(asked['command'], env or {}, stdin or b'')
+    _check_size(asked['command'], env or {}, stdin or b'', field)
     arguments: dict[str, object] = {
         name: value for name, value in asked.items() if name in _SHOWN
     }
@@ -213,7 +214,7 @@ def _is_attached(asked: Arguments) -> bool:
     return is_attached
 
 
-def _stdin_of(asked: Arguments) -> bytes | None:
+def _stdin_of(asked: Arguments, field: str) -> bytes | None:
     data = asked.get('input_data')
     if data is None:
         return None
@@ -223,21 +224,23 @@ def _stdin_of(asked: Arguments) -> bytes | None:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
         validation.bad_request(
-            'command.arguments.input_data must be base64, as '
-            'command.arguments.input_encoding says'
+            '%s.arguments.input_data must be base64, as '
+            '%s.arguments.input_encoding says' % (field, field)
         )
 
 
-def _check_size(argv: list[str], env: dict[str, str], stdin: bytes) -> None:
+def _check_size(
+    argv: list[str], env: dict[str, str], stdin: bytes, field: str
+) -> None:
     texts = [*argv, *env, *env.values()]
     size = sum(len(text.encode()) for text in texts)
     if size > command.MAX_ARGUMENT_BYTES:
         validation.bad_request(
-            'command and env of command.arguments must have together at most '
-            '%d bytes, not %d' % (command.MAX_ARGUMENT_BYTES, size)
+            'command and env of %s.arguments must have together at most '
+            '%d bytes, not %d' % (field, command.MAX_ARGUMENT_BYTES, size)
         )
     if len(stdin) > command.MAX_INPUT_BYTES:
         validation.bad_request(
-            'command.arguments.input_data must stand for at most %d bytes, '
-            'not %d' % (command.MAX_INPUT_BYTES, len(stdin))
+            '%s.arguments.input_data must stand for at most %d bytes, '
+            'not %d' % (field, command.MAX_INPUT_BYTES, len(stdin))
         )

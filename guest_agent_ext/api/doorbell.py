@@ -10,106 +10,17 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Rings the doorbell of a server's host, without delaying the request.
+"""Rings the doorbell of a server's host, without delaying the request."""
 
-The row is the queue: a lost doorbell costs seconds, never a command. So a
-thread of its own rings, and a doorbell is dropped rather than waited for.
-"""
-
+import functools
 import os
-import threading
 
-from oslo_log import log as logging
-
-from guest_agent_ext import metrics
+from guest_agent_ext import doorbell
 from guest_agent_ext import nova_types
-from guest_agent_ext.api import breaker
 from guest_agent_ext.api import servers
 from guest_agent_ext.compute import rpcapi
 
-LOG = logging.getLogger(__name__)
-
-#: Hosts of one cell that wait to be rung. The others find their work with
-#: their next report.
-MAX_WAITING = 1024
-#: Seconds for which a cell's hosts are not rung after its broker failed.
-RETRY_AFTER = 5.0
-
-_breaker = breaker.Breaker(
-    RETRY_AFTER, metrics.BREAKER_TRIPS.labels('queue').inc
-)
-_rung, _lost = (
-    metrics.DOORBELLS.labels(outcome) for outcome in ('rung', 'lost')
-)
-
-
-class Doorbell:
-    """Rings the hosts of one cell, from a thread that ends when all are rung.
-
-    :param cell: mapping of the cell
-    """
-
-    def __init__(self, cell: nova_types.CellMapping) -> None:
-        self._cell = cell
-        self._lock = threading.Lock()
-        #: A dict keeps the order; a host that is added twice is rung once.
-        self._waiting: dict[str, None] = {}
-        self._is_ringing = False
-
-    def ring(self, host: str) -> None:
-        """Ring a host soon, or drop the doorbell."""
-        with self._lock:
-            if len(self._waiting) < MAX_WAITING:
-                self._waiting[host] = None
-            elif host not in self._waiting:
-                _lost.inc()
-            if self._is_ringing:
-                return
-            self._is_ringing = True
-        thread = threading.Thread(
-            target=self._ring_all, daemon=True, name='guest-agent-doorbell'
-        )
-        try:
-            thread.start()
-        except RuntimeError as exc:
-            LOG.warning('No thread to ring host %s: %s', host, exc)
-            self._is_ringing = False
-
-    def _ring_all(self) -> None:
-        while (host := self._next()) is not None:
-            if _breaker.allows(self._cell.uuid):
-                self._ring(host)
-            else:
-                _lost.inc()
-
-    def _next(self) -> str | None:
-        with self._lock:
-            for host in self._waiting:
-                del self._waiting[host]
-                return host
-            self._is_ringing = False
-            return None
-
-    def _ring(self, host: str) -> None:
-        try:
-            rpcapi.ComputeAPI(servers.transport(self._cell)).work(host)
-        except Exception as exc:
-            # Whatever the reason: the host asks for its work by itself.
-            LOG.warning(
-                'The queue of cell %s did not take the doorbell of '
-                'host %s: %s',
-                self._cell.uuid,
-                host,
-                exc,
-            )
-            _lost.inc()
-            _breaker.failed(self._cell.uuid)
-        else:
-            _rung.inc()
-            _breaker.worked(self._cell.uuid)
-
-
-_doorbells: dict[tuple[int, str], Doorbell] = {}
+_doorbells: dict[tuple[int, str], doorbell.Doorbell] = {}
 
 
 def ring(cell: nova_types.CellMapping, host: str) -> None:
@@ -119,4 +30,10 @@ def ring(cell: nova_types.CellMapping, host: str) -> None:
     """
     # By process: after a fork the thread is gone, but its doorbell is not.
     key = (os.getpid(), cell.uuid)
-    _doorbells.setdefault(key, Doorbell(cell)).ring(host)
+    _doorbells.setdefault(
+        key, doorbell.Doorbell(cell.uuid, functools.partial(_ring, cell))
+    ).ring(host)
+
+
+def _ring(cell: nova_types.CellMapping, host: str) -> None:
+    rpcapi.ComputeAPI(servers.transport(cell)).work(host)

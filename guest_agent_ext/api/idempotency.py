@@ -12,7 +12,8 @@
 
 """Recognizes a POST that its caller repeats, by its Idempotency-Key.
 
-The same key of another project or user, or for another server, is another key.
+The same key of another project or user, or for another server, is another key,
+and so is one for a run.
 """
 
 import hashlib
@@ -24,17 +25,19 @@ from typing import NoReturn
 import webob.exc
 
 from guest_agent_ext import nova_types
-from guest_agent_ext.api import command_request
 from guest_agent_ext.api import validation
 from guest_agent_ext.api import wsgi
 from guest_agent_ext.db import keys
 
 MAX_LENGTH = 255
+#: The place of the keys of runs, which no server has as its uuid.
+RUNS = 'runs'
 
 
 class Key:
     """An Idempotency-Key and the body of its request.
 
+    :param place: uuid of the server that the command is for, RUNS for a run
     :param text: value of the header
     :param body: parsed body, which has secrets
     """
@@ -42,19 +45,19 @@ class Key:
     def __init__(
         self,
         context: nova_types.RequestContext,
-        server_id: str,
+        place: str,
         text: str,
-        body: command_request.Body,
+        body: object,
     ) -> None:
-        parts = [context.project_id, context.user_id, server_id, text]
+        self._kind = 'run' if place == RUNS else 'command'
+        parts = [context.project_id, context.user_id, place, text]
         self._scope = hashlib.sha256(_serialized(parts)).hexdigest()
         self._body = _serialized(body)
 
     def find(self) -> str | None:
-        """Return the uuid of the command that has this key, if any.
+        """Return the uuid of the command or run that has this key, if any.
 
-        :raises webob.exc.HTTPUnprocessableEntity: that command had another
-            body
+        :raises webob.exc.HTTPUnprocessableEntity: that had another body
         """
         found = keys.find(self._scope)
         if found is None:
@@ -63,11 +66,13 @@ class Key:
             found.body_hash, self._hash(found.body_key)
         ):
             raise webob.exc.HTTPUnprocessableEntity(
-                explanation=(
-                    'This %s was used with another body, for command %s; a '
-                    'new '
-                    'command needs a new key'
-                    % (wsgi.IDEMPOTENCY_KEY, found.command_uuid)
+                explanation='This %s was used with another body, for %s %s; a '
+                'new %s needs a new key'
+                % (
+                    wsgi.IDEMPOTENCY_KEY,
+                    self._kind,
+                    found.command_uuid,
+                    self._kind,
                 )
             )
         return found.command_uuid
@@ -81,19 +86,28 @@ class Key:
             'body_hash': self._hash(body_key),
         }
 
+    def gone(self, uuid: str) -> NoReturn:
+        """Answer 410: what has this key has been deleted.
+
+        :param uuid: uuid of the command or run
+        """
+        raise webob.exc.HTTPGone(
+            explanation='The %s %s, which this %s was used for, has been '
+            'deleted; a new %s needs a new key'
+            % (self._kind, uuid, wsgi.IDEMPOTENCY_KEY, self._kind)
+        )
+
     def _hash(self, body_key: str) -> str:
         # Each row has a key of its own: an unkeyed hash would reveal a body
         # with few possible values, and which rows have the same body.
         return hmac.digest(bytes.fromhex(body_key), self._body, 'sha256').hex()
 
 
-def key_of(
-    req: nova_types.Request,
-    server: nova_types.InstanceMapping,
-    body: command_request.Body,
-) -> Key | None:
+def key_of(req: nova_types.Request, place: str, body: object) -> Key | None:
     """Return the key of a request, None if the request has none.
 
+    :param place: uuid of the server that the command is for, RUNS for a run
+    :param body: parsed body
     :raises webob.exc.HTTPBadRequest: the key is too long, or empty
     """
     text = req.headers.get(wsgi.IDEMPOTENCY_KEY)
@@ -104,20 +118,7 @@ def key_of(
             '%s must have 1 to %d characters, not %d'
             % (wsgi.IDEMPOTENCY_KEY, MAX_LENGTH, len(text))
         )
-    return Key(wsgi.context_of(req), server.instance_uuid, text, body)
-
-
-def gone(uuid: str) -> NoReturn:
-    """Answer 410: the command of a key has been deleted.
-
-    :param uuid: uuid of the command
-    """
-    raise webob.exc.HTTPGone(
-        explanation=(
-            'Command %s, which this %s was used for, has been deleted; a new '
-            'command needs a new key' % (uuid, wsgi.IDEMPOTENCY_KEY)
-        )
-    )
+    return Key(wsgi.context_of(req), place, text, body)
 
 
 def _serialized(value: object) -> bytes:

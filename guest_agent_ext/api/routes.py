@@ -22,9 +22,12 @@ from guest_agent_ext.api.controllers import files
 from guest_agent_ext.api.controllers import hosts
 from guest_agent_ext.api.controllers import metrics
 from guest_agent_ext.api.controllers import project_commands
+from guest_agent_ext.api.controllers import runs
 
 _AGENT = '/servers/{server_id}/guest-agent'
 _COMMANDS = _AGENT + '/commands'
+_RUNS = '/guest-agent/runs'
+_RUN = _RUNS + '/{run_id}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +97,12 @@ ROUTES: Sequence[Route] = (
         project_commands.ProjectCommandsController,
         'index',
     ),
+    Route('POST', _RUNS, runs.RunsController, 'create'),
+    Route('GET', _RUNS, runs.RunsController, 'index'),
+    Route('GET', _RUN, runs.RunsController, 'show'),
+    Route('DELETE', _RUN, runs.RunsController, 'delete'),
+    Route('GET', _RUN + '/commands', runs.RunsController, 'list_commands'),
+    Route('POST', _RUN + '/action', runs.RunsController, 'act'),
     Route('GET', '/guest-agent/hosts', hosts.HostsController, 'index'),
     Route(
         'DELETE', '/guest-agent/hosts/{host}', hosts.HostsController, 'delete'

@@ -18,6 +18,7 @@ descriptions.
 
 from guest_agent_ext import command
 from guest_agent_ext import details
+from guest_agent_ext import run
 from guest_agent_ext.api import validation
 
 # A plain $ would accept a newline at the end.
@@ -267,6 +268,138 @@ create = _closed(
     }
 )
 
+_PERCENT = r'^(100|[1-9][0-9]?)%$(?!\n)'
+#: A tag, and the name of an item of metadata, as Nova has them.
+_TAG = r'^[^,/]*$(?!\n)'
+_METADATA = r'^[a-zA-Z0-9_:. -]{1,255}$(?!\n)'
+#: The arguments of an exec by which clients stream to it and from it: there is
+#: nobody who would do that for many servers.
+_ATTACHED = ('attach', 'terminal', 'detach')
+
+
+def _detached(arguments: validation.Schema) -> validation.Schema:
+    """Return the schema of an exec without what attaches clients."""
+    return _closed(
+        {
+            name: value
+            for name, value in arguments['properties'].items()
+            if name not in _ATTACHED
+        },
+        required=arguments['required'],
+    )
+
+
+_run_arguments: dict[str, validation.Schema] = {
+    **ARGUMENTS,
+    command.EXEC: _detached(exec_arguments),
+}
+
+run_targets = {
+    **_closed(
+        {
+            'servers': {
+                'type': 'array',
+                'items': {
+                    'type': 'string',
+                    'pattern': '^[0-9a-fA-F-]{32,36}$(?!\n)',
+                },
+                'minItems': 1,
+                'maxItems': run.MAX_LISTED,
+                'description': 'The uuids of servers, which are targets '
+                'whatever their tags and metadata are. Each must exist.',
+            },
+            'tags': {
+                'type': 'array',
+                'items': dict(_text, pattern=_TAG, minLength=1, maxLength=60),
+                'minItems': 1,
+                'maxItems': run.MAX_TAGS,
+                'description': 'The servers with all of these tags, and with '
+                'all of metadata.',
+            },
+            'metadata': {
+                'type': 'object',
+                'patternProperties': {_METADATA: dict(_text, maxLength=255)},
+                'additionalProperties': False,
+                'minProperties': 1,
+                'maxProperties': run.MAX_TAGS,
+                'description': 'The servers with all of this metadata, and '
+                'with all of tags.',
+            },
+        },
+        required=[],
+    ),
+    'minProperties': 1,
+}
+
+run_create = _closed(
+    {
+        'run': {
+            **_closed(
+                {
+                    'name': _described(
+                        dict(_text, minLength=1, maxLength=run.MAX_NAME),
+                        'A name for the run, which need not be unique.',
+                    ),
+                    'targets': _described(
+                        run_targets,
+                        'The servers of the project in which the command is '
+                        'to run. They are found once, now.',
+                    ),
+                    'allow_missing_cells': _described(
+                        {'type': 'boolean'},
+                        'Whether to leave out the servers of a cell that is '
+                        'down, of which nobody can tell whether they have the '
+                        'tags and the metadata. Default: false, the run is '
+                        'refused then.',
+                    ),
+                    'max_concurrency': {
+                        'type': ['integer', 'string'],
+                        'minimum': 1,
+                        'maximum': run.MAX_CONCURRENCY,
+                        'pattern': _PERCENT,
+                        'description': 'Maximum number of unfinished commands '
+                        'of the run, or a percentage of its targets (25%%). '
+                        'Default: %d.' % run.DEFAULT_CONCURRENCY,
+                    },
+                    'max_errors': {
+                        'type': ['integer', 'string'],
+                        'minimum': 1,
+                        'maximum': run.MAX_ERRORS,
+                        'pattern': _PERCENT,
+                        'description': 'Number of errors, or a percentage of '
+                        'the targets, after which nothing more is released. '
+                        'Default: none.',
+                    },
+                    'type': {
+                        'type': 'string',
+                        'enum': list(_run_arguments),
+                        'description': 'The type of the commands.',
+                    },
+                    'arguments': {
+                        'description': 'The arguments of the commands, by '
+                        'their type.'
+                    },
+                },
+                required=['targets', 'type', 'arguments'],
+            ),
+            'allOf': [
+                _by_type(kind, arguments)
+                for kind, arguments in _run_arguments.items()
+            ],
+            'description': 'The run.',
+        }
+    }
+)
+
+run_action = _closed(
+    {
+        'cancel': {
+            'type': 'null',
+            'description': 'The action that ends the run.',
+        }
+    }
+)
+
 action = {
     **_closed(
         {
@@ -364,6 +497,59 @@ project_commands_query = _closed(
         'since': _parameter(
             _time, 'List only commands accepted at this time (UTC) or later.'
         ),
+    },
+    required=[],
+)
+
+runs_query = _closed(
+    {
+        'limit': _parameter(
+            {'type': 'string', 'pattern': '^[0-9]{1,9}$'},
+            'Maximum number of runs to list. A page is also limited by [api] '
+            'max_limit and to about 1 MiB.',
+        ),
+        'marker': _parameter(
+            {'type': 'string', 'pattern': '^[0-9a-f-]{36}$'},
+            'List runs older than the one with this uuid.',
+        ),
+        'status': _parameter(
+            {'type': 'string', 'enum': list(run.STATUSES)},
+            'List only runs in this state.',
+        ),
+        'all_projects': _parameter(
+            {'type': 'string', 'enum': ['true', 'false']},
+            'Whether to list runs of all projects, unless project_id names '
+            'one. For admins.',
+        ),
+        'project_id': _parameter(
+            {'type': 'string', 'minLength': 1, 'maxLength': 255},
+            "List runs of this project instead of those of the caller's "
+            'project. For admins.',
+        ),
+    },
+    required=[],
+)
+
+run_commands_query = _closed(
+    {
+        **{
+            name: index_query['properties'][name]
+            for name in ('limit', 'marker')
+        },
+        'status': {
+            'type': 'array',
+            'items': {'type': 'string', 'enum': list(command.STATUSES)},
+            'maxItems': len(command.STATUSES),
+            'description': 'List only commands in this state. May be given '
+            'several times, for any of these states.',
+        },
+        'server': {
+            'type': 'array',
+            'items': {'type': 'string', 'pattern': '^[0-9a-f-]{36}$'},
+            'maxItems': run.MAX_FILTERED,
+            'description': 'List only the command of the server with this '
+            'uuid. May be given several times, for any of these servers.',
+        },
     },
     required=[],
 )
@@ -613,6 +799,11 @@ _metadata = {
     'project_id': _described(_string, 'The project of the request.'),
     'user_id': _described(_string, 'The user who made the request.'),
     'request_id': _described(_or_null(_string), 'The id of the request.'),
+    'run_uuid': _described(
+        _or_null(_string),
+        'The uuid of the run that the command is of; null if it was posted by '
+        'itself.',
+    ),
 }
 
 
@@ -699,6 +890,107 @@ unattachable = _closed(
         'terminal': _described(_string, 'Why none can run in a terminal.'),
     },
     required=[],
+)
+
+run_counts = _closed(
+    {
+        name: _described(_count, f'Number of targets {words}.')
+        for name, words in run.COUNTED.items()
+    }
+)
+
+_run = {
+    'uuid': _described(_string, 'The uuid of the run.'),
+    'name': _described(_or_null(_string), 'The name of the run, or null.'),
+    'type': _described(_type, 'The type of the commands.'),
+    'status': {
+        'type': 'string',
+        'enum': list(run.STATUSES),
+        'description': 'The state of the run.',
+    },
+    'targets': _described(_count, 'Number of servers of the run.'),
+    'counts': _described(
+        run_counts, 'Number of targets by the state of their commands.'
+    ),
+    'errors': _described(
+        _count,
+        'Number of errors: of commands that are FAILED, TIMED_OUT or LOST or '
+        'have another exit code than 0, and of servers that could not take a '
+        'command.',
+    ),
+    'max_concurrency': _described(
+        _count, 'Maximum number of unfinished commands of the run.'
+    ),
+    'max_errors': _described(
+        _or_null(_count),
+        'Number of errors after which nothing more is released; null for '
+        'none.',
+    ),
+    'created_at': _described(_time, 'When the run was accepted.'),
+    'updated_at': _described(
+        _or_null(_time),
+        'When the run last changed; null until the first change.',
+    ),
+    'finished_at': _described(
+        _or_null(_time), 'When the run ended; null until then.'
+    ),
+    'error': _described(
+        _or_null(_string),
+        'Why not all servers of the request got the command; null if all did.',
+    ),
+    'project_id': _described(_string, 'The project of the request.'),
+    'user_id': _described(_string, 'The user who made the request.'),
+    'request_id': _described(_or_null(_string), 'The id of the request.'),
+}
+run_refused = _described(
+    {
+        'type': 'array',
+        'items': _closed(
+            {
+                'instance_uuid': _described(
+                    _string, 'The uuid of the server.'
+                ),
+                'error': _described(_string, 'Why it took no command.'),
+            }
+        ),
+    },
+    'The servers that could not take a command, at most %d of them.'
+    % run.MAX_REFUSED,
+)
+_run_shown_arguments = _described(
+    {'anyOf': [_detached(shown_arguments), shown_call]},
+    'The arguments of the request, without secret ones. Absent for callers '
+    'who may not run commands.',
+)
+
+run_response = _closed(
+    {
+        'run': _described(
+            _closed(
+                {
+                    **_run,
+                    'refused': run_refused,
+                    'arguments': _run_shown_arguments,
+                },
+                required=[*_run, 'refused'],
+            ),
+            'The run.',
+        )
+    }
+)
+
+runs_response = _closed(
+    {
+        'runs': {
+            'type': 'array',
+            'items': _closed(
+                {**_run, 'arguments': _run_shown_arguments}, required=[*_run]
+            ),
+            'description': 'The runs, newest first.',
+        },
+        'runs_links': index_response['properties']['commands_links'],
+    },
+    required=['runs'],
 )
 
 agent = _closed(

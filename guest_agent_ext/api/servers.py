@@ -23,6 +23,7 @@ import functools
 from typing import Any
 from typing import cast
 from typing import NoReturn
+from typing import TypeVar
 
 from nova import context as nova_context
 from nova import exception as nova_exc
@@ -33,20 +34,22 @@ import oslo_messaging
 from oslo_utils import uuidutils
 import webob.exc
 
+from guest_agent_ext import breaker
 from guest_agent_ext import cells
 from guest_agent_ext import conf
 from guest_agent_ext import exception
 from guest_agent_ext import metrics
 from guest_agent_ext import nova_types
 from guest_agent_ext import policies
+from guest_agent_ext import reads
 from guest_agent_ext import rpc
-from guest_agent_ext.api import breaker
-from guest_agent_ext.api import reads
 from guest_agent_ext.api import wsgi
 from guest_agent_ext.compute import rpcapi
 
 CONF = conf.CONF
 LOG = logging.getLogger(__name__)
+
+_Found = TypeVar('_Found')
 
 #: Seconds for which a cell that did not answer is left alone.
 RETRY_AFTER = 5.0
@@ -145,35 +148,68 @@ def read(
             'Server %s is not scheduled yet; it must be ACTIVE'
             % mapping.instance_uuid
         )
+    try:
+        return in_cell(
+            context,
+            cell,
+            functools.partial(_get, instance_uuid=mapping.instance_uuid),
+        )
+    except exception.CellIsDown:
+        conflict(
+            'The cell of server %s is down; try again later'
+            % mapping.instance_uuid
+        )
+    except nova_exc.InstanceNotFound:
+        _not_found(mapping.instance_uuid)
+
+
+def in_cell(
+    context: nova_types.RequestContext,
+    cell: nova_types.CellMapping,
+    find: Callable[[nova_types.RequestContext], _Found],
+) -> _Found:
+    """Read the database of a cell, and return what was found.
+
+    :param find: function that reads, with a context for the cell
+    :raises exception.CellIsDown: the cell does not answer within
+        [guest_agent]cell_timeout, or did not a moment ago
+    """
     if not _breaker.allows(cell.uuid):
-        _cell_is_down(mapping)
+        raise exception.CellIsDown
     cells.follow(cell)
     try:
-        instance = reads.of(cell.uuid).run(
-            functools.partial(
-                _get, _targeted(context, cell), mapping.instance_uuid
-            ),
+        found = reads.of(cell.uuid).run(
+            functools.partial(_found, find, _targeted(context, cell)),
             CONF.guest_agent.cell_timeout,
         )
     except exception.ReadNotBegun:
         LOG.warning(
-            'Server %(server)s is not read: cell %(cell)s has as '
-            'many reads under way as it may have',
-            {'server': mapping.instance_uuid, 'cell': cell.uuid},
+            'Cell %(cell)s is not read: it has as many reads under way as it '
+            'may have',
+            {'cell': cell.uuid},
         )
-        _cell_is_down(mapping)
+        raise exception.CellIsDown from None
     except (exception.ReadNotEnded, db_exc.DBError) as exc:
         LOG.warning(
             'Cell %(cell)s does not answer: %(error)r',
             {'cell': cell.uuid, 'error': exc},
         )
         _breaker.failed(cell.uuid)
-        _cell_is_down(mapping)
-    except nova_exc.InstanceNotFound:
+        raise exception.CellIsDown from None
+    except nova_exc.NotFound:
         _breaker.worked(cell.uuid)
-        _not_found(mapping.instance_uuid)
+        raise
     _breaker.worked(cell.uuid)
-    return instance
+    return found
+
+
+def _found(
+    find: Callable[[nova_types.RequestContext], _Found],
+    context: nova_types.RequestContext,
+) -> _Found:
+    # The log lines of this thread name the request, too.
+    context.update_store()
+    return find(context)
 
 
 def expected(
@@ -201,8 +237,6 @@ def expected(
 def _get(
     context: nova_types.RequestContext, instance_uuid: str
 ) -> nova_types.Instance:
-    # The log lines of this thread name the request, too.
-    context.update_store()
     instance: nova_types.Instance = objects.Instance.get_by_uuid(
         context, instance_uuid, expected_attrs=['system_metadata']
     )
@@ -262,10 +296,3 @@ def _not_found(server_id: str) -> NoReturn:
     raise webob.exc.HTTPNotFound(
         explanation='Instance %s could not be found.' % server_id
     ) from None
-
-
-def _cell_is_down(mapping: nova_types.InstanceMapping) -> NoReturn:
-    conflict(
-        'The cell of server %s is down; try again later'
-        % mapping.instance_uuid
-    )

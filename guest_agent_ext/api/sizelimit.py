@@ -44,12 +44,21 @@ _COMMAND = (
     6 * (command.MAX_ARGUMENT_BYTES + command.MAX_INPUT_BYTES) + 64 * 1024
 )
 _ACTION = 64 * 1024
+#: Bytes of the uuid of a server in a list, in JSON.
+_LISTED = 40
 
 #: Maximum bytes of a body, by method and path. All other calls have oslo's
 #: limit.
 LIMITS: Mapping[tuple[str, re.Pattern[str]], Callable[[], int]] = {
     ('POST', re.compile(_SERVER + '/commands')): lambda: _COMMAND,
     ('POST', re.compile(_SERVER + '/commands/[^/]+/action')): lambda: _ACTION,
+    ('POST', re.compile(_PROJECT + '/guest-agent/runs')): lambda: (
+        _COMMAND + _LISTED * int(CONF.guest_agent.max_run_targets)
+    ),
+    (
+        'POST',
+        re.compile(_PROJECT + '/guest-agent/runs/[^/]+/action'),
+    ): lambda: _ACTION,
     ('POST', re.compile(_SERVER + '/commands/[^/]+/input')): lambda: (
         command.MAX_STREAM_BYTES
     ),

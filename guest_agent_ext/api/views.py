@@ -10,10 +10,11 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Builds the JSON of commands, hosts and agents."""
+"""Builds the JSON of commands, runs, hosts and agents."""
 
 import base64
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import datetime
 
@@ -22,6 +23,7 @@ from nova.api.openstack import common
 from guest_agent_ext import command
 from guest_agent_ext import nova_types
 from guest_agent_ext import policies
+from guest_agent_ext import run as runs
 from guest_agent_ext.api import schemas
 from guest_agent_ext.compute import rpcapi
 from guest_agent_ext.db import hosts
@@ -34,8 +36,24 @@ _AS_RECORDED = (
     'project_id',
     'user_id',
     'request_id',
+    'run_uuid',
 )
 _TIMES = ('created_at', 'updated_at', 'started_at', 'finished_at')
+_RUN_AS_RECORDED = (
+    'uuid',
+    'name',
+    'type',
+    'status',
+    'targets',
+    'errors',
+    'max_concurrency',
+    'max_errors',
+    'error',
+    'project_id',
+    'user_id',
+    'request_id',
+)
+_RUN_TIMES = ('created_at', 'updated_at', 'finished_at')
 
 #: JSON of an object, as a schema of schemas.py describes it.
 View = dict[str, object]
@@ -97,6 +115,27 @@ def listed(row: models.Command, viewer: Viewer) -> View:
     )
 
 
+def run(row: models.Run, viewer: Viewer, counts: Mapping[str, int]) -> View:
+    """Return the view of a run in a list.
+
+    :param counts: number of targets by the states of runs.COUNTED
+    """
+    view: View = {name: getattr(row, name) for name in _RUN_AS_RECORDED}
+    view.update({name: _time(getattr(row, name)) for name in _RUN_TIMES})
+    view['counts'] = {status: counts.get(status, 0) for status in runs.COUNTED}
+    if viewer.sees_contents:
+        view['arguments'] = row.arguments
+    return view
+
+
+def refused(targets: Sequence[models.RunTarget]) -> list[View]:
+    """Return the views of targets whose servers could not take a command."""
+    return [
+        {'instance_uuid': target.instance_uuid, 'error': target.error}
+        for target in targets
+    ]
+
+
 def host(state: hosts.HostState, down_time: int) -> View:
     """Return the view of a compute service.
 
@@ -130,10 +169,10 @@ class Links(common.ViewBuilder):
     def next_page(
         self, req: nova_types.Request, collection: str, marker: str
     ) -> list[dict[str, str]]:
-        """Return the link to the next page of a list of commands.
+        """Return the link to the next page of a list.
 
         :param collection: path of the list, below the version
-        :param marker: uuid of the last command on this page
+        :param marker: uuid of the last row on this page
         """
         return [
             {

@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Answers a request when its command has ended: ``Prefer: wait=N``.
+"""Answers a request when its command or run has ended: ``Prefer: wait=N``.
 
 A waiting request occupies a thread of the server, but no connection to the
 database: the status is polled, and one query serves all who wait in the
@@ -18,12 +18,15 @@ process. So the database is queried as often for many waiting requests as for a
 few.
 """
 
+from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import re
 import threading
 import time
+from typing import TypeVar
 
 from oslo_db import exception as db_exc
 
@@ -33,6 +36,7 @@ from guest_agent_ext import nova_types
 from guest_agent_ext.api import slots
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
+from guest_agent_ext.db import runs
 
 CONF = conf.CONF
 
@@ -42,23 +46,30 @@ MIN_GAP, MAX_GAP, GAP_SHARE = 0.01, 0.04, 0.1
 #: Seconds for which the statuses that were read last are used again.
 FRESH = 0.01
 
+_Read = Callable[[Collection[int]], dict[int, str]]
+_Row = TypeVar('_Row', models.Command, models.Run)
+
 _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=[,;]|$)', re.I)
 
 
 class StatusCache:
-    """Reads the status of each command that a request waits for."""
+    """Reads the status of each command, or run, that a request waits for.
 
-    def __init__(self) -> None:
+    :param read: function that reads statuses, by the ids of the rows
+    """
+
+    def __init__(self, read: _Read | None = None) -> None:
+        self._read = read or (lambda ids: commands.statuses(ids))
         # Held during a query: who comes meanwhile shares its result.
         self._lock = threading.Lock()
-        #: Number of requests that wait for each command, by its row's id.
+        #: Number of requests that wait for each of them, by its row's id.
         self._waiting: dict[int, int] = {}
         self._statuses: dict[int, str] = {}
         self._read_at = float('-inf')
 
     @contextlib.contextmanager
     def watching(self, row_id: int) -> Iterator[None]:
-        """Include a command in the queries while the block runs."""
+        """Include a row in the queries while the block runs."""
         with self._lock:
             self._waiting[row_id] = self._waiting.get(row_id, 0) + 1
             # The last query may not have included it.
@@ -72,19 +83,20 @@ class StatusCache:
                     del self._waiting[row_id]
 
     def status(self, row_id: int) -> str | None:
-        """Return the status of a watched command; None if its row is gone.
+        """Return the status of a watched row; None if the row is gone.
 
         :raises oslo_db.exception.DBError: the query failed
         """
         with self._lock:
             if time.monotonic() - self._read_at > FRESH:
-                self._statuses = commands.statuses(list(self._waiting))
+                self._statuses = self._read(list(self._waiting))
                 self._read_at = time.monotonic()
             return self._statuses.get(row_id)
 
 
 _slots = slots.Slots()
 _cache = StatusCache()
+_cache_of_runs = StatusCache(runs.statuses)
 
 
 def waited(
@@ -96,6 +108,28 @@ def waited(
     :returns: the command as it is, with its output, and a header that tells
         of the wait, if the request has waited
     """
+    return _waited(
+        req, row, _cache, lambda: commands.get(row.uuid, with_output=True)
+    )
+
+
+def waited_for_run(
+    req: nova_types.Request, row: models.Run
+) -> tuple[models.Run, dict[str, str]]:
+    """Wait for a run's end as long as a request prefers.
+
+    :param row: run as it was
+    :returns: the run as it is, and a header as of waited()
+    """
+    return _waited(req, row, _cache_of_runs, lambda: runs.get(row.uuid))
+
+
+def _waited(
+    req: nova_types.Request,
+    row: _Row,
+    cache: StatusCache,
+    read: Callable[[], _Row | None],
+) -> tuple[_Row, dict[str, str]]:
     seconds = preferred(req.headers)
     if seconds is None:
         return row, {}
@@ -104,9 +138,9 @@ def waited(
             return row, {}
         # What was accepted is answered, also if the database stays away.
         with contextlib.suppress(db_exc.DBError):
-            with _cache.watching(row.id):
-                _wait(row.id, seconds)
-            row = commands.get(row.uuid, with_output=True) or row
+            with cache.watching(row.id):
+                _wait(cache, row.id, seconds)
+            row = read() or row
     return row, {'Preference-Applied': 'wait=%d' % seconds}
 
 
@@ -132,9 +166,10 @@ def preferred(headers: Mapping[str, str]) -> int | None:
     return min(int(found[1]), maximum)
 
 
-def _wait(row_id: int, seconds: int) -> None:
+def _wait(cache: StatusCache, row_id: int, seconds: int) -> None:
     began = time.monotonic()
-    while _cache.status(row_id) in command.UNFINISHED:
+    # RUNNING is the state of a run, too.
+    while cache.status(row_id) in command.UNFINISHED:
         elapsed = time.monotonic() - began
         if elapsed >= seconds:
             return

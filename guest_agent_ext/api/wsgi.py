@@ -139,7 +139,7 @@ class Resource(wsgi.Resource):
             method, 'is_idempotent'
         ):
             raise webob.exc.HTTPBadRequest(
-                explanation='%s is for the creation of a command only'
+                explanation='%s is for the creation of a command or a run only'
                 % IDEMPOTENCY_KEY
             )
         return super().dispatch(method, request, action_args)

@@ -25,7 +25,7 @@ from oslo_limit import exception as limit_exc
 from oslo_upgradecheck import upgradecheck
 
 from guest_agent_ext import conf
-from guest_agent_ext.api import quota
+from guest_agent_ext import limits
 from guest_agent_ext.cmd import options
 from guest_agent_ext.conductor import servers
 from guest_agent_ext.db import hosts
@@ -152,7 +152,7 @@ class Checks(upgradecheck.UpgradeCommands):
             return _success()
         try:
             return _check_registered()
-        except quota.UNREADABLE as error:
+        except limits.UNREADABLE as error:
             return _failure('Cannot read the limits of Keystone: %s' % error)
 
     _upgrade_checks = (
@@ -165,19 +165,19 @@ class Checks(upgradecheck.UpgradeCommands):
 
 def _check_registered() -> upgradecheck.Result:
     registered = limit_utils._identity_client().registered_limits()
-    if quota.RESOURCE in {limit.resource_name for limit in registered}:
+    if limits.RESOURCE in {limit.resource_name for limit in registered}:
         return _success()
     nobody_s = limit_exc.ProjectOverLimit(
-        None, [limit_exc.OverLimitInfo(quota.RESOURCE, 0, 0, 1)]
+        None, [limit_exc.OverLimitInfo(limits.RESOURCE, 0, 0, 1)]
     )
     if limit_utils.should_enforce(nobody_s):
         return _failure(
             'Keystone has no registered limit of %s: all commands '
-            'are refused' % quota.RESOURCE
+            'are refused' % limits.RESOURCE
         )
     return _warning(
         'Keystone has no registered limit of %s: the number of '
-        'commands of a project is not limited' % quota.RESOURCE
+        'commands of a project is not limited' % limits.RESOURCE
     )
 
 

@@ -12,9 +12,10 @@
 
 """The audit of commands: instance actions, notifications and log lines.
 
-A thread of each cell writes them afterwards, from the row. So a dead cell or
-broker delays no command, and what could not be written is written when it is
-back. The audit never has a command's arguments, input or output.
+A thread of each cell writes them afterwards, from the row, and one those of
+runs. So a dead cell or broker delays no command, and what could not be written
+is written when it is back. The audit never has a command's arguments, input or
+output.
 """
 
 import datetime
@@ -29,6 +30,7 @@ from guest_agent_ext import command
 from guest_agent_ext import conf
 from guest_agent_ext import metrics
 from guest_agent_ext import nova_types
+from guest_agent_ext import run
 from guest_agent_ext.conductor import notifications
 from guest_agent_ext.db import audit
 from guest_agent_ext.db import models
@@ -65,18 +67,53 @@ def tell(cell: nova_types.CellMapping | None, row: models.Command) -> None:
         _count(row)
 
 
+def tell_due_runs() -> None:
+    """Tell of all runs that are due."""
+    while rows := audit.due_runs(PAGE):
+        for row in rows:
+            if audit.take(row.uuid, RETRY_AFTER, models.Run):
+                _tell_run(row)
+                audit.note_run_told(row.uuid, row.status)
+
+
+def _tell_run(row: models.Run) -> None:
+    context = _context_of(row)
+    if row.audited is None:
+        notifications.emit_run_start(context, row)
+    if row.status in run.ENDED:
+        LOG.info(
+            'Run %(uuid)s of %(targets)s servers ended as %(status)s, with '
+            '%(errors)s errors; project %(project)s, request %(request)s',
+            {
+                'uuid': row.uuid,
+                'targets': row.targets,
+                'status': row.status,
+                'errors': row.errors,
+                'project': row.project_id,
+                'request': row.request_id,
+            },
+        )
+        notifications.emit_run_end(context, row)
+
+
+def _context_of(row: models.Command | models.Run) -> nova_types.RequestContext:
+    """Return the context of the request that a row is of."""
+    context: nova_types.RequestContext = nova_context.RequestContext(
+        user_id=row.user_id,
+        project_id=row.project_id,
+        request_id=row.request_id,
+        is_admin=False,
+    )
+    return context
+
+
 def action_of(row: models.Command) -> str:
     """Return the name of a command's action, such as ``guest_agent_exec``."""
     return 'guest_agent_' + row.type.replace('-', '_')
 
 
 def _tell(cell: nova_types.CellMapping | None, row: models.Command) -> None:
-    context = nova_context.RequestContext(
-        user_id=row.user_id,
-        project_id=row.project_id,
-        request_id=row.request_id,
-        is_admin=False,
-    )
+    context = _context_of(row)
     if cell is not None and CONF.guest_agent.record_instance_actions:
         _record(context, cell, row)
     # A short command has often ended before its start is told.

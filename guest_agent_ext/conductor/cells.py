@@ -26,6 +26,7 @@ import oslo_messaging
 
 from guest_agent_ext import command
 from guest_agent_ext import conf
+from guest_agent_ext import doorbell
 from guest_agent_ext import metrics
 from guest_agent_ext import nova_types
 from guest_agent_ext.compute import rpcapi as compute_rpcapi
@@ -33,6 +34,7 @@ from guest_agent_ext.conductor import audit
 from guest_agent_ext.conductor import manager
 from guest_agent_ext.conductor import purge
 from guest_agent_ext.conductor import rpcapi
+from guest_agent_ext.conductor import runs
 from guest_agent_ext.conductor import servers
 from guest_agent_ext.conductor import totals
 from guest_agent_ext.conductor import unscheduled
@@ -61,6 +63,7 @@ class Cell:
         self._stopping = threading.Event()
         self._server: oslo_messaging.MessageHandlingServer | None = None
         self._compute_api: compute_rpcapi.ComputeAPI | None = None
+        self._doorbell = doorbell.Doorbell(mapping.uuid, self._ring)
         interval = CONF.guest_agent.sweep_interval
         self._threads = [
             _thread(f'serve-{mapping.uuid}', self._serve),
@@ -92,6 +95,15 @@ class Cell:
             stopper = _thread('stop', self._server.stop)
             stopper.start()
             stopper.join(STOP_TIMEOUT)
+
+    def ring(self, host: str) -> None:
+        """Ring the doorbell of a host soon; this neither waits nor fails."""
+        if self._compute_api is not None:
+            self._doorbell.ring(host)
+
+    def _ring(self, host: str) -> None:
+        assert self._compute_api is not None
+        self._compute_api.work(host)
 
     def _serve(self) -> None:
         """Start to serve the queue, and try again after a failure."""
@@ -176,7 +188,7 @@ class Cell:
 
 
 class Conductor:
-    """All cells, and what has none: the overdue, the purge, the totals.
+    """All cells, and what is of none: runs, the overdue, purge, totals.
 
     :param host: name of this conductor
     """
@@ -191,12 +203,16 @@ class Conductor:
             ('overdue', group.sweep_interval, _end_overdue),
             ('unscheduled', group.sweep_interval, unscheduled.settle),
             ('purge', purge.INTERVAL, self._purge),
+            ('audit-runs', group.sweep_interval, audit.tell_due_runs),
         ]
         if group.metrics_bind is not None:
             tasks.append(('totals', group.sweep_interval, totals.show))
         self._threads = [
             _thread(name, periodically, self._stopping, interval, task)
             for name, interval, task in tasks
+        ] + [
+            _thread(f'runs-{number}', runs.work, self._stopping, self._ring)
+            for number in range(runs.WORKERS)
         ]
 
     def start(self) -> None:
@@ -224,6 +240,11 @@ class Conductor:
             if uuid not in self._cells and not self._stopping.is_set():
                 self._cells[uuid] = Cell(mapping, self._host)
                 self._cells[uuid].start()
+
+    def _ring(self, cell_uuid: str, host: str) -> None:
+        cell = self._cells.get(cell_uuid)
+        if cell is not None:
+            cell.ring(host)
 
     def _purge(self) -> None:
         removed = 0

@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Versioned notifications of commands.
+"""Versioned notifications of commands and runs.
 
 Nova's lists of actions and sources are closed, so event type and publisher are
 classes of ours. All else is Nova's, also the options that enable notifications
@@ -27,6 +27,7 @@ from nova.objects import fields
 from guest_agent_ext import command
 from guest_agent_ext import conf
 from guest_agent_ext import nova_types
+from guest_agent_ext import run
 from guest_agent_ext.db import models
 
 CONF = conf.CONF
@@ -54,9 +55,47 @@ _FIELDS = {
 }
 
 
+#: Fields of a run that are known only when the run has ended.
+_RUN_END_FIELDS = {
+    'finished_at': fields.DateTimeField(nullable=True),
+    'counts': fields.DictOfIntegersField(nullable=True),
+    'errors': fields.IntegerField(nullable=True),
+}
+_RUN_FIELDS = {
+    'uuid': fields.UUIDField(),
+    'name': fields.StringField(nullable=True),
+    'type': fields.StringField(),
+    'project_id': fields.StringField(),
+    'user_id': fields.StringField(),
+    'request_id': fields.StringField(nullable=True),
+    'targets': fields.IntegerField(),
+    'created_at': fields.DateTimeField(),
+}
+
+
+@nova_base.NovaObjectRegistry.register_if(False)
+class _Notification(base.NotificationBase):
+    """A notification whose sender does not wait for a dead broker."""
+
+    def _emit(
+        self,
+        context: nova_types.RequestContext,
+        event_type: str,
+        publisher_id: str,
+        payload: Mapping[str, object],
+    ) -> None:
+        # Nova's notifier would wait until a dead broker comes back.
+        notifier = rpc.get_versioned_notifier(publisher_id)
+        notifier.retry = 1
+        notifier.info(context, event_type=event_type, payload=payload)
+
+
 @_register
 class GuestAgentEventType(base.EventType):
-    """The type of an event, such as ``instance.guest_agent_exec.start``."""
+    """The type of an event.
+
+    Such as ``instance.guest_agent_exec.start`` and ``guest_agent.run.start``.
+    """
 
     # Version 1.0: Initial version
     VERSION = '1.0'
@@ -85,7 +124,7 @@ class GuestAgentCommandPayload(base.NotificationPayloadBase):
 
 
 @_register
-class GuestAgentCommandNotification(base.NotificationBase):
+class GuestAgentCommandNotification(_Notification):
     """The start or the end of a command."""
 
     # Version 1.0: Initial version
@@ -97,17 +136,73 @@ class GuestAgentCommandNotification(base.NotificationBase):
         'payload': fields.ObjectField('GuestAgentCommandPayload'),
     }
 
-    def _emit(
-        self,
-        context: nova_types.RequestContext,
-        event_type: str,
-        publisher_id: str,
-        payload: Mapping[str, object],
-    ) -> None:
-        # Nova's notifier would wait until a dead broker comes back.
-        notifier = rpc.get_versioned_notifier(publisher_id)
-        notifier.retry = 1
-        notifier.info(context, event_type=event_type, payload=payload)
+
+@_register
+class GuestAgentRunPayload(base.NotificationPayloadBase):
+    """A run without its arguments, input and servers."""
+
+    # Version 1.0: Initial version
+    VERSION = '1.0'
+
+    fields = {**_RUN_FIELDS, **_RUN_END_FIELDS, 'status': fields.StringField()}
+
+
+@_register
+class GuestAgentRunNotification(_Notification):
+    """The start or the end of a run."""
+
+    # Version 1.0: Initial version
+    VERSION = '1.0'
+
+    fields = {
+        'event_type': fields.ObjectField('GuestAgentEventType'),
+        'publisher': fields.ObjectField('GuestAgentPublisher'),
+        'payload': fields.ObjectField('GuestAgentRunPayload'),
+    }
+
+
+def emit_run_start(
+    context: nova_types.RequestContext, row: models.Run
+) -> None:
+    """Send the notification of a start, even if the run has ended since."""
+    ended = dict.fromkeys(_RUN_END_FIELDS)
+    _emit_run(
+        context,
+        fields.NotificationPhase.START,
+        _run_payload(row, status=run.RUNNING, **ended),
+    )
+
+
+def emit_run_end(context: nova_types.RequestContext, row: models.Run) -> None:
+    """Send the notification of an end."""
+    ended = {name: getattr(row, name) for name in _RUN_END_FIELDS}
+    _emit_run(
+        context,
+        fields.NotificationPhase.END,
+        _run_payload(row, status=row.status, **ended),
+    )
+
+
+def _run_payload(row: models.Run, **values: object) -> GuestAgentRunPayload:
+    payload = GuestAgentRunPayload()
+    for name in _RUN_FIELDS:
+        setattr(payload, name, getattr(row, name))
+    for name, value in values.items():
+        setattr(payload, name, value)
+    return payload
+
+
+def _emit_run(
+    context: nova_types.RequestContext,
+    phase: str,
+    payload: GuestAgentRunPayload,
+) -> None:
+    GuestAgentRunNotification(
+        priority=fields.NotificationPriority.INFO,
+        event_type=GuestAgentEventType('guest_agent', 'run', phase),
+        publisher=GuestAgentPublisher(host=CONF.host, source=SOURCE),
+        payload=payload,
+    ).emit(context)
 
 
 def emit_start(

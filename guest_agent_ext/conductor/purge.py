@@ -10,7 +10,10 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Removes commands that are kept no longer, in batches, in one process."""
+"""Removes commands and runs that are kept no longer, in batches.
+
+One process does at a time.
+"""
 
 from collections.abc import Callable
 from collections.abc import Generator
@@ -24,6 +27,7 @@ from guest_agent_ext.conductor import servers
 from guest_agent_ext.db import keys
 from guest_agent_ext.db import leases
 from guest_agent_ext.db import purge
+from guest_agent_ext.db import runs
 
 CONF = conf.CONF
 
@@ -75,6 +79,11 @@ def _batches() -> Iterator[int]:
     yield from _until_none(
         functools.partial(purge.remove_old, CONF.guest_agent.retention)
     )
+    runs.mark_old(CONF.guest_agent.retention)
+    if CONF.guest_agent.max_kept_runs_per_project >= 0:
+        runs.mark_beyond(CONF.guest_agent.max_kept_runs_per_project)
+    while (number := runs.remove_deleted(BATCH)) is not None:
+        yield number
     for forgotten in _forgotten_servers():
         yield from _until_none(
             functools.partial(purge.remove_of_servers, forgotten)

@@ -18,6 +18,7 @@ instance actions, and notifications.py sends notifications.
 
 from collections.abc import Collection
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
@@ -38,6 +39,10 @@ from guest_agent_ext import cells as nova_cells
 from guest_agent_ext import nova_types
 
 _INSTANCES = models.Instance
+_METADATA = models.InstanceSystemMetadata
+
+#: The property of an image that gives its servers a channel to their agents.
+_CHANNEL = 'image_hw_qemu_guest_agent'
 
 #: States in which a server keeps its memory although its domain may not run.
 KEEPS_MEMORY = frozenset({vm_states.SUSPENDED, vm_states.PAUSED})
@@ -79,6 +84,19 @@ class Server:
             and self.is_settled
             and self.vm_state == vm_states.ERROR
         )
+
+
+@dataclasses.dataclass
+class Guest:
+    """What server_checks.py asks of a server, as nova_types.Instance."""
+
+    uuid: str
+    host: str | None
+    vm_state: str
+    task_state: str | None
+    power_state: int | None
+    locked: bool
+    system_metadata: Mapping[str, str]
 
 
 def cells() -> Sequence[nova_types.CellMapping]:
@@ -133,6 +151,59 @@ def read(
         for row in rows
         if not row.hidden
     }
+
+
+def guests(
+    cell: nova_types.CellMapping, uuids: Collection[str]
+) -> dict[str, Guest]:
+    """Return those of some servers that a cell has and that are not deleted.
+
+    Of their system_metadata there is only what server_checks.py asks for.
+    """
+    is_channel = sa.and_(
+        _METADATA.instance_uuid == _INSTANCES.uuid,
+        _METADATA.key == _CHANNEL,
+        _METADATA.deleted == 0,
+    )
+    query = (
+        sa.select(
+            _INSTANCES.uuid,
+            _INSTANCES.host,
+            _INSTANCES.vm_state,
+            _INSTANCES.task_state,
+            _INSTANCES.power_state,
+            _INSTANCES.locked,
+            _INSTANCES.hidden,
+            _METADATA.value,
+        )
+        .outerjoin(_METADATA, is_channel)
+        .where(_INSTANCES.uuid.in_(uuids), _INSTANCES.deleted == 0)
+    )
+    with _reading(cell) as session:
+        rows = session.execute(query).all()
+    return {
+        row.uuid: Guest(
+            row.uuid,
+            row.host,
+            row.vm_state,
+            row.task_state,
+            row.power_state,
+            bool(row.locked),
+            {} if row.value is None else {_CHANNEL: row.value},
+        )
+        for row in rows
+        if not row.hidden
+    }
+
+
+def mappings(
+    uuids: Collection[str],
+) -> dict[str, nova_types.CellMapping | None]:
+    """Return the cell of each existing server, None if it has none yet."""
+    found = objects.InstanceMappingList.get_by_instance_uuids(
+        nova_context.get_admin_context(), list(uuids)
+    )
+    return {mapping.instance_uuid: mapping.cell_mapping for mapping in found}
 
 
 def cell_of(uuid: str) -> str | None:

@@ -80,7 +80,8 @@ never starts. Read by nova-api.
         min=1,
         help="""
 Maximum number of unfinished commands of one server. Further commands are
-refused with 429. Read by nova-api.
+refused with 429; those of runs wait. Read by nova-api and
+guest-agent-conductor.
 """,
     ),
     cfg.IntOpt(
@@ -89,11 +90,11 @@ refused with 429. Read by nova-api.
         min=-1,
         help="""
 Maximum number of unfinished commands of all servers of one project, -1 for no
-limit. Further commands are refused with 403.
+limit. Further commands are refused with 403; those of runs wait.
 
 If ``[quota] driver`` is ``nova.quota.UnifiedLimitsDriver``, the limit of the
-resource ``guest_agent_commands`` in Keystone is used instead. Read by
-nova-api.
+resource ``guest_agent_commands`` in Keystone is used instead. Read by nova-api
+and guest-agent-conductor.
 """,
     ),
     cfg.IntOpt(
@@ -118,6 +119,27 @@ that come at once may exceed it by a few. Read by nova-api.
 """,
     ),
     cfg.IntOpt(
+        'max_run_targets',
+        default=1000,
+        min=1,
+        max=100_000,
+        help="""
+Maximum number of servers of one run, which runs a command in each of them.
+Larger runs are refused with 400. Read by nova-api.
+""",
+    ),
+    cfg.IntOpt(
+        'max_runs_per_project',
+        default=20,
+        min=-1,
+        help="""
+Maximum number of runs of one project that have not ended, -1 for no limit.
+Further runs are refused with 403. The commands of a run count for
+``max_unfinished_per_server`` and ``max_unfinished_per_project`` when they are
+released; where one of these is reached, a run waits. Read by nova-api.
+""",
+    ),
+    cfg.IntOpt(
         'service_down_time',
         default=60,
         min=1,
@@ -136,7 +158,9 @@ guest-agent-conductor.
 Seconds that a request waits for the database of a server's cell before it is
 answered with 409. A process reads at most eight servers of one cell at once,
 including reads whose requests have timed out; a cell that does not answer
-delays no requests for servers of other cells. Read by nova-api.
+delays no requests for servers of other cells. guest-agent-conductor waits as
+long when it releases the commands of runs. Read by nova-api and
+guest-agent-conductor.
 """,
     ),
     cfg.IntOpt(
@@ -145,8 +169,8 @@ delays no requests for servers of other cells. Read by nova-api.
         min=0,
         help="""
 Maximum number of seconds that a request with ``Prefer: wait=N`` waits for the
-end of its command. Set it below the timeouts of proxies and load balancers in
-front of nova-api. Read by nova-api.
+end of its command or run. Set it below the timeouts of proxies and load
+balancers in front of nova-api. Read by nova-api.
 """,
     ),
     cfg.IntOpt(
@@ -232,9 +256,10 @@ which then serves new cells and no longer serves removed ones.
         min=60,
         mutable=True,
         help="""
-Seconds that a command and its output are kept after its end. After that
-guest-agent-conductor removes the command. It also removes commands of servers
-that Nova has forgotten (``nova-manage db archive_deleted_rows``). Read by
+Seconds that a command and its output are kept after its end, those of a run
+after the end of the run. After that guest-agent-conductor removes them. It
+also removes commands of servers that Nova has forgotten
+(``nova-manage db archive_deleted_rows``). Read by
 guest-agent-conductor and ``guest-agent-manage purge``.
 """,
     ),
@@ -274,6 +299,16 @@ that are kept; -1 for no limit. See ``max_kept_per_server``.
         help="""
 Maximum number of bytes of arguments and output of the commands of all servers
 of one project that are kept; -1 for no limit. See ``max_kept_per_server``.
+""",
+    ),
+    cfg.IntOpt(
+        'max_kept_runs_per_project',
+        default=1000,
+        min=-1,
+        help="""
+Maximum number of runs of one project that are kept, within ``retention``; -1
+for no limit. The oldest that have ended are removed first, with their
+commands. Checked every minute by guest-agent-conductor.
 """,
     ),
     cfg.BoolOpt(

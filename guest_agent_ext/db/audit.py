@@ -10,11 +10,10 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Queries of the commands that the audit has to tell of.
+"""Queries of the commands and runs that the audit has to tell of.
 
-Every change that starts or ends a command makes its row due in the same
-statement, so nothing is forgotten, whoever made the change and whatever dies
-after it.
+Every change that starts or ends one makes its row due in the same statement,
+so nothing is forgotten, whoever made the change and whatever dies after it.
 """
 
 from collections.abc import Sequence
@@ -26,6 +25,10 @@ from guest_agent_ext.db import session
 from guest_agent_ext.db import sqltypes
 
 _COMMANDS = models.Command
+_RUNS = models.Run
+
+#: A table whose rows become due.
+_Table = type[models.Command] | type[models.Run]
 
 
 def due(cell_uuid: str, limit: int) -> Sequence[models.Command]:
@@ -35,7 +38,7 @@ def due(cell_uuid: str, limit: int) -> Sequence[models.Command]:
     """
     query = (
         sa.select(_COMMANDS)
-        .where(_COMMANDS.cell_uuid == cell_uuid, _is_due())
+        .where(_COMMANDS.cell_uuid == cell_uuid, _is_due(_COMMANDS))
         .order_by(_COMMANDS.audit_at)
         .limit(limit)
     )
@@ -43,17 +46,34 @@ def due(cell_uuid: str, limit: int) -> Sequence[models.Command]:
         return db.scalars(query).all()
 
 
-@session.retried
-def take(uuid: str, seconds: float) -> bool:
-    """Reserve a due command for one conductor.
+def due_runs(limit: int) -> Sequence[models.Run]:
+    """Return the runs that are due, longest due first.
 
-    :param seconds: time until the command is due again, unless note_told() is
-        called before
-    :returns: False if another conductor has taken the command
+    :param limit: maximum number of runs
+    """
+    query = (
+        sa.select(_RUNS)
+        .where(_is_due(_RUNS))
+        .order_by(_RUNS.audit_at)
+        .limit(limit)
+    )
+    with session.reader() as db:
+        return db.scalars(query).all()
+
+
+@session.retried
+def take(uuid: str, seconds: float, table: _Table = _COMMANDS) -> bool:
+    """Reserve what is due for one conductor.
+
+    :param uuid: uuid of a command or a run
+    :param seconds: time until it is due again, unless note_told() or
+        note_run_told() is called before
+    :param table: model of the row
+    :returns: False if another conductor has taken it
     """
     change = (
-        sa.update(_COMMANDS)
-        .where(_COMMANDS.uuid == uuid, _is_due())
+        sa.update(table)
+        .where(table.uuid == uuid, _is_due(table))
         .values(audit_at=sqltypes.utc_in(seconds))
     )
     with session.writer() as db:
@@ -81,30 +101,44 @@ def note_told(uuid: str, status: str) -> None:
     """Note that the audit has told of a command up to this state.
 
     A command that has changed meanwhile stays due. One that its user has
-    deleted is removed when there is no more to tell.
+    deleted is removed when there is no more to tell, and its run has counted
+    it.
 
     :param status: state of the command that was told of
     """
-    change = (
-        sa.update(_COMMANDS)
-        .where(_COMMANDS.uuid == uuid)
-        .values(
-            audited=status,
-            audit_at=sa.case(
-                (_COMMANDS.status == status, sa.null()),
-                else_=sqltypes.utc_in(),
-            ),
-        )
-    )
     told = (
         _COMMANDS.uuid == uuid,
         _COMMANDS.deleted,
         _COMMANDS.audit_at.is_(None),
+        _COMMANDS.run_due.is_(None),
     )
     with session.writer() as db:
-        db.execute(change)
+        db.execute(_told(_COMMANDS, uuid, status))
         db.execute(sa.delete(_COMMANDS).where(*told))
 
 
-def _is_due() -> sa.ColumnElement[bool]:
-    return _COMMANDS.audit_at <= sqltypes.utc_in()
+@session.retried
+def note_run_told(uuid: str, status: str) -> None:
+    """Note that the audit has told of a run up to this state.
+
+    :param status: state of the run that was told of
+    """
+    with session.writer() as db:
+        db.execute(_told(_RUNS, uuid, status))
+
+
+def _told(table: _Table, uuid: str, status: str) -> sa.Update:
+    return (
+        sa.update(table)
+        .where(table.uuid == uuid)
+        .values(
+            audited=status,
+            audit_at=sa.case(
+                (table.status == status, sa.null()), else_=sqltypes.utc_in()
+            ),
+        )
+    )
+
+
+def _is_due(table: _Table) -> sa.ColumnElement[bool]:
+    return table.audit_at <= sqltypes.utc_in()

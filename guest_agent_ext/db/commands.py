@@ -14,8 +14,8 @@
 
 Every change names the states that it may start from, so that of two that meet
 one wins (compare and swap), and may be repeated without harm. purge.py removes
-what is kept no longer, and audit.py what was deleted before the audit told of
-it.
+what is kept no longer, audit.py what was deleted before the audit told of it,
+and runs.py records the commands of runs.
 """
 
 from collections.abc import Collection
@@ -337,6 +337,27 @@ def list_of_instance(
     found = [_COMMANDS.instance_uuid == instance_uuid, *_shown_as(statuses)]
     if types:
         found.append(_COMMANDS.type.in_(types))
+    return _page(found, before, limit)
+
+
+def list_of_run(
+    run_uuid: str,
+    *,
+    limit: int,
+    before: int | None = None,
+    statuses: Collection[str] = (),
+    instance_uuids: Collection[str] = (),
+) -> Page:
+    """Return a page of the commands of a run, without their output.
+
+    :param limit: maximum number of commands
+    :param before: ``id`` that the last page ended with
+    :param statuses: states to list, as users see them; empty for all
+    :param instance_uuids: servers whose commands to list; empty for all
+    """
+    found = [_COMMANDS.run_uuid == run_uuid, *_shown_as(statuses)]
+    if instance_uuids:
+        found.append(_COMMANDS.instance_uuid.in_(instance_uuids))
     return _page(found, before, limit)
 
 
@@ -801,25 +822,73 @@ def delete(uuid: str) -> bool:
         _COMMANDS.status.in_(command.ENDED),
         ~_COMMANDS.deleted,
     )
-    # If it went at once the audit would never tell of it. So it is hidden, and
-    # audit.note_told() removes it.
+    # If it went at once the audit would never tell of it, and its run would
+    # never count its end. So it is hidden, and the last of the two removes it.
     hide = (
         sa.update(_COMMANDS)
-        .where(*ended, _COMMANDS.audit_at.is_not(None))
-        .values(
-            deleted=True,
-            arguments={},
-            error=None,
-            out_data=None,
-            err_data=None,
-            kept_bytes=0,
+        .where(
+            *ended,
+            sa.or_(
+                _COMMANDS.audit_at.is_not(None), _COMMANDS.run_due.is_not(None)
+            ),
         )
+        .values(_HIDDEN)
     )
     with session.writer() as db:
         keys.note_end(db, [uuid])
         return (
             session.changed(db, hide) > 0
             or session.changed(db, sa.delete(_COMMANDS).where(*ended)) > 0
+        )
+
+
+#: Columns of a command that its user has deleted.
+_HIDDEN: Mapping[str, object] = {
+    'deleted': True,
+    'arguments': {},
+    'error': None,
+    'out_data': None,
+    'err_data': None,
+    'kept_bytes': 0,
+}
+
+
+def hide_of_run(db: orm.Session, run_uuid: str) -> None:
+    """Hide all commands of a run, which have ended.
+
+    :param db: current transaction
+    """
+    session.changed(
+        db,
+        sa.update(_COMMANDS)
+        .where(_COMMANDS.run_uuid == run_uuid)
+        .values(_HIDDEN)
+        .execution_options(synchronize_session=False),
+    )
+
+
+def cancel_of_run(db: orm.Session, run_uuid: str) -> None:
+    """Cancel all unfinished commands of a run, as cancel() does one.
+
+    :param db: current transaction
+    """
+    of_run = _COMMANDS.run_uuid == run_uuid
+    for status, values in (
+        (
+            command.PENDING,
+            {'error': command.NEVER_STARTED, **_end_of(command.CANCELLED)},
+        ),
+        (
+            command.RUNNING,
+            {'cancel_requested': True, 'updated_at': sqltypes.utc_in()},
+        ),
+    ):
+        session.changed(
+            db,
+            sa.update(_COMMANDS)
+            .where(of_run, _COMMANDS.status == status)
+            .values(values)
+            .execution_options(synchronize_session=False),
         )
 
 
@@ -926,6 +995,7 @@ def _end_of(status: str) -> dict[str, object]:
     """Return the columns that every end sets; secrets are erased."""
     return {
         'status': status,
+        'run_due': _COMMANDS.run_uuid,
         'inputs': None,
         'opened': None,
         'audit_at': _audit_due(),

@@ -12,8 +12,9 @@
 
 """Queries of idempotency keys, by which a repeated POST is recognized.
 
-commands.create() records a key in the transaction that records the command:
-its unique scope lets one of many simultaneous requests succeed.
+commands.create() records a key in the transaction that records the command,
+and runs.create() in that of the run: its unique scope lets one of many
+simultaneous requests succeed.
 """
 
 from collections.abc import Collection
@@ -28,8 +29,9 @@ from guest_agent_ext.db import sqltypes
 
 _KEYS = models.IdempotencyKey
 _COMMANDS = models.Command
+_RUNS = models.Run
 
-#: Seconds between the end of a command and the expiry of its key.
+#: Seconds between the end of a command or a run and the expiry of its key.
 KEPT_FOR = 86400
 
 
@@ -68,30 +70,39 @@ def remove_expired(limit: int) -> int:
     return _remove(ids) if ids else 0
 
 
-def note_end(db: orm.Session, command_uuids: Collection[str]) -> None:
-    """Note in their keys when commands ended that are about to be deleted."""
-    finished_at = (
-        sa.select(_COMMANDS.finished_at)
-        .where(_COMMANDS.uuid == _KEYS.command_uuid)
-        .scalar_subquery()
+def note_end(db: orm.Session, uuids: Collection[str]) -> None:
+    """Note in their keys when that ended which is about to be deleted.
+
+    :param uuids: uuids of commands and runs
+    """
+    finished_at = sa.func.coalesce(
+        *(
+            sa.select(table.finished_at)
+            .where(table.uuid == _KEYS.command_uuid)
+            .scalar_subquery()
+            for table in (_COMMANDS, _RUNS)
+        )
     )
     db.execute(
         sa.update(_KEYS)
-        .where(_KEYS.command_uuid.in_(command_uuids))
+        .where(_KEYS.command_uuid.in_(uuids))
         .values(finished_at=finished_at)
         .execution_options(synchronize_session=False)
     )
 
 
 def _select(*columns: Any) -> sa.Select[Any]:
-    return sa.select(*columns).outerjoin(
-        _COMMANDS, _COMMANDS.uuid == _KEYS.command_uuid
-    )
+    query = sa.select(*columns).select_from(_KEYS)
+    for table in (_COMMANDS, _RUNS):
+        query = query.outerjoin(table, table.uuid == _KEYS.command_uuid)
+    return query
 
 
 def _is_expired() -> sa.ColumnElement[bool]:
-    # Null if the command has not ended.
-    finished_at = sa.func.coalesce(_KEYS.finished_at, _COMMANDS.finished_at)
+    # Null if the command or the run has not ended.
+    finished_at = sa.func.coalesce(
+        _KEYS.finished_at, _COMMANDS.finished_at, _RUNS.finished_at
+    )
     return sa.func.coalesce(
         finished_at < sqltypes.utc_in(-KEPT_FOR), sa.false()
     )

@@ -84,6 +84,17 @@ def create_table(
         op.create_table(name, *columns, **options)
 
 
+def add_column(table: str, column: sa.Column[Any]) -> None:
+    """Add a column in a migration, if missing.
+
+    :param column: column that may be null: services of the old release insert
+        rows without it
+    """
+    found = sa.inspect(op.get_bind()).get_columns(table)
+    if column.name not in {known['name'] for known in found}:
+        op.add_column(table, column)
+
+
 def create_index(
     name: str, table: str, columns: Sequence[str], *, unique: bool = False
 ) -> None:

@@ -61,6 +61,11 @@ class Command(Base):
     user_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
     request_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
 
+    #: The run that the command is of, if any; and the same once it has ended,
+    #: until a conductor has counted its end. The run is due then.
+    run_uuid: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+    run_due: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+
     instance_uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
     #: The server's project, whose quota counts the command.
     instance_project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
@@ -174,6 +179,118 @@ class Command(Base):
         sa.Index('guest_agent_commands_end_by_idx', 'status', 'end_by'),
         # What the audit has to tell.
         sa.Index('guest_agent_commands_audit_idx', 'cell_uuid', 'audit_at'),
+        # The list of a run, newest first, and the runs that are due.
+        sa.Index('guest_agent_commands_run_idx', 'run_uuid', 'id'),
+        sa.Index('guest_agent_commands_run_due_idx', 'run_due'),
+    )
+
+
+class Run(Base):
+    """One command in many servers: the request and its progress."""
+
+    __tablename__ = 'guest_agent_runs'
+
+    id: orm.Mapped[int] = orm.mapped_column(
+        sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), primary_key=True
+    )
+    uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    name: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    status: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    created_at: orm.Mapped[datetime.datetime]
+    updated_at: orm.Mapped[datetime.datetime | None]
+    finished_at: orm.Mapped[datetime.datetime | None]
+
+    #: Who sent the request. All servers are of the same project.
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    user_id: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    request_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
+    #: Whether Nova's policy took the user for an admin, who may run commands
+    #: in locked servers.
+    by_admin: orm.Mapped[bool] = orm.mapped_column(sa.Boolean())
+
+    #: The command of each server, as in models.Command, and the approximate
+    #: size of its inputs in bytes; the inputs are erased at the end.
+    type: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    arguments: orm.Mapped[dict[str, Any]]
+    inputs: orm.Mapped[dict[str, Any] | None] = orm.mapped_column(
+        deferred=True
+    )
+    input_size: orm.Mapped[int] = orm.mapped_column()
+    #: Seconds that each command may run, and from its release to its start.
+    timeout: orm.Mapped[int]
+    start_timeout: orm.Mapped[int]
+
+    #: Number of servers, and how many commands may be unfinished at once.
+    targets: orm.Mapped[int]
+    max_concurrency: orm.Mapped[int]
+    #: Number of errors after which nothing more is released; null for none.
+    max_errors: orm.Mapped[int | None]
+    #: Number of targets by their status, and how many of them are errors.
+    counts: orm.Mapped[dict[str, Any]]
+    errors: orm.Mapped[int]
+    cancel_requested: orm.Mapped[bool] = orm.mapped_column(sa.Boolean())
+    error: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+
+    #: When a conductor is to look at the run, whatever its commands do, or the
+    #: purge is to remove the deleted run; null if the run has ended.
+    due_at: orm.Mapped[datetime.datetime | None]
+    #: Until when one conductor looks at the run and the others do not.
+    taken_until: orm.Mapped[datetime.datetime]
+    #: As in models.Command.
+    audit_at: orm.Mapped[datetime.datetime | None]
+    audited: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
+    deleted: orm.Mapped[bool] = orm.mapped_column(sa.Boolean())
+
+    __table_args__ = (
+        sa.Index('guest_agent_runs_uuid_idx', 'uuid', unique=True),
+        # The list of a project, newest first.
+        sa.Index('guest_agent_runs_project_idx', 'project_id', 'id'),
+        # How many of a project have not ended.
+        sa.Index('guest_agent_runs_quota_idx', 'project_id', 'status'),
+        # What is due, what the audit has to tell, what is older than its
+        # retention.
+        sa.Index('guest_agent_runs_due_idx', 'due_at'),
+        sa.Index('guest_agent_runs_audit_idx', 'audit_at'),
+        sa.Index('guest_agent_runs_finished_idx', 'finished_at'),
+    )
+
+
+class RunTarget(Base):
+    """One server of a run."""
+
+    __tablename__ = 'guest_agent_run_targets'
+
+    id: orm.Mapped[int] = orm.mapped_column(
+        sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), primary_key=True
+    )
+    run_id: orm.Mapped[int]
+    #: Its place in the order of release.
+    position: orm.Mapped[int]
+    instance_uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    #: The uuid that its command gets. It is made up with the target, so that
+    #: no target can get two commands.
+    command_uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    #: One of run.TARGET_STATUSES.
+    status: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    #: Why the server was refused.
+    error: orm.Mapped[str | None] = orm.mapped_column(sa.Text())
+    #: When to try again, after a bound of the server was reached.
+    retry_at: orm.Mapped[datetime.datetime | None]
+
+    __table_args__ = (
+        # What is next, by the order of release, and what is unfinished.
+        sa.Index(
+            'guest_agent_run_targets_run_idx', 'run_id', 'status', 'position'
+        ),
+        sa.Index(
+            'guest_agent_run_targets_server_idx',
+            'run_id',
+            'instance_uuid',
+            unique=True,
+        ),
+        sa.Index(
+            'guest_agent_run_targets_command_idx', 'command_uuid', unique=True
+        ),
     )
 
 
@@ -192,6 +309,7 @@ class IdempotencyKey(Base):
     #: A hash of project, user, server and key, which together are longer than
     #: MySQL can index, and which MySQL would compare regardless of case.
     scope: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    #: The command, or the run.
     command_uuid: orm.Mapped[str] = orm.mapped_column(sa.String(36))
     #: The key of a keyed hash of the body, and that hash.
     body_key: orm.Mapped[str] = orm.mapped_column(sa.String(64))

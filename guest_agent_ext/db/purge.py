@@ -13,7 +13,8 @@
 """Queries of the purge, which removes commands that are kept no longer.
 
 An end is final, so a command that has ended may be read in one transaction and
-removed in the next.
+removed in the next. The command of a run is kept until its run has counted its
+end, and for age as long as the run; runs.py removes both then.
 """
 
 from collections.abc import Collection
@@ -29,6 +30,7 @@ from guest_agent_ext.db import session
 from guest_agent_ext.db import sqltypes
 
 _COMMANDS = models.Command
+_RUNS = models.Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +87,7 @@ def remove_of_servers(instance_uuids: Collection[str], limit: int) -> int:
             .where(
                 _COMMANDS.instance_uuid.in_(instance_uuids),
                 _COMMANDS.status.in_(command.ENDED),
+                _COMMANDS.run_due.is_(None),
             )
             .limit(limit)
         ).all()
@@ -148,7 +151,10 @@ def trim(
         oldest = db.execute(
             sa.select(_COMMANDS.uuid, _COMMANDS.kept_bytes)
             .where(
-                owner, _COMMANDS.status.in_(command.ENDED), ~_COMMANDS.deleted
+                owner,
+                _COMMANDS.status.in_(command.ENDED),
+                _COMMANDS.run_due.is_(None),
+                ~_COMMANDS.deleted,
             )
             .order_by(_COMMANDS.id)
             .limit(limit)
@@ -181,7 +187,13 @@ def servers(after: str, limit: int) -> Sequence[str]:
 
 
 def _is_old(age: int) -> sa.ColumnElement[bool]:
-    return _COMMANDS.finished_at < sqltypes.utc_in(-age)
+    return sa.and_(
+        _COMMANDS.finished_at < sqltypes.utc_in(-age),
+        sa.or_(
+            _COMMANDS.run_uuid.is_(None),
+            ~sa.exists().where(_RUNS.uuid == _COMMANDS.run_uuid),
+        ),
+    )
 
 
 def _remove(uuids: Sequence[str]) -> int:

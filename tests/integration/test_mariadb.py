@@ -36,6 +36,7 @@ from tests.functional.db import test_keys
 from tests.functional.db import test_leases
 from tests.functional.db import test_migration
 from tests.functional.db import test_purge
+from tests.functional.db import test_runs
 from tests.functional.db import test_session
 from tests.functional.db import test_sqltypes
 from tests.functional.db import test_totals
@@ -72,6 +73,7 @@ class TestMariaDB(
     test_leases.TestLeases,
     test_migration.TestMigration,
     test_purge.TestPurge,
+    test_runs.TestRuns,
     test_session.TestSession,
     test_sqltypes.TestSqltypes,
     test_totals.TestTotals,

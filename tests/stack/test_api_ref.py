@@ -78,6 +78,26 @@ def test_commands(compute: Any, server: str) -> None:
     )
 
 
+def test_runs(compute: Any, server: str) -> None:
+    request, cancel = _examples('runs')
+    tags, metadata = (
+        request['run']['targets'][name] for name in ('tags', 'metadata')
+    )
+    compute.put(
+        f'/servers/{server}/tags', json={'tags': tags}, microversion='2.26'
+    )
+    compute.post(f'/servers/{server}/metadata', json={'metadata': metadata})
+    made = compute.post('/guest-agent/runs', json=request)
+    assert made.status_code == 202, made.text
+    run = made.json()['run']
+    assert (run['name'], run['targets']) == (request['run']['name'], 1)
+    # It may have ended: the guest has no such program.
+    cancelled = compute.post(
+        f'/guest-agent/runs/{run["uuid"]}/action', json=cancel
+    )
+    assert cancelled.status_code in (202, 409)
+
+
 def test_agent(compute: Any, server: str) -> None:
     answer, _ = _examples('agent')
     shown = compute.get(f'/servers/{server}/guest-agent').json()

@@ -63,7 +63,7 @@ _QUERY = (
     'error, out_data, out_bytes, err_bytes, finished_at, '
     'TIMESTAMPDIFF(SECOND, created_at, COALESCE(finished_at, '
     'UTC_TIMESTAMP())) AS age FROM guest_agent_commands '
-    'WHERE id > %d ORDER BY id'
+    'WHERE id > %d AND run_uuid IS NULL ORDER BY id'
 )
 
 #: Threads and open files that a program has at most when all is quiet, however
@@ -98,7 +98,14 @@ _LEFT_ROWS = {
     'keys of commands that there are not': 'SELECT command_uuid AS uuid '
     'FROM guest_agent_idempotency_keys '
     'WHERE finished_at IS NULL AND command_uuid NOT IN '
-    '(SELECT uuid FROM guest_agent_commands)',
+    '(SELECT uuid FROM guest_agent_commands '
+    'UNION SELECT uuid FROM guest_agent_runs)',
+    'inputs of runs that have ended': 'SELECT uuid FROM guest_agent_runs '
+    'WHERE finished_at IS NOT NULL AND inputs IS NOT NULL',
+    'ends that no run has counted': 'SELECT uuid FROM guest_agent_commands '
+    'WHERE run_due IS NOT NULL',
+    'runs that were not told to the audit': 'SELECT uuid FROM '
+    'guest_agent_runs WHERE audit_at IS NOT NULL',
 }
 
 

@@ -19,6 +19,7 @@ attached command.
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
 import http.client
@@ -46,7 +47,7 @@ REPEAT_AFTER = 0.5
 PATIENCE = 20.0
 
 #: Every script gets its tag and its exit code as arguments.
-_RAN = 'echo "ran $0" >/dev/ttyS0; '
+RAN = 'echo "ran $0" >/dev/ttyS0; '
 BURST = 150_000
 
 #: Lines that go both ways through an attached command, bytes that are sent at
@@ -170,7 +171,7 @@ class Order:
                     'command': [
                         '/bin/sh',
                         '-c',
-                        _RAN + self.script.text,
+                        RAN + self.script.text,
                         self.tag,
                         str(self.exitcode),
                     ],
@@ -244,8 +245,9 @@ class Tenant:
         order.answers[status] = 1
 
     def _send(self, order: Order) -> None:
-        answer = self._insist(
-            order,
+        answer = insist(
+            self._clients,
+            order.answers,
             lambda client: client.send(
                 'POST',
                 client.commands,
@@ -257,8 +259,9 @@ class Tenant:
             order.uuid = json.loads(answer.body)['command']['uuid']
 
     def _cancel(self, order: Order) -> None:
-        answer = self._insist(
-            order,
+        answer = insist(
+            self._clients,
+            order.answers,
             lambda client: client.send(
                 'POST',
                 f'{client.commands}/{order.uuid}/action',
@@ -266,26 +269,6 @@ class Tenant:
             ),
         )
         order.was_cancelled = answer is not None and answer.status == 202
-
-    def _insist(
-        self,
-        order: Order,
-        send: Callable[[http_client.Client], http_client.Answer],
-    ) -> http_client.Answer | None:
-        """Send a request until it is answered, to each API in turn."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            try:
-                answer = send(next(self._clients))
-            except (OSError, http.client.HTTPException):
-                status = 0
-            else:
-                status = answer.status
-            order.answers[status] = order.answers.get(status, 0) + 1
-            if status and status < 500:
-                return answer
-            time.sleep(REPEAT_AFTER)
-        return None
 
 
 class Reader(threading.Thread):
@@ -383,3 +366,27 @@ class Reader(threading.Thread):
             return client.send(method, path, body)
         except (OSError, http.client.HTTPException):
             return None
+
+
+def insist(
+    clients: Iterator[http_client.Client],
+    answers: dict[int, int],
+    send: Callable[[http_client.Client], http_client.Answer],
+) -> http_client.Answer | None:
+    """Send a request until it is answered, to each API in turn.
+
+    :param answers: number of answers by status, which is counted up
+    """
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            answer = send(next(clients))
+        except (OSError, http.client.HTTPException):
+            status = 0
+        else:
+            status = answer.status
+        answers[status] = answers.get(status, 0) + 1
+        if status and status < 500:
+            return answer
+        time.sleep(REPEAT_AFTER)
+    return None

@@ -18,12 +18,25 @@ import dataclasses
 import threading
 import time
 
+from guest_agent_ext.db import runs as db_runs
 from tools.faults import invariants
 from tools.faults import kinds
 from tools.faults import load
+from tools.faults import runs
 from tools.faults import schedule
 from tools.faults import world as fault_world
 from tools.faults.traps import traps
+
+#: Seconds that each command of a run may take to be released and to end: what
+#: a conductor that dies has taken is left alone for some time, and that may
+#: happen before and after.
+RUN_BOUND = (
+    load.START_TIMEOUT
+    + load.TIMEOUT
+    + fault_world.KILL_GRACE
+    + invariants.GRACE
+    + 2 * db_runs.TAKEN_FOR
+)
 
 #: Seconds that commands go on to come after the last fault has begun.
 AFTER = 2.0
@@ -65,28 +78,35 @@ def run(world: fault_world.World, seed: int, number: int) -> Total:
     """Run one schedule, wait for the end of every command, and check all."""
     began = time.monotonic()
     faults = schedule.make(seed, number, kinds.targets(world))
-    after = invariants.last_id(world)
+    after, after_run = invariants.last_id(world), runs.last_id(world)
     tenants = [
         load.Tenant(world, guest, f'{seed}/{number}/{guest}')
         for guest in world.guests
     ]
+    crowd = runs.Crowd(world, f'{seed}/{number}/runs')
     total = Total(runs=1)
-    for tenant in tenants:
-        tenant.start()
+    senders: list[load.Tenant | runs.Crowd] = [*tenants, crowd]
+    for sender in senders:
+        sender.start()
     _do_all(world, faults, total)
     time.sleep(AFTER)
-    for tenant in tenants:
-        tenant.stop()
+    for sender in senders:
+        sender.stop()
     for trap in world.disarm():
         total.counts[f'trap {trap} not met'] += 1
         total.counts[f'trap {trap}'] -= 1
     world.wait_until_well()
+    runs.wait_for_ends(world, after_run, RUN_BOUND * len(world.guests))
     invariants.wait_for_ends(world, after, invariants.LONGEST)
     for tenant in tenants:
         tenant.join()
     orders = [order for tenant in tenants for order in tenant.orders]
     outcome = invariants.check(world, after, orders, faults)
+    broken, ends = runs.check(world, after_run, crowd.orders)
+    outcome.broken += broken
     total.broken += [f'run {number}: {problem}' for problem in outcome.broken]
+    for status, count in ends.items():
+        total.counts[f'run ended {status}'] += count
     total.lost += [f'run {number}: {why}' for why in outcome.lost]
     _count(total, orders, outcome)
     print(

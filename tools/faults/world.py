@@ -18,6 +18,7 @@ after a moment, as an operator's supervisor would.
 """
 
 import base64
+import collections
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -288,12 +289,20 @@ class World:
         A command writes its tag there when it runs; the host keeps it, over
         resets and the loss of the guest.
         """
-        found: dict[str, int] = {}
-        for host, guest in self.guests.values():
-            console = host.hypervisor.console(guest)
-            for tag in _RAN.findall(console.read_text(errors='replace')):
-                found[tag] = found.get(tag, 0) + 1
-        return found
+        return dict(
+            collections.Counter(
+                tag for name in self.guests for tag in self._tags(name)
+            )
+        )
+
+    def ran_in(self, name: str) -> dict[str, int]:
+        """Return how often each command ran in a guest, see ran()."""
+        return dict(collections.Counter(self._tags(name)))
+
+    def _tags(self, name: str) -> list[str]:
+        host, guest = self.guests[name]
+        console = host.hypervisor.console(guest)
+        return _RAN.findall(console.read_text(errors='replace'))
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """Read the database that has the commands."""

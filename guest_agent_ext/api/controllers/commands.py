@@ -63,8 +63,8 @@ class CommandsController(wsgi.Controller):
             policies.CREATE_RULES[body['command']['type']],
             server.project_id,
         )
-        order = command_request.order_of(body)
-        key = idempotency.key_of(req, server, body)
+        order = command_request.order_of(body['command'])
+        key = idempotency.key_of(req, server.instance_uuid, body)
         row = _repeated(key) or _accept(
             wsgi.context_of(req), server, order, key
         )
@@ -251,13 +251,9 @@ def _repeated(key: idempotency.Key | None) -> models.Command | None:
 
     :raises webob.exc.HTTPGone: the command has been deleted
     """
-    uuid = key.find() if key is not None else None
-    if uuid is None:
+    if key is None or (uuid := key.find()) is None:
         return None
-    row = commands.get(uuid, with_output=True)
-    if row is None:
-        idempotency.gone(uuid)
-    return row
+    return commands.get(uuid, with_output=True) or key.gone(uuid)
 
 
 def _accept(

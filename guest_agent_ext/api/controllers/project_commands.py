@@ -17,20 +17,14 @@ An operator asks for them after an incident: what ran on this host since noon?
 
 import datetime
 
-import webob.exc
-
 from guest_agent_ext import nova_types
 from guest_agent_ext import policies
 from guest_agent_ext.api import pages
 from guest_agent_ext.api import schemas
-from guest_agent_ext.api import servers
 from guest_agent_ext.api import validation
 from guest_agent_ext.api import wsgi
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import models
-
-#: Parameters that reach beyond the caller's project, or reveal the cloud.
-_FOR_ADMINS = ('all_projects', 'project_id', 'host')
 
 
 class ProjectCommandsController(wsgi.Controller):
@@ -43,7 +37,7 @@ class ProjectCommandsController(wsgi.Controller):
     @validation.response_body_schema(schemas.index_response)
     def index(self, req: nova_types.Request) -> pages.Page:
         """List the commands of a project, newest first, without output."""
-        project_id = _project_of(req)
+        project_id = pages.project_of(req)
 
         def find(uuid: str) -> models.Command | None:
             row = commands.get(uuid)
@@ -64,28 +58,6 @@ class ProjectCommandsController(wsgi.Controller):
             )
 
         return pages.page(req, 'guest-agent/commands', read)
-
-
-def _project_of(req: nova_types.Request) -> str | None:
-    """Return the project whose commands are listed.
-
-    :returns: None for all projects, only if the request asks for all
-    :raises webob.exc.HTTPForbidden: the caller is no admin, or is in no
-        project and names none. This is checked in code: one careless policy
-        line must not show every project's commands.
-    """
-    context = wsgi.context_of(req)
-    refused = [name for name in _FOR_ADMINS if name in req.GET]
-    if refused and not context.is_admin:
-        raise webob.exc.HTTPForbidden(
-            explanation='%s is for admins only' % refused[0]
-        )
-    if 'project_id' in req.GET:
-        return req.GET['project_id']
-    if req.GET.get('all_projects') == 'true':
-        return None
-    servers.check_project(context)
-    return context.project_id
 
 
 def _since(req: nova_types.Request) -> datetime.datetime | None:

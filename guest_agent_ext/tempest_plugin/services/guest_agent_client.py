@@ -26,11 +26,13 @@ from tempest.lib.common import rest_client
 _JSON = {'Content-Type': 'application/json', 'Accept': 'application/json'}
 _BYTES = {'Content-Type': 'application/octet-stream', 'Accept': '*/*'}
 
+_RUNS = 'guest-agent/runs'
+
 Response = tuple[Mapping[str, str], bytes]
 
 
 class GuestAgentClient(rest_client.RestClient):
-    """Commands, files and agents of servers."""
+    """Commands, runs, files and agents of servers."""
 
     def create_command(
         self,
@@ -184,6 +186,68 @@ class GuestAgentClient(rest_client.RestClient):
         return self._show(
             *self.get(_with(f'servers/{server_id}/guest-agent/details', query))
         )
+
+    def create_run(
+        self,
+        targets: Mapping[str, Any],
+        command: list[str],
+        headers: Mapping[str, str] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        **run: Any,
+    ) -> rest_client.ResponseBody:
+        """Run a command in many servers.
+
+        :param targets: ``servers``, ``tags`` and ``metadata``
+        :param arguments: ``input_data``, ``env``, ``timeout`` and so on
+        :param run: ``name``, ``max_concurrency``, ``max_errors`` and so on
+        """
+        response, body = self.post(
+            _RUNS,
+            json.dumps(
+                {
+                    'run': {
+                        'targets': targets,
+                        'type': 'exec',
+                        'arguments': {'command': command, **(arguments or {})},
+                        **run,
+                    }
+                }
+            ),
+            headers={**_JSON, **(headers or {})},
+        )
+        self.expected_success(202, response.status)
+        return rest_client.ResponseBody(response, json.loads(body))
+
+    def list_runs(self, **query: Any) -> rest_client.ResponseBody:
+        return self._show(*self.get(_with(_RUNS, query)))
+
+    def show_run(
+        self, run_id: str, headers: Mapping[str, str] | None = None
+    ) -> rest_client.ResponseBody:
+        return self._show(
+            *self.get(
+                f'{_RUNS}/{run_id}', headers={**_JSON, **(headers or {})}
+            )
+        )
+
+    def list_run_commands(
+        self, run_id: str, **query: Any
+    ) -> rest_client.ResponseBody:
+        return self._show(
+            *self.get(_with(f'{_RUNS}/{run_id}/commands', query))
+        )
+
+    def cancel_run(self, run_id: str) -> rest_client.ResponseBody:
+        response, body = self.post(
+            f'{_RUNS}/{run_id}/action', json.dumps({'cancel': None})
+        )
+        self.expected_success(202, response.status)
+        return rest_client.ResponseBody(response)
+
+    def delete_run(self, run_id: str) -> rest_client.ResponseBody:
+        response, body = self.delete(f'{_RUNS}/{run_id}')
+        self.expected_success(204, response.status)
+        return rest_client.ResponseBody(response)
 
     def list_hosts(self) -> rest_client.ResponseBody:
         return self._show(*self.get('guest-agent/hosts'))

@@ -33,8 +33,8 @@ from oslo_utils import uuidutils
 import requests
 import sqlalchemy as sa
 
+from guest_agent_ext import breaker
 from guest_agent_ext import command
-from guest_agent_ext.api import breaker
 from guest_agent_ext.api import doorbell
 from guest_agent_ext.api import servers
 from guest_agent_ext.db import commands
@@ -106,6 +106,18 @@ class Cloud(test.TestCase):
         self.patch(servers, '_breaker', breaker.Breaker(5))
         self._start_api()
         self.cell = self.cell_mappings['cell1']
+        self._register_host()
+
+    def renew(self) -> None:
+        """Forget what an earlier test did."""
+        self.rung.clear()
+        servers._breaker = breaker.Breaker(5)
+        # Tests before it may have taken longer than service_down_time.
+        self._register_host()
+        self.instance = self.make_instance()
+        self.path = commands_of(self.instance.uuid)
+
+    def _register_host(self) -> None:
         hosts.register(
             self.cell.uuid,
             HOST,
@@ -113,13 +125,6 @@ class Cloud(test.TestCase):
             version='1',
             down_time=60,
         )
-
-    def renew(self) -> None:
-        """Forget what an earlier test did."""
-        self.rung.clear()
-        servers._breaker = breaker.Breaker(5)
-        self.instance = self.make_instance()
-        self.path = commands_of(self.instance.uuid)
 
     def _connect(self) -> None:
         self.flags(
@@ -268,6 +273,10 @@ class Cloud(test.TestCase):
         self, uuid: str, status: str = command.COMPLETED, **values: Any
     ) -> None:
         """Have a command started and ended as its host would."""
+        self.start_command(uuid)
+        self.finish(uuid, status, **values)
+
+    def start_command(self, uuid: str) -> None:
         commands.claim(
             uuid,
             attempt='attempt',
@@ -281,6 +290,8 @@ class Cloud(test.TestCase):
         commands.note_started(
             uuid, attempt='attempt', pid=7, started_uptime=1, age=0.0
         )
+
+    def finish(self, uuid: str, status: str, **values: Any) -> None:
         commands.finish(
             uuid,
             attempt='attempt',

@@ -11,7 +11,11 @@
 #    under the License.
 
 from collections.abc import Iterator
+from typing import Any
 
+from nova import rpc
+import oslo_messaging
+from oslo_messaging.notify import _impl_test
 import pytest
 
 from tests.functional.api import base
@@ -29,3 +33,32 @@ def cloud(shared_cloud: base.Cloud) -> base.Cloud:
     """The module's Nova, with a server that no other test has used."""
     shared_cloud.renew()
     return shared_cloud
+
+
+@pytest.fixture
+def sent(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[Any]]:
+    """What oslo.messaging's driver for tests was given: message by message
+    a tuple of context, message, priority and number of retries.
+    """
+    messages: list[Any] = []
+    monkeypatch.setattr(_impl_test, 'NOTIFICATIONS', messages)
+    monkeypatch.setattr(
+        rpc,
+        'NOTIFIER',
+        oslo_messaging.Notifier(
+            rpc.NOTIFICATION_TRANSPORT,
+            driver='test',
+            serializer=rpc.RequestContextSerializer(
+                rpc.JsonPayloadSerializer()
+            ),
+        ),
+    )
+    base.CONF.set_override(
+        'notification_format', 'both', group='notifications'
+    )
+    yield messages
+    base.CONF.set_override(
+        'notification_format', 'unversioned', group='notifications'
+    )

@@ -12,18 +12,14 @@
 
 """What the audit tells of commands, as Nova's own API and bus show it."""
 
-from collections.abc import Iterator
 import json
 import logging
 import pathlib
 from typing import Any
 from unittest import mock
 
-from nova import rpc
 from nova.db.main import api as nova_db
 from oslo_db import exception as db_exc
-import oslo_messaging
-from oslo_messaging.notify import _impl_test
 import pytest
 import sqlalchemy as sa
 
@@ -39,35 +35,6 @@ from tests.functional.api import base
 SAMPLES = pathlib.Path(__file__).parents[3] / 'doc/notification_samples'
 SECRET = 'hunter2'
 ASKED = {'command': ['sh', SECRET], 'env': {'A': SECRET}, 'input_data': SECRET}
-
-
-@pytest.fixture
-def sent(
-    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[list[Any]]:
-    """What oslo.messaging's driver for tests was given: message by message
-    a tuple of context, message, priority and number of retries.
-    """
-    messages: list[Any] = []
-    monkeypatch.setattr(_impl_test, 'NOTIFICATIONS', messages)
-    monkeypatch.setattr(
-        rpc,
-        'NOTIFIER',
-        oslo_messaging.Notifier(
-            rpc.NOTIFICATION_TRANSPORT,
-            driver='test',
-            serializer=rpc.RequestContextSerializer(
-                rpc.JsonPayloadSerializer()
-            ),
-        ),
-    )
-    base.CONF.set_override(
-        'notification_format', 'both', group='notifications'
-    )
-    yield messages
-    base.CONF.set_override(
-        'notification_format', 'unversioned', group='notifications'
-    )
 
 
 def post(cloud: base.Cloud) -> dict[str, Any]:

@@ -26,9 +26,9 @@ from oslo_db import exception as db_exc
 from oslo_utils import uuidutils
 import pytest
 
-from guest_agent_ext.api import breaker
-from guest_agent_ext.api import checks
-from guest_agent_ext.api import reads
+from guest_agent_ext import breaker
+from guest_agent_ext import reads
+from guest_agent_ext import server_checks
 from guest_agent_ext.api import servers
 from guest_agent_ext.db import hosts
 from tests.functional.api import base
@@ -120,11 +120,11 @@ def test_rescued(cloud: base.Cloud) -> None:
     assert 'is RESCUED' in conflict(cloud, instance)
 
 
-@pytest.mark.parametrize('task_state', sorted(checks.LEAVING))
+@pytest.mark.parametrize('task_state', sorted(server_checks.LEAVING))
 def test_leaving(cloud: base.Cloud, task_state: str) -> None:
     instance = cloud.make_instance(task_state=task_state)
     message = conflict(cloud, instance)
-    assert f'is being {checks.LEAVING[task_state]}' in message
+    assert f'is being {server_checks.LEAVING[task_state]}' in message
     assert f'(task_state {task_state})' in message
 
 
@@ -137,7 +137,7 @@ def test_other_tasks_are_fine(cloud: base.Cloud, task_state: str) -> None:
 
 def test_every_task_of_nova_s_is_known() -> None:
     # What Nova's next release adds must be looked at.
-    assert set(ALL_TASK_STATES) == FINE | checks.LEAVING.keys()
+    assert set(ALL_TASK_STATES) == FINE | server_checks.LEAVING.keys()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from oslo_config import cfg
 import oslo_messaging
 import pytest
 
-from guest_agent_ext.api import breaker
+from guest_agent_ext import breaker
+from guest_agent_ext import doorbell as doorbells
 from guest_agent_ext.api import doorbell
 from guest_agent_ext.api import servers
 
@@ -37,7 +38,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         url = 'rabbit://user:password@127.0.0.1:%d/' % port.getsockname()[1]
         transport = oslo_messaging.get_rpc_transport(cfg.CONF, url)
         monkeypatch.setattr(servers, 'transport', lambda cell: transport)
-        monkeypatch.setattr(doorbell, '_breaker', breaker.Breaker(60))
+        monkeypatch.setattr(doorbells, '_breaker', breaker.Breaker(60))
         monkeypatch.setattr(doorbell, '_doorbells', {})
         yield port
     for thread in ringing():
@@ -63,7 +64,7 @@ def test_broker_that_refuses(
     assert 'did not take the doorbell of host host' in caplog.text
     assert 'Errno 111' in caplog.text
     assert 'password' not in caplog.text
-    assert not doorbell._breaker.allows('cell')
+    assert not doorbells._breaker.allows('cell')
 
 
 def test_broker_that_hangs(broker: socket.socket) -> None:

@@ -29,6 +29,7 @@ import pytest
 
 from guest_agent_ext import policies
 from guest_agent_ext.compute import rpcapi
+from guest_agent_ext.db import runs
 from tests.functional.api import base
 
 GABBITS = pathlib.Path(__file__).parents[1] / 'gabbits'
@@ -61,10 +62,17 @@ def policy_file(
 
 
 @pytest.fixture
-def environment(cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the files call by name: a server with two commands."""
+def environment(
+    cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """What the files call by name: a server with two commands, two runs."""
+    # Nobody works on the runs of the other files.
+    base.CONF.set_override('max_runs_per_project', -1, group='guest_agent')
     ended, pending = (cloud.post().json()['command']['uuid'] for _ in range(2))
     cloud.end(ended, out_data=b'output', out_bytes=6, err_bytes=0)
+    ended_run, running = _make_run(cloud), _make_run(cloud)
+    runs.cancel(ended_run)
+    runs.settle(ended_run)
     cloud.make_silent_host('gone.example.org')
     path = f'/v2.1/servers/{cloud.instance.uuid}/guest-agent'
     for name, value in {
@@ -74,6 +82,9 @@ def environment(cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
         'COMMANDS': path + '/commands',
         'ENDED': ended,
         'PENDING': pending,
+        'SERVER': cloud.instance.uuid,
+        'RUN': running,
+        'ENDED_RUN': ended_run,
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(
@@ -90,6 +101,19 @@ def environment(cloud: base.Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             rpcapi.ComputeAPI, name, mock.Mock(return_value=answer)
         )
+    yield
+    base.CONF.clear_override('max_runs_per_project', group='guest_agent')
+
+
+def _make_run(cloud: base.Cloud) -> str:
+    asked = {
+        'targets': {'servers': [cloud.instance.uuid]},
+        'type': 'exec',
+        'arguments': {'command': ['id']},
+    }
+    answer = cloud.request('POST', '/guest-agent/runs', {'run': asked})
+    uuid: str = answer.json()['run']['uuid']
+    return uuid
 
 
 @pytest.mark.parametrize(

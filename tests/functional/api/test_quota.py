@@ -26,8 +26,8 @@ from oslo_limit import limit
 from oslo_utils import uuidutils
 import pytest
 
+from guest_agent_ext import limits as project_limits
 from guest_agent_ext.api import checks
-from guest_agent_ext.api import quota
 from tests.functional.api import base
 
 CONF = base.CONF
@@ -66,7 +66,7 @@ def limits(cloud: base.Cloud, bounds: Any) -> Iterator[dict[str, int]]:
     client.registered_limits.side_effect = lambda: [
         mock.Mock(resource_name=name) for name in registered
     ]
-    quota._enforcer.cache_clear()
+    project_limits._enforcer.cache_clear()
     with (
         limit_fixture.LimitFixture(registered, {}),
         fixtures.MockPatchObject(
@@ -74,7 +74,7 @@ def limits(cloud: base.Cloud, bounds: Any) -> Iterator[dict[str, int]]:
         ),
     ):
         yield registered
-    quota._enforcer.cache_clear()
+    project_limits._enforcer.cache_clear()
 
 
 def numbers_of(cloud: base.Cloud, count: int, **caller: Any) -> list[int]:
@@ -125,7 +125,7 @@ def test_parallel_requests_fill_it_exactly(
 def test_parallel_requests_fill_a_unified_limit_exactly(
     cloud: base.Cloud, limits: dict[str, int], project: dict[str, str]
 ) -> None:
-    limits[quota.RESOURCE] = 2
+    limits[project_limits.RESOURCE] = 2
     assert cloud.post(**project).status_code == 200
     with arriving_together(6):
         numbers = numbers_of(cloud, 6, **project)
@@ -182,7 +182,7 @@ def test_project_without_bound(cloud: base.Cloud, bounds: Any) -> None:
 def test_unified_limit(
     cloud: base.Cloud, limits: dict[str, int], project: dict[str, str]
 ) -> None:
-    limits[quota.RESOURCE] = 2
+    limits[project_limits.RESOURCE] = 2
     assert [cloud.post(**project).status_code for _ in range(3)] == [
         200,
         200,
@@ -193,7 +193,7 @@ def test_unified_limit(
 def test_unified_limit_of_none(
     cloud: base.Cloud, limits: dict[str, int]
 ) -> None:
-    limits[quota.RESOURCE] = 0
+    limits[project_limits.RESOURCE] = 0
     message = base.message_of(cloud.post(), 403, 'forbidden')
     assert 'may have 0 unfinished' in message
 
@@ -236,9 +236,9 @@ def test_keystone_is_asked_for_the_limits_only(
     cloud: base.Cloud, limits: dict[str, int]
 ) -> None:
     """Once per request; what is the cloud's, never again."""
-    limits[quota.RESOURCE] = 1000
+    limits[project_limits.RESOURCE] = 1000
     cloud.post()
-    keystone = quota._enforcer().connection
+    keystone = project_limits._enforcer().connection
     for call in (keystone.get, keystone.limits, keystone.registered_limits):
         call.reset_mock()
     assert cloud.post().status_code == 200
@@ -250,7 +250,7 @@ def test_keystone_is_asked_for_the_limits_only(
 def test_limit_is_changed(
     cloud: base.Cloud, limits: dict[str, int], project: dict[str, str]
 ) -> None:
-    limits[quota.RESOURCE] = 0
+    limits[project_limits.RESOURCE] = 0
     assert cloud.post(**project).status_code == 403
-    limits[quota.RESOURCE] = 1
+    limits[project_limits.RESOURCE] = 1
     assert cloud.post(**project).status_code == 200

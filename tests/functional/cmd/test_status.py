@@ -25,7 +25,7 @@ from oslo_upgradecheck import upgradecheck
 import pytest
 
 from guest_agent_ext import conf
-from guest_agent_ext.api import quota
+from guest_agent_ext import limits
 from guest_agent_ext.cmd import status
 from guest_agent_ext.db import migration
 from guest_agent_ext.db import session
@@ -224,7 +224,7 @@ def test_limit_of_the_configuration() -> None:
 @pytest.mark.parametrize(
     ('registered', 'strategy', 'code'),
     [
-        (quota.RESOURCE, 'require', Code.SUCCESS),
+        (limits.RESOURCE, 'require', Code.SUCCESS),
         ('servers', 'require', Code.WARNING),
         ('servers', 'ignore', Code.FAILURE),
     ],

@@ -15,9 +15,11 @@ from alembic.runtime import migration as alembic_migration
 import pytest
 import sqlalchemy as sa
 
+from guest_agent_ext import command
 from guest_agent_ext.db import migration
 from guest_agent_ext.db import models
 from guest_agent_ext.db import session
+from tests.functional.db import base
 
 
 class TestMigration:
@@ -58,3 +60,45 @@ class TestMigration:
         migration.sync()
         assert migration.version() == migration.head()
         self.test_migrations_make_what_the_models_say()
+
+    def test_sync_of_what_the_first_release_made(self) -> None:
+        """Its commands stay, and its services go on with the new tables."""
+        uuid = base.new()
+        of_runs = (models.RunTarget, models.Run)
+        names = ('run_uuid', 'run_due')
+        table = models.Command.__table__
+        with session.get_engine().begin() as connection:
+            for model in of_runs:
+                model.__table__.drop(connection)
+            for index in list(table.indexes):
+                if any(column.name in names for column in index.columns):
+                    index.drop(connection)
+            for name in names:
+                connection.execute(
+                    sa.text(f'ALTER TABLE {table.name} DROP COLUMN {name}')
+                )
+            connection.execute(
+                sa.text(
+                    f'UPDATE {migration.VERSION_TABLE} '
+                    "SET version_num = '0001'"
+                )
+            )
+        migration.sync()
+        self.test_migrations_make_what_the_models_say()
+        assert base.read(uuid).run_uuid is None
+        # As the first release does it, which names no other columns.
+        columns = [
+            column.name
+            for column in table.columns
+            if column.name not in ('id', 'uuid', *names)
+        ]
+        with session.get_engine().begin() as connection:
+            connection.execute(
+                sa.text(
+                    f'INSERT INTO {table.name} (uuid, {", ".join(columns)}) '
+                    f"SELECT 'another', {', '.join(columns)} "
+                    f'FROM {table.name}'
+                )
+            )
+        assert base.claim('another')
+        assert base.finish('another', command.COMPLETED) == command.OK

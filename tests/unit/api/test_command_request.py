@@ -21,9 +21,7 @@ from guest_agent_ext.api import command_request
 
 def order(**arguments: Any) -> command_request.Order:
     asked: Any = {'command': ['id'], **arguments}
-    return command_request.exec_of(
-        {'command': {'type': 'exec', 'arguments': asked}}
-    )
+    return command_request.exec_of(asked)
 
 
 def test_secrets_are_kept_apart_from_what_is_shown() -> None:

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from guest_agent_ext.api import breaker
+from guest_agent_ext import breaker
+from guest_agent_ext import doorbell as doorbells
 from guest_agent_ext.api import doorbell
 from guest_agent_ext.api import servers
 from guest_agent_ext.compute import rpcapi
@@ -49,7 +50,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     broker = Broker()
     monkeypatch.setattr(servers, 'transport', lambda cell: broker)
     monkeypatch.setattr(rpcapi, 'ComputeAPI', lambda transport: transport)
-    monkeypatch.setattr(doorbell, '_breaker', breaker.Breaker(60))
+    monkeypatch.setattr(doorbells, '_breaker', breaker.Breaker(60))
     monkeypatch.setattr(doorbell, '_doorbells', {})
     yield broker
     broker.is_free.set()
@@ -93,7 +94,7 @@ def test_nobody_waits_for_a_broker_that_hangs(broker: Broker) -> None:
 def test_what_waits_is_bounded(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doorbell, 'MAX_WAITING', 2)
+    monkeypatch.setattr(doorbells, 'MAX_WAITING', 2)
     broker.is_free.clear()
     doorbell.ring(cell(), 'first')
     assert broker.is_reached.wait(WAIT)
@@ -118,7 +119,7 @@ def test_failure_silences_its_cell_only(broker: Broker) -> None:
 def test_cell_is_rung_again_after_a_while(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doorbell, '_breaker', breaker.Breaker(0))
+    monkeypatch.setattr(doorbells, '_breaker', breaker.Breaker(0))
     broker.error = ConnectionRefusedError('refused')
     doorbell.ring(cell(), 'one')
     finish()
@@ -166,7 +167,7 @@ def test_works_in_a_process_that_was_forked_while_it_rang(
 def test_lost_doorbells_are_counted(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doorbell, 'MAX_WAITING', 1)
+    monkeypatch.setattr(doorbells, 'MAX_WAITING', 1)
     broker.is_free.clear()
     broker.error = ConnectionRefusedError('refused')
     with (

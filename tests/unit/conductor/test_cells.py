@@ -26,6 +26,7 @@ from guest_agent_ext import command
 from guest_agent_ext.conductor import audit
 from guest_agent_ext.conductor import cells
 from guest_agent_ext.conductor import manager
+from guest_agent_ext.conductor import runs
 from guest_agent_ext.conductor import servers
 from guest_agent_ext.conductor import unscheduled
 from guest_agent_ext.db import commands
@@ -56,6 +57,8 @@ def database(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
     ):
         monkeypatch.setattr(commands, name, getattr(database, name))
     monkeypatch.setattr(audit, 'tell_due', database.tell_due)
+    monkeypatch.setattr(audit, 'tell_due_runs', database.tell_due_runs)
+    monkeypatch.setattr(runs, 'work', database.work)
     monkeypatch.setattr(unscheduled, 'settle', database.settle)
     return database
 
@@ -344,6 +347,45 @@ def test_server_that_left_its_cell(
     follow(cell, database, monkeypatch, row(), None)
     assert database.end.called == ends
     assert database.relocate.called == (host is not None)
+
+
+def test_run_s_hosts_are_rung_in_their_cells(
+    conductor: cells.Conductor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        servers, 'cells', lambda: [mapping('one'), mapping('two')]
+    )
+    conductor._read_cells()
+    rung = {}
+    for uuid, found in conductor._cells.items():
+        rung[uuid] = threading.Event()
+        found._compute_api = mock.Mock(
+            work=lambda host, uuid=uuid: host == 'host' and rung[uuid].set()
+        )
+    conductor._ring('two', 'host')
+    assert rung['two'].wait(PATIENCE)
+    assert not rung['one'].is_set()
+    # A cell that is not served any more, or not yet.
+    conductor._ring('three', 'host')
+    conductor._cells['one']._compute_api = None
+    conductor._ring('one', 'host')
+
+
+def test_workers_of_runs_are_told_to_stop(
+    conductor: cells.Conductor,
+    database: mock.Mock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(servers, 'cells', list)
+    stopped = threading.Semaphore(0)
+    database.work.side_effect = lambda stopping, ring: (
+        stopping.wait(PATIENCE) and stopped.release()
+    )
+    conductor = cells.Conductor('conductor')
+    conductor.start()
+    conductor.stop()
+    for _ in range(runs.WORKERS):
+        assert stopped.acquire(timeout=PATIENCE)
 
 
 def test_task_that_fails_is_done_again() -> None:

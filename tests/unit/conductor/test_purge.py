@@ -23,6 +23,7 @@ from guest_agent_ext.conductor import servers
 from guest_agent_ext.db import keys
 from guest_agent_ext.db import leases
 from guest_agent_ext.db import purge as queries
+from guest_agent_ext.db import runs
 from tests import counted
 
 NO_BOUND = {
@@ -30,6 +31,7 @@ NO_BOUND = {
     'max_kept_per_project': -1,
     'max_kept_bytes_per_server': -1,
     'max_kept_bytes_per_project': -1,
+    'max_kept_runs_per_project': -1,
 }
 
 
@@ -95,6 +97,9 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[mock.Mock]:
         monkeypatch.setattr(queries, name, getattr(database, name))
     for module in (keys, leases):
         monkeypatch.setattr(module, 'remove_expired', database.remove_expired)
+    database.remove_deleted.return_value = None
+    for name in ('mark_old', 'mark_beyond', 'remove_deleted'):
+        monkeypatch.setattr(runs, name, getattr(database, name))
     monkeypatch.setattr(leases, 'take', database.take)
     monkeypatch.setattr(leases, 'release', database.release)
     yield database
@@ -113,6 +118,14 @@ def use(
         'CONF',
         mock.Mock(guest_agent=mock.Mock(retention=60, **(NO_BOUND | bounds))),
     )
+
+
+def test_runs_go_with_their_commands(database: mock.Mock) -> None:
+    # The last is that of the run itself.
+    database.remove_deleted.side_effect = [2, 1, 0, None]
+    assert list(purge.run()) == [2, 1, 0]
+    database.mark_old.assert_called_once_with(86400)
+    database.mark_beyond.assert_called_once_with(1000)
 
 
 def test_lease_of_another_is_respected(database: mock.Mock) -> None:

@@ -65,6 +65,7 @@ _DATABASE: _Loss = ('oslo_db.exception', 'DBConnectionError', {})
 _BROKER: _Loss = ('oslo_messaging', 'MessageDeliveryFailure', {})
 
 _COMMANDS = 'guest_agent_ext.db.commands'
+_RUNS = 'guest_agent_ext.db.runs'
 _CONDUCTOR = 'guest_agent_ext.conductor.rpcapi'
 _POSIX = 'guest_agent_ext.guest.launchers.posix'
 _SCRIPTED = 'guest_agent_ext.guest.launchers.scripted'
@@ -79,6 +80,8 @@ PLACES: Mapping[str, Place] = {
         'guest_agent_ext.compute.rpcapi', 'ComputeAPI.work', _BROKER
     ),
     'cancel': Place(_COMMANDS, 'cancel', _DATABASE),
+    'run-insert': Place(_RUNS, 'create', _DATABASE, can_come_twice=False),
+    'run-cancel': Place(_RUNS, 'cancel', _DATABASE),
     # guest-agent-compute
     'ask-claim': Place(_CONDUCTOR, 'ConductorAPI.claim', _RPC),
     'ask-adopt': Place(_CONDUCTOR, 'ConductorAPI.adopt', _RPC),
@@ -102,6 +105,9 @@ PLACES: Mapping[str, Place] = {
     'adopt': Place(_COMMANDS, 'adopt', _DATABASE),
     'pid-recorded': Place(_COMMANDS, 'note_started', _DATABASE),
     'result-recorded': Place(_COMMANDS, 'finish', _DATABASE),
+    'run-taken': Place(_RUNS, 'take', _DATABASE, counts=bool),
+    'run-settled': Place(_RUNS, 'settle', _DATABASE),
+    'run-released': Place(_RUNS, 'release', _DATABASE, counts=bool),
 }
 
 #: Statements that meet a deadlock, and a transaction whose commit was made and

@@ -16,9 +16,10 @@ from unittest import mock
 
 import pytest
 
-from guest_agent_ext.api import breaker
-from guest_agent_ext.api import doorbell
+from guest_agent_ext import breaker
+from guest_agent_ext import doorbell
 from guest_agent_ext.api import servers
+from guest_agent_ext.conductor import runs
 from tests import counted
 
 
@@ -62,7 +63,8 @@ def test_failures_are_told(clock: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ('module', 'part'), [(servers, 'database'), (doorbell, 'queue')]
+    ('module', 'part'),
+    [(servers, 'database'), (runs, 'database'), (doorbell, 'queue')],
 )
 def test_failures_of_cells_are_counted(module: Any, part: str) -> None:
     with counted.grows('guest_agent_breaker_trips_total', part=part):

@@ -26,7 +26,6 @@ from typing import TypeVar
 from oslo_log import log as logging
 
 from guest_agent_ext import exception
-from guest_agent_ext.api import slots
 
 LOG = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class Reads:
 
     def __init__(self) -> None:
         self._slots = threading.BoundedSemaphore(MAX_READS)
-        self._queue = slots.Slots()
+        self._queue = threading.BoundedSemaphore(MAX_WAITING)
 
     def run(self, read: Callable[[], _Found], seconds: float) -> _Found:
         """Run a read in a thread; return its result or raise its error.
@@ -57,9 +56,13 @@ class Reads:
         :raises exception.ReadNotEnded: the cell did not answer in time
         """
         deadline = time.monotonic() + seconds
-        with self._queue.one(MAX_WAITING) as may_wait:
-            if not may_wait or not self._slots.acquire(timeout=seconds / 2):
+        if not self._queue.acquire(blocking=False):
+            raise exception.ReadNotBegun
+        try:
+            if not self._slots.acquire(timeout=seconds / 2):
                 raise exception.ReadNotBegun
+        finally:
+            self._queue.release()
         found: futures.Future[_Found] = futures.Future()
         self._start(read, found)
         futures.wait([found], deadline - time.monotonic())
