@@ -17,6 +17,7 @@ one that a run releases.
 """
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -45,6 +46,35 @@ LEAVING: Mapping[str, str] = {
     task_states.RESCUING: 'rescued',
 }
 
+_HARD_REBOOT = frozenset(
+    {
+        task_states.REBOOTING_HARD,
+        task_states.REBOOT_PENDING_HARD,
+        task_states.REBOOT_STARTED_HARD,
+    }
+)
+#: Task states in which a server is about to get its guest, by its vm_state
+#: until then. Its power_state says nothing.
+STARTING: Mapping[str, Collection[str | None]] = {
+    vm_states.BUILDING: {
+        None,
+        task_states.SCHEDULING,
+        task_states.BLOCK_DEVICE_MAPPING,
+        task_states.NETWORKING,
+        task_states.SPAWNING,
+    },
+    vm_states.STOPPED: {task_states.POWERING_ON, *_HARD_REBOOT},
+    vm_states.SHELVED: {task_states.UNSHELVING, task_states.POWERING_ON},
+    vm_states.SHELVED_OFFLOADED: {
+        task_states.UNSHELVING,
+        task_states.SPAWNING,
+    },
+    vm_states.ACTIVE: _HARD_REBOOT,
+    vm_states.PAUSED: _HARD_REBOOT,
+    vm_states.SUSPENDED: _HARD_REBOOT,
+    vm_states.ERROR: _HARD_REBOOT,
+}
+
 _FindProblem = Callable[[nova_types.Instance], str | None]
 
 _HAS_ITS_GUEST = (vm_states.ACTIVE, vm_states.RESIZED)
@@ -55,28 +85,49 @@ def problem_of(
     *,
     is_up: Callable[[str], bool],
     may_be_locked: bool,
+    may_wait: bool = False,
 ) -> str | None:
-    """Return why a command cannot run in a server now, None if it can.
+    """Return why a command cannot run in a server, None if it can.
 
     :param instance: instance, read with system_metadata
     :param is_up: function that tells, by its name, whether the guest agent
         service of a host is up
     :param may_be_locked: whether the command may run in a locked server: it is
         an admin's, or changes nothing
+    :param may_wait: whether the command may wait for a server that starts
     :returns: words for the tenant, which begin with the server
     """
+    waits = may_wait and is_starting(instance)
+    excused = _excused(may_be_locked, waits)
     for find_problem in _PROBLEMS:
-        if find_problem is _is_locked and may_be_locked:
+        if find_problem in excused:
             continue
         problem = find_problem(instance)
         if problem is not None:
             return 'Server %s %s' % (instance.uuid, problem)
+    if not instance.host and waits:
+        return None
     if not instance.host or not is_up(instance.host):
         return (
             'Server %s is on a host whose guest agent service is down; try '
             'again when it is back' % instance.uuid
         )
     return None
+
+
+def is_starting(instance: nova_types.Instance) -> bool:
+    """Return whether a server is being built or booted."""
+    return instance.task_state in STARTING.get(instance.vm_state, ())
+
+
+def _excused(may_be_locked: bool, waits: bool) -> Collection[_FindProblem]:
+    """Return the problems that do not matter."""
+    excused: set[_FindProblem] = set()
+    if may_be_locked:
+        excused.add(_is_locked)
+    if waits:
+        excused |= {_is_not_active, _is_not_running}
+    return excused
 
 
 def _is_rescued(instance: nova_types.Instance) -> str | None:
@@ -101,8 +152,10 @@ def _is_leaving(instance: nova_types.Instance) -> str | None:
 def _is_not_active(instance: nova_types.Instance) -> str | None:
     if instance.vm_state in _HAS_ITS_GUEST:
         return None
-    return 'has vm_state %s; it must be %s' % (
+    task = ' and task_state %s' % instance.task_state
+    return 'has vm_state %s%s; it must be %s' % (
         instance.vm_state,
+        task if instance.task_state else '',
         ' or '.join(_HAS_ITS_GUEST),
     )
 

@@ -25,7 +25,7 @@ import pytest
 import sqlalchemy as sa
 
 from guest_agent_ext import command
-from guest_agent_ext.api import checks
+from guest_agent_ext import server_checks
 from guest_agent_ext.api import streams
 from guest_agent_ext.conductor import audit
 from guest_agent_ext.conductor import cells
@@ -42,7 +42,7 @@ from tests.functional.api import base
     ('vm_state', 'task_state'),
     [
         (vm_state, task_state)
-        for vm_state, tasks in checks.STARTING.items()
+        for vm_state, tasks in server_checks.STARTING.items()
         for task_state in sorted(tasks, key=str)
     ],
 )
