@@ -59,7 +59,6 @@ GAPS = backoff.Exponential(first=0.05, longest=1.0, factor=1.5)
 #: Seconds for which a cell that did not answer is left alone.
 RETRY_AFTER = 5.0
 
-NOT_SCHEDULED = 'Server %s is not scheduled yet; it must be ACTIVE'
 CELL_IS_DOWN = 'The cell of server %s is down; try again later'
 NOT_FOUND = 'Instance %s could not be found.'
 
@@ -134,7 +133,8 @@ def _work_on(uuid: str, ring: Ring) -> None:
     if released:
         metrics.ACCEPTED.labels(row.type).inc(len(released))
     for place in {item.place for item in released}:
-        ring(*place)
+        if models.NOWHERE not in place:
+            ring(*place)
 
 
 def _batch_of(row: models.Run) -> int:
@@ -147,7 +147,7 @@ def _candidates(
     row: models.Run, targets: Sequence[models.RunTarget]
 ) -> Iterator[runs.Candidate]:
     """Find out which servers can take a command now."""
-    cells = servers.mappings({target.instance_uuid for target in targets})
+    cells = servers.cells_of({target.instance_uuid for target in targets})
     here: dict[str, dict[str, servers.Guest] | None] = {}
     for cell in cells.values():
         if cell is not None and cell.uuid not in here:
@@ -169,8 +169,7 @@ def _candidates(
         uuid = target.instance_uuid
         cell = cells.get(uuid)
         if cell is None:
-            words = NOT_SCHEDULED if uuid in cells else NOT_FOUND
-            yield runs.Candidate(target, problem=words % uuid)
+            yield _unscheduled(row, target, is_there=uuid in cells)
             continue
         guests = here[cell.uuid]
         if guests is None:
@@ -182,13 +181,36 @@ def _candidates(
             yield runs.Candidate(
                 target,
                 cell.uuid,
-                guest.host or '',
+                guest.host or models.NOWHERE,
                 server_checks.problem_of(
                     guest,
                     is_up=functools.partial(is_up, cell.uuid),
                     may_be_locked=row.by_admin,
+                    may_wait=True,
                 ),
             )
+
+
+def _unscheduled(
+    row: models.Run, target: models.RunTarget, *, is_there: bool
+) -> runs.Candidate:
+    """Find out whether a server without a cell can take a command.
+
+    :param is_there: whether Nova has been asked for the server
+    """
+    uuid = target.instance_uuid
+    instance = servers.requested(uuid) if is_there else None
+    if instance is None:
+        return runs.Candidate(target, problem=NOT_FOUND % uuid)
+    return runs.Candidate(
+        target,
+        problem=server_checks.problem_of(
+            instance,
+            is_up=lambda host: False,
+            may_be_locked=row.by_admin,
+            may_wait=True,
+        ),
+    )
 
 
 def _guests(

@@ -24,6 +24,7 @@ import contextlib
 import dataclasses
 
 from nova import context as nova_context
+from nova import exception as nova_exc
 from nova import objects
 from nova import rpc
 from nova.compute import vm_states
@@ -196,16 +197,6 @@ def guests(
     }
 
 
-def mappings(
-    uuids: Collection[str],
-) -> dict[str, nova_types.CellMapping | None]:
-    """Return the cell of each existing server, None if it has none yet."""
-    found = objects.InstanceMappingList.get_by_instance_uuids(
-        nova_context.get_admin_context(), list(uuids)
-    )
-    return {mapping.instance_uuid: mapping.cell_mapping for mapping in found}
-
-
 def cell_of(uuid: str) -> str | None:
     """Return the uuid of a server's cell, None if there is none."""
     mappings = objects.InstanceMappingList.get_by_instance_uuids(
@@ -235,6 +226,21 @@ def cells_of(
         for mapping in mappings
         if mapping.cell_mapping or mapping.instance_uuid in requested
     }
+
+
+def requested(uuid: str) -> nova_types.Instance | None:
+    """Return a server that Nova has not scheduled yet, None if there is none.
+
+    :returns: instance, with system_metadata
+    """
+    try:
+        request = objects.BuildRequest.get_by_instance_uuid(
+            nova_context.get_admin_context(), uuid
+        )
+    except nova_exc.BuildRequestNotFound:
+        return None
+    instance: nova_types.Instance = request.instance
+    return instance
 
 
 def _requested(uuids: Collection[str]) -> set[str]:

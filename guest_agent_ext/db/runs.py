@@ -80,14 +80,14 @@ class Candidate:
     """A target that is next, and what was found of its server.
 
     :ivar row: target
-    :ivar cell_uuid: uuid of the server's cell
-    :ivar host: name of the server's host
+    :ivar cell_uuid: uuid of the server's cell, or models.NOWHERE
+    :ivar host: name of the server's host, or models.NOWHERE
     :ivar problem: why the server cannot take a command; None if it can
     """
 
     row: models.RunTarget
-    cell_uuid: str = ''
-    host: str = ''
+    cell_uuid: str = models.NOWHERE
+    host: str = models.NOWHERE
     problem: str | None = None
 
     @property
@@ -742,7 +742,7 @@ class _Progress:
             self.is_full = True
         elif not self._room.has_for(candidate.row.instance_uuid):
             self.blocked.append(candidate)
-        elif self._starting.get(candidate.place, 0) >= MAX_STARTING:
+        elif self._is_crowded(candidate.place):
             self.crowded.append(candidate)
         else:
             self._room.take()
@@ -751,6 +751,14 @@ class _Progress:
             )
             self.released.append(candidate)
             self._count(run.RELEASED)
+
+    def _is_crowded(self, place: tuple[str, str]) -> bool:
+        # Servers that have no host yet do not share one.
+        _, host = place
+        return (
+            host != models.NOWHERE
+            and self._starting.get(place, 0) >= MAX_STARTING
+        )
 
     def due_in(self) -> float:
         """Return the seconds until there is more to do for sure."""

@@ -25,6 +25,7 @@ from nova import objects
 from nova import test
 from nova.api import auth as nova_auth
 from nova.compute import power_state
+from nova.compute import task_states
 from nova.compute import vm_states
 import nova.conf
 from nova.tests import fixtures as nova_fixtures
@@ -298,6 +299,66 @@ class Cloud(test.TestCase):
             status=status,
             values=dict({'pid': 7, 'exitcode': 0}, **values),
             age=0.0,
+        )
+
+
+class Unscheduled:
+    """A server that Nova has been asked for and not scheduled yet.
+
+    :ivar uuid: uuid of the server
+    """
+
+    def __init__(
+        self, cloud: Cloud, channel: str = 'yes', project_id: str = PROJECT
+    ) -> None:
+        self.uuid = uuidutils.generate_uuid()
+        self._cloud = cloud
+        self._context = nova_context.get_admin_context()
+        self.mapping = objects.InstanceMapping(
+            self._context,
+            instance_uuid=self.uuid,
+            project_id=project_id,
+            user_id='fake',
+            queued_for_delete=False,
+        )
+        self.mapping.create()
+        # What Nova's API sets, of what is looked at.
+        instance = objects.Instance(
+            self._context,
+            uuid=self.uuid,
+            project_id=project_id,
+            user_id='fake',
+            vm_state=vm_states.BUILDING,
+            task_state=task_states.SCHEDULING,
+            power_state=power_state.NOSTATE,
+            locked=False,
+            system_metadata={'image_hw_qemu_guest_agent': channel},
+        )
+        self.request = objects.BuildRequest(
+            self._context,
+            instance=instance,
+            instance_uuid=self.uuid,
+            project_id=project_id,
+            block_device_mappings=objects.BlockDeviceMappingList(),
+            tags=objects.TagList(),
+        )
+        self.request.create()
+
+    def put_into(self, cell: Any, **values: Any) -> Any:
+        """Do what Nova's conductor does when it has found a place."""
+        instance = self.request.get_new_instance(self._context)
+        with nova_context.target_cell(self._context, cell) as context:
+            instance._context = context
+            instance.update(values)
+            instance.create()
+        self.mapping.cell_mapping = cell
+        self.mapping.save()
+        self.request.destroy()
+        return instance
+
+    def post(self, **arguments: Any) -> Any:
+        return self._cloud.post(
+            {'command': ['id'], **arguments}, path=commands_of(self.uuid)
         )
 
 

@@ -488,19 +488,35 @@ def test_admin_s_run_goes_into_locked_servers(mine: Runs) -> None:
     assert mine.names(mine.commands(uuid)) == ['locked']
 
 
-def test_server_that_is_not_scheduled_yet(mine: Runs) -> None:
-    uuid = uuidutils.generate_uuid()
-    objects.InstanceMapping(
-        nova_context.get_admin_context(),
-        instance_uuid=uuid,
-        project_id=mine.project_id,
-        user_id='fake',
-        queued_for_delete=False,
-    ).create()
-    made = mine.post({'servers': [uuid]}).json()['run']
+@pytest.mark.parametrize(
+    ('channel', 'refusals'), [('yes', []), ('no', ['hw_qemu_guest_agent=yes'])]
+)
+def test_server_that_is_not_scheduled_yet(
+    mine: Runs, channel: str, refusals: list[str]
+) -> None:
+    server = base.Unscheduled(mine.cloud, channel, mine.project_id)
+    made = mine.post({'servers': [server.uuid]}).json()['run']
+    mine.release()
+    shown = mine.show(made['uuid'])
+    for refused, words in zip(shown['refused'], refusals, strict=True):
+        assert words in refused['error']
+    assert shown['counts']['PENDING'] == (channel == 'yes')
+
+
+def test_server_deleted_before_it_was_scheduled(mine: Runs) -> None:
+    server = base.Unscheduled(mine.cloud, project_id=mine.project_id)
+    made = mine.post({'servers': [server.uuid]}).json()['run']
+    server.request.destroy()
     mine.release()
     (refused,) = mine.show(made['uuid'])['refused']
-    assert 'is not scheduled yet' in refused['error']
+    assert 'could not be found' in refused['error']
+
+
+def test_server_that_is_started(mine: Runs) -> None:
+    mine.server('web', vm_state='stopped', task_state='powering-on')
+    uuid = mine.new('web')['uuid']
+    mine.release()
+    assert mine.names(mine.commands(uuid)) == ['web']
 
 
 def test_run_waits_for_the_bounds_of_its_project(mine: Runs) -> None:

@@ -15,12 +15,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from nova import context as nova_context
 from nova import objects
 from nova.compute import power_state
 from nova.compute import task_states
 from nova.compute import vm_states
-from oslo_utils import uuidutils
 import pytest
 import sqlalchemy as sa
 
@@ -113,67 +111,9 @@ def test_build_that_fails_on_its_host(
     assert found.error == (manager.NOT_BUILT if ends else None)
 
 
-class Unscheduled:
-    """A server that Nova has been asked for and not scheduled yet.
-
-    :ivar uuid: uuid of the server
-    """
-
-    def __init__(self, cloud: base.Cloud, channel: str = 'yes') -> None:
-        self.uuid = uuidutils.generate_uuid()
-        self._cloud = cloud
-        self._context = nova_context.get_admin_context()
-        self.mapping = objects.InstanceMapping(
-            self._context,
-            instance_uuid=self.uuid,
-            project_id=base.PROJECT,
-            user_id='fake',
-            queued_for_delete=False,
-        )
-        self.mapping.create()
-        # What Nova's API sets, of what is looked at.
-        instance = objects.Instance(
-            self._context,
-            uuid=self.uuid,
-            project_id=base.PROJECT,
-            user_id='fake',
-            vm_state=vm_states.BUILDING,
-            task_state=task_states.SCHEDULING,
-            power_state=power_state.NOSTATE,
-            locked=False,
-            system_metadata={'image_hw_qemu_guest_agent': channel},
-        )
-        self.request = objects.BuildRequest(
-            self._context,
-            instance=instance,
-            instance_uuid=self.uuid,
-            project_id=base.PROJECT,
-            block_device_mappings=objects.BlockDeviceMappingList(),
-            tags=objects.TagList(),
-        )
-        self.request.create()
-
-    def put_into(self, cell: Any, **values: Any) -> Any:
-        """Do what Nova's conductor does when it has found a place."""
-        instance = self.request.get_new_instance(self._context)
-        with nova_context.target_cell(self._context, cell) as context:
-            instance._context = context
-            instance.update(values)
-            instance.create()
-        self.mapping.cell_mapping = cell
-        self.mapping.save()
-        self.request.destroy()
-        return instance
-
-    def post(self, **arguments: Any) -> Any:
-        return self._cloud.post(
-            {'command': ['id'], **arguments}, path=base.commands_of(self.uuid)
-        )
-
-
 @pytest.fixture
-def server(cloud: base.Cloud) -> Iterator[Unscheduled]:
-    server = Unscheduled(cloud)
+def server(cloud: base.Cloud) -> Iterator[base.Unscheduled]:
+    server = base.Unscheduled(cloud)
     yield server
     for row in commands.unfinished_of_cell(models.NOWHERE, 0, 100):
         commands.cancel(row.uuid)
@@ -197,7 +137,7 @@ def follow(cloud: base.Cloud) -> None:
 
 
 def test_command_finds_the_host_of_its_server(
-    cloud: base.Cloud, server: Unscheduled
+    cloud: base.Cloud, server: base.Unscheduled
 ) -> None:
     post = server.post()
     assert post.status_code == 200
@@ -218,7 +158,7 @@ def test_command_finds_the_host_of_its_server(
 
 
 def test_command_that_waited_in_vain_says_for_what(
-    server: Unscheduled,
+    server: base.Unscheduled,
 ) -> None:
     uuid = server.post(start_timeout=1).json()['command']['uuid']
     unscheduled.settle()
@@ -235,14 +175,14 @@ def test_command_that_waited_in_vain_says_for_what(
 
 
 def test_server_of_which_no_channel_is_asked(cloud: base.Cloud) -> None:
-    refused = Unscheduled(cloud, channel='no').post()
+    refused = base.Unscheduled(cloud, channel='no').post()
     message = base.message_of(refused, 409, 'conflictingRequest')
     assert 'hw_qemu_guest_agent=yes' in message
 
 
 @pytest.mark.parametrize('call', ['/details', '/file-read?path=/a'])
 def test_what_must_be_answered_at_once(
-    cloud: base.Cloud, server: Unscheduled, call: str
+    cloud: base.Cloud, server: base.Unscheduled, call: str
 ) -> None:
     path = f'/servers/{server.uuid}/guest-agent'
     message = base.message_of(
@@ -254,7 +194,9 @@ def test_what_must_be_answered_at_once(
 
 
 def test_server_that_is_scheduled_meanwhile(
-    cloud: base.Cloud, server: Unscheduled, monkeypatch: pytest.MonkeyPatch
+    cloud: base.Cloud,
+    server: base.Unscheduled,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its mapping was read before, and its request is gone after that."""
     get_before = objects.BuildRequest.get_by_instance_uuid
@@ -273,7 +215,7 @@ def test_server_that_is_scheduled_meanwhile(
 
 
 def test_server_deleted_before_it_was_scheduled(
-    cloud: base.Cloud, server: Unscheduled
+    cloud: base.Cloud, server: base.Unscheduled
 ) -> None:
     uuid = server.post().json()['command']['uuid']
     server.request.destroy()
@@ -285,7 +227,7 @@ def test_server_deleted_before_it_was_scheduled(
 
 
 def test_server_that_could_not_be_scheduled(
-    cloud: base.Cloud, server: Unscheduled
+    cloud: base.Cloud, server: base.Unscheduled
 ) -> None:
     uuid = server.post().json()['command']['uuid']
     server.put_into(
@@ -302,7 +244,7 @@ def test_server_that_could_not_be_scheduled(
 
 
 def test_cancel_is_told_when_the_server_has_its_cell(
-    cloud: base.Cloud, server: Unscheduled
+    cloud: base.Cloud, server: base.Unscheduled
 ) -> None:
     uuid = server.post().json()['command']['uuid']
     path = f'{base.commands_of(server.uuid)}/{uuid}'
@@ -317,7 +259,7 @@ def test_cancel_is_told_when_the_server_has_its_cell(
 
 
 def test_audit_waits_for_a_cell_and_lets_others_pass(
-    cloud: base.Cloud, server: Unscheduled
+    cloud: base.Cloud, server: base.Unscheduled
 ) -> None:
     uuid = server.post().json()['command']['uuid']
     commands.cancel(uuid)
@@ -329,7 +271,9 @@ def test_audit_waits_for_a_cell_and_lets_others_pass(
 
 
 def test_attached_command_has_no_output_yet(
-    cloud: base.Cloud, server: Unscheduled, monkeypatch: pytest.MonkeyPatch
+    cloud: base.Cloud,
+    server: base.Unscheduled,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(streams, 'INPUT_WAIT', 0)
     uuid = server.post(attach=True).json()['command']['uuid']
@@ -347,12 +291,14 @@ def test_attached_command_has_no_output_yet(
 
 
 def test_bound_of_a_host_counts_no_server_without_one(
-    cloud: base.Cloud, server: Unscheduled, monkeypatch: pytest.MonkeyPatch
+    cloud: base.Cloud,
+    server: base.Unscheduled,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     base.CONF.set_override('max_attached_per_host', 1, group='guest_agent')
     try:
         answers = [
-            one.post(attach=True) for one in (server, Unscheduled(cloud))
+            one.post(attach=True) for one in (server, base.Unscheduled(cloud))
         ]
     finally:
         base.CONF.clear_override('max_attached_per_host', group='guest_agent')
@@ -360,7 +306,7 @@ def test_bound_of_a_host_counts_no_server_without_one(
 
 
 def test_server_of_another_project_is_not_told(
-    cloud: base.Cloud, server: Unscheduled
+    cloud: base.Cloud, server: base.Unscheduled
 ) -> None:
     answer = cloud.post(
         path=base.commands_of(server.uuid), project_id=base.OTHER_PROJECT

@@ -454,6 +454,19 @@ class TestRuns:
         make_due(uuid)
         assert step(uuid) == ['server-2']
 
+    def test_servers_without_a_host_crowd_none(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runs, 'MAX_STARTING', 1)
+        uuid = new(targets=3, max_concurrency=3)
+        row = runs.settle(uuid)
+        assert row is not None
+        found = [
+            dataclasses.replace(item, host=models.NOWHERE)
+            for item in candidates(runs.waiting(row.id, 3), {})
+        ]
+        assert len(runs.release(uuid, found, BOUNDS)) == 3
+
     def _due_in(self, uuid: str) -> float:
         query = sa.select(
             models.Run.due_at, sqltypes.utc_in().label('now')
