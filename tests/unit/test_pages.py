@@ -26,7 +26,7 @@ _PAGES = (
     _ROOT / 'CONTRIBUTING.rst',
 )
 _FILE = re.compile(r'\b(?:tests|tools|benchmarks)/[\w/.-]*\w')
-_TEST = re.compile(r'\b(tests/[\w/]+\.py)::(\w+)')
+_TEST = re.compile(r'\b(tests/[\w/]+\.py)::(?:\w+::)?(\w+)')
 
 
 def _found(pattern: re.Pattern[str]) -> Iterator[tuple[str, ...]]:
