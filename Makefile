@@ -38,7 +38,8 @@ INTEGRATION := $(addprefix integration-,guests embedded files debian moves \
 
 # What the stack's own environments are made from.
 EXTENSION := $(shell find guest_agent_ext -type f -not -name '*.pyc') \
-	setup.cfg setup.py requirements.txt client/pyproject.toml client/setup.py
+	setup.cfg setup.py requirements.txt client/pyproject.toml \
+	client/setup.py dashboard/pyproject.toml dashboard/setup.py
 PIP := pip install --quiet --disable-pip-version-check \
 	-c tools/constraints.txt
 # uwsgi is built for one Python: a wheel that pip has kept may be for another.
@@ -66,8 +67,8 @@ FIRST ?= 0
 BENCHMARKS :=
 
 .PHONY: help up demo down stack-up stack-down stack-test test test-quick \
-	lint types docs unit functional integration $(INTEGRATION) faults \
-	stack releases samples bench
+	lint types docs unit functional panel pictures integration \
+	$(INTEGRATION) faults stack releases samples bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 20
@@ -82,20 +83,21 @@ demo: .venv/installed ## The same, with a guided tour (VERBOSE=1: whole answers)
 down: ## Stop what `make up` or `make demo` started
 	@if [ -e .demo ]; then $(BIN)/python -m tools.testbed down; fi
 
-stack-up: .venv/installed .stack/openstack/extension .stack/client/extension ## Start a whole OpenStack with the extension
+stack-up: .venv/installed .stack/openstack/extension .stack/client/extension .stack/horizon/static/built ## Start a whole OpenStack with the extension
 	@$(BIN)/python -m tools.stack up --distro $(DISTRO)
 
 stack-down: ## Stop what `make stack-up` started
 	@if [ -e .stack ]; then $(BIN)/python -m tools.stack down; fi
 
-stack-test: .venv/installed .stack/client/extension .cache/debian ## Test what `make stack-up` started
+stack-test: .venv/installed .stack/client/extension .stack/horizon/static/built .cache/debian ## Test what `make stack-up` started
 	$(PYTEST) tests/stack
 
 # To install is mostly to unpack: two at once, on two processors. Whoever ends
 # this make ends the tests too.
-test: ## Run lint, types, docs, unit, functional, integration, faults and stack
+test: ## Run lint, types, docs, unit, functional, panel, integration, faults, stack
 	@$(MAKE) -s --no-print-directory -j 2 .cache/guest .cache/debian \
-		.cache/wheel/built .stack/openstack/installed
+		.cache/wheel/built .stack/openstack/installed \
+		.stack/horizon/installed
 	@setpriv --pdeathsig TERM $(BIN)/python -m tools.gate
 
 test-quick: .venv/installed ## Run lint, types, unit and functional: two minutes
@@ -125,6 +127,18 @@ unit: .venv/installed ## Run the tests without I/O
 functional: .venv/installed ## Run the tests on Nova's own fixtures, in one process
 	$(ISOLATE) $(PYTEST) tests/functional
 
+panel: .venv/installed .stack/horizon/static/built ## Run the tests of the Horizon panel, with a browser and without a cloud
+	@$(ISOLATE) tools/panel/test $(BIN) .stack/horizon/bin
+
+pictures: .venv/installed .stack/horizon/static/built ## Take the pictures of the user's guide anew
+	@mkdir -p .test/pictures
+	@PANEL_PICTURES=$(CURDIR)/.test/pictures $(PYTEST) \
+		tests/panel/test_pictures.py -k wide
+	@for name in tab history incidents; do \
+		cp .test/pictures/$$name-1280.png \
+			doc/source/user/images/$$name.png; \
+	done
+
 integration: $(INTEGRATION) ## Run the tests on libvirt, QEMU, RabbitMQ and MariaDB
 
 $(INTEGRATION): integration-%: .cache/guest
@@ -137,7 +151,7 @@ faults: .cache/guest ## Run RUNS schedules of faults made from SEED, on real ser
 	@$(ISOLATE) $(BIN)/python -m tools.faults --seed $(SEED) \
 		--runs $(RUNS) --first $(FIRST)
 
-stack: .cache/guest .cache/debian .stack/openstack/extension .stack/client/extension ## Start a stack, test it, stop it
+stack: .cache/guest .cache/debian .stack/openstack/extension .stack/client/extension .stack/horizon/static/built ## Start a stack, test it, stop it
 	@$(ISOLATE) tools/stack/test $(BIN)
 
 # The other targets have Nova 34.
@@ -204,9 +218,9 @@ samples: .venv/installed ## Generate etc/, api-ref/openapi.json and the tables o
 
 # Built once, and not while tests read the directories beside the sources.
 .cache/wheel/built: .venv/installed $(EXTENSION)
-	@rm -rf build client/build .cache/wheel
+	@rm -rf build client/build dashboard/build .cache/wheel
 	@$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps \
-		--wheel-dir .cache/wheel . ./client
+		--wheel-dir .cache/wheel . ./client ./dashboard
 	@touch $@
 
 # Installed as the installation guide says.
@@ -224,4 +238,26 @@ samples: .venv/installed ## Generate etc/, api-ref/openapi.json and the tables o
 		server=$$(echo .cache/wheel/guest_agent_ext-*.whl); \
 		.stack/client/bin/$(PIP) $$client "$$server[tempest]" schemathesis && \
 		.stack/client/bin/$(PIP) --no-deps --force-reinstall $$client $$server
+	@touch $@
+
+.stack/horizon/installed: .cache/packages-installed \
+		tools/constraints-horizon.txt
+	@echo "Installing Horizon into .stack/horizon ..."
+	@python3.11 -m venv .stack/horizon
+	@.stack/horizon/bin/pip install --quiet --disable-pip-version-check \
+		-c tools/constraints-horizon.txt horizon gunicorn whitenoise pytest
+	@touch $@
+
+# Installed as the installation guide says.
+.stack/horizon/extension: .stack/horizon/installed .cache/wheel/built
+	@echo "Installing the panel into it ..."
+	@.stack/horizon/bin/pip install --quiet --disable-pip-version-check \
+		--no-deps --force-reinstall \
+		.cache/wheel/guest_agent_dashboard-*.whl
+	@touch $@
+
+# What browsers fetch: it takes longer than to start Horizon.
+.stack/horizon/static/built: .stack/horizon/extension tools/panel/build-static \
+		$(wildcard tools/panel/site/*.py tools/panel/site/local/*.py)
+	@tools/panel/build-static .stack/horizon
 	@touch $@

@@ -17,12 +17,13 @@ from typing import Any
 import setuptools
 from setuptools.command import build_py
 
-#: What client/ makes a distribution of: a file must be in one of the two only.
-_CLIENT = ('osc', 'sdk', 'progress.py')
+#: What client/ and dashboard/ make distributions of: a file must be in one
+#: only.
+_OTHERS = ('osc', 'sdk', 'progress.py', 'dashboard')
 
 
 class BuildServer(build_py.build_py):
-    """Builds the modules that are not the client's."""
+    """Builds the modules that are in no other distribution."""
 
     def run(self) -> None:
         super().run()
@@ -30,7 +31,7 @@ class BuildServer(build_py.build_py):
             # Nothing was copied: the modules are where they always are.
             return
         built = pathlib.Path(self.build_lib, 'guest_agent_ext')
-        for path in (built / name for name in _CLIENT):
+        for path in (built / name for name in _OTHERS):
             if path.is_dir():
                 shutil.rmtree(path)
             else:

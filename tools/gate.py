@@ -75,7 +75,11 @@ PARTS = (
     Part(
         'openstack',
         0.9,
-        ('.stack/openstack/extension', '.stack/client/extension'),
+        (
+            '.stack/openstack/extension',
+            '.stack/client/extension',
+            '.stack/horizon/static/built',
+        ),
     ),
     Part('lint', 1.0),
     Part('types', 1.0),
@@ -87,6 +91,7 @@ PARTS = (
     Part('integration-guests', 0.9),
     Part('integration-embedded', 0.7),
     Part('integration-debian', 0.9),
+    Part('panel', 1.0, after='openstack'),
     Part('functional', 1.0),
     Part('unit', 1.0),
     Part('docs', 1.0),

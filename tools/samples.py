@@ -24,6 +24,7 @@ import sys
 from tools import dashboard
 from tools import metrics
 from tools import openapi
+from tools import policies
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _BIN = pathlib.Path(sys.executable).parent
@@ -72,6 +73,9 @@ def _generate() -> dict[str, str]:
         json.dumps(openapi.document(), indent=1) + '\n'
     )
     generated['doc/source/admin/metrics.inc'] = metrics.document()
+    generated['guest_agent_ext/dashboard/conf/default_policies.yaml'] = (
+        policies.document()
+    )
     generated['etc/guest_agent_ext/grafana-dashboard.json'] = (
         dashboard.document()
     )

@@ -39,6 +39,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     'sdk': set(),
     'progress': set(),
     'tempest_plugin': set(),
+    'dashboard': set(),
 }
 #: Who alone may import what others have written.
 _ALONE = {
@@ -48,6 +49,8 @@ _ALONE = {
     'sqlalchemy': {'db', 'conductor'},
     'osc_lib': {'osc'},
     'tempest': {'tempest_plugin'},
+    'django': {'dashboard'},
+    'horizon': {'dashboard'},
 }
 #: What of others the clients need to be installed: none of the server's.
 _CLIENTS_NEED = {
@@ -58,6 +61,15 @@ _CLIENTS_NEED = {
         'keystoneauth1',
         'openstack',
         'osc_lib',
+        'requests',
+    },
+    # What Horizon has.
+    'dashboard': {
+        'django',
+        'horizon',
+        'keystoneauth1',
+        'openstack_auth',
+        'openstack_dashboard',
         'requests',
     },
 }

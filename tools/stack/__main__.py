@@ -33,6 +33,9 @@ OpenStack is running ({seconds:.0f} s):
         --wait first
     openstack server guest exec first -- uname -a
 
+Horizon, with the panel Guest commands: {horizon}
+    user demo (or reader, admin, ...), password {password}
+
 Logs are under {directory}/log. `make stack-down` stops it, and its servers.
 """
 
@@ -80,6 +83,8 @@ def up(cloud: stack.Stack, cells: int, distro: str) -> None:
             flavor=flavor,
             image=image,
             directory=_shown(cloud.place.directory),
+            horizon=cloud.place.url('horizon', '/'),
+            password=cloud.place.password,
         )
     )
 

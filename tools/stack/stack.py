@@ -25,6 +25,7 @@ from typing import Any
 
 import openstack
 
+from tools.panel import horizon
 from tools.stack import apis
 from tools.stack import clients
 from tools.stack import layout
@@ -204,6 +205,7 @@ class Stack:
         self._together(
             self.start_nova_api,
             self._start_guest_agent_api,
+            self._start_horizon,
             functools.partial(self._start_conductors, cell),
             functools.partial(self._start_host, cell),
             functools.partial(seed.guest_image, self.as_admin(), self._cache),
@@ -310,6 +312,16 @@ class Stack:
 
     def _start_guest_agent_api(self) -> None:
         self._serve('guest-agent', 'guest_agent_ext.wsgi.api')
+
+    def _start_horizon(self) -> None:
+        self.ledger.note(
+            horizon.start(
+                self.place.state('horizon'),
+                self.place.url('keystone', '/v3'),
+                self.place.port('horizon'),
+                self.place.log / 'horizon.log',
+            )
+        )
 
     def _start_conductors(self, cell: nova.Cell) -> None:
         etc = self.place.etc('nova')

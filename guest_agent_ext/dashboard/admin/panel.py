@@ -1,0 +1,28 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Admin > Compute > Guest commands."""
+
+from django.utils.translation import gettext_lazy as _
+import horizon
+
+from guest_agent_ext.dashboard import apps
+from guest_agent_ext.dashboard import rights
+
+
+class GuestCommands(horizon.Panel):
+    """The hosts that run commands, and incidents."""
+
+    name = _('Guest commands')
+    slug = 'guest_commands'
+    permissions = ('openstack.services.compute',)
+    policy_rules = ((apps.POLICY_SCOPE, rights.RULES['list_hosts']),)

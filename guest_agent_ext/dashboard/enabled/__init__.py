@@ -1,0 +1,1 @@
+"""What Horizon is told: these files are copied to its own."""

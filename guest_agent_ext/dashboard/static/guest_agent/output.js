@@ -1,0 +1,229 @@
+/*
+ *    Licensed under the Apache License, Version 2.0 (the "License"); you may
+ *    not use this file except in compliance with the License. You may obtain
+ *    a copy of the License at
+ *
+ *         http://www.apache.org/licenses/LICENSE-2.0
+ *
+ *    Unless required by applicable law or agreed to in writing, software
+ *    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+ *    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+ *    License for the specific language governing permissions and limitations
+ *    under the License.
+ */
+
+/* A command that is watched: its state, and its output as it comes. */
+(function () {
+  'use strict';
+
+  const guestAgent = window.guestAgent = window.guestAgent || {};
+  const say = guestAgent.say;
+  const show = guestAgent.show;
+
+  // Milliseconds between two looks, and how much more the next is.
+  const MIN_GAP = 250;
+  const MAX_GAP = 3000;
+  const HIDDEN_GAP = 10000;
+  const GROWTH = 1.4;
+  // An endless look would keep a session alive that nobody uses.
+  const IDLE = 15 * 60 * 1000;
+  // Looks that may fail in a row.
+  const FAILURES = 20;
+
+  let lastTouched = Date.now();
+  ['keydown', 'pointerdown', 'visibilitychange'].forEach(function (name) {
+    document.addEventListener(name, function () {
+      lastTouched = Date.now();
+    });
+  });
+
+  class Output {
+    /* root: element with the token; part: that of the template */
+    constructor(root, part, config) {
+      this.root = root;
+      this.part = part;
+      this.config = config;
+      this.onChange = function () {};
+      this.field = function (name) {
+        return part.querySelector('[data-field="' + name + '"]');
+      };
+      this.button = function (name) {
+        return part.querySelector('[data-do="' + name + '"]');
+      };
+      this.streams = {};
+      ['out', 'err'].forEach((name) => {
+        const node = part.querySelector('[data-stream="' + name + '"]');
+        this.streams[name] = {
+          node: node,
+          note: node.querySelector('[data-field="note"]'),
+          screen: new guestAgent.Screen(
+            node.querySelector('[data-field="text"]')
+          )
+        };
+      });
+      this.button('cancel').addEventListener('click', () => this.cancel());
+      this.button('go-on').addEventListener('click', () => {
+        show(this.button('go-on'), false);
+        this.loop();
+      });
+    }
+
+    /* Show a command from its beginning on. */
+    watch(id) {
+      this.id = id;
+      this.url = this.config.calls + 'commands/' + id + '/';
+      this.turn = {};
+      Object.values(this.streams).forEach(function (stream) {
+        stream.screen.clear();
+        stream.note.textContent = '';
+        stream.offset = 0;
+        stream.shown = 0;
+        stream.isComplete = false;
+      });
+      say(this.field('refusal'), '');
+      say(this.field('error'), '');
+      show(this.part, true);
+      show(this.part.querySelector('.ga-streams'), this.config.output);
+      return this.loop();
+    }
+
+    async loop() {
+      const turn = this.turn;
+      let gap = MIN_GAP;
+      let failures = 0;
+      lastTouched = Date.now();
+      for (;;) {
+        let isOver = false;
+        try {
+          const news = await this.look(turn);
+          if (turn !== this.turn) {
+            return;
+          }
+          gap = news.isNew ? MIN_GAP : Math.min(gap * GROWTH, MAX_GAP);
+          isOver = news.isOver;
+          failures = 0;
+          say(this.field('refusal'), '');
+        } catch (error) {
+          if (turn !== this.turn) {
+            return;
+          }
+          say(this.field('refusal'), error.message);
+          failures += 1;
+          gap = MAX_GAP;
+          if (!error.isPassing || failures > FAILURES) {
+            show(this.button('go-on'), true);
+            return;
+          }
+        }
+        if (isOver) {
+          return;
+        }
+        if (Date.now() - lastTouched > IDLE) {
+          show(this.button('go-on'), true);
+          return;
+        }
+        await guestAgent.sleep(document.hidden ? HIDDEN_GAP : gap);
+        if (turn !== this.turn || !this.part.isConnected) {
+          return;
+        }
+      }
+    }
+
+    /* Ask once, and show what is new. */
+    async look(turn) {
+      const query = !this.config.output ? '' : '?' + ['out', 'err'].map(
+        (name) => name + '=' + this.streams[name].offset
+      ).join('&');
+      const command = await guestAgent.json(
+        this.root, 'GET', this.url + query
+      );
+      if (turn !== this.turn) {
+        return {};
+      }
+      this.showState(command);
+      let isNew = false;
+      let isComplete = true;
+      ['out', 'err'].forEach((name) => {
+        const answer = command[name];
+        if (answer) {
+          isNew = this.add(this.streams[name], answer) || isNew;
+          isComplete = isComplete && answer.complete;
+        }
+      });
+      const isOver = command.has_ended && isComplete;
+      if (isOver) {
+        this.finish(command);
+      }
+      return {isNew: isNew, isOver: isOver};
+    }
+
+    showState(command) {
+      guestAgent.label(this.field('status'), command);
+      this.field('outcome').textContent = command.outcome;
+      this.field('took').textContent = command.duration;
+      say(this.field('error'), command.has_ended ? command.error : '');
+      show(this.button('cancel'), this.config.cancel && !command.has_ended);
+      const link = this.field('link');
+      if (!this.config.command) {
+        link.href = command.url;
+        show(link, true);
+      }
+      if (command.status !== this.status || this.shownId !== command.uuid) {
+        this.status = command.status;
+        this.shownId = command.uuid;
+        this.onChange(command);
+      }
+    }
+
+    add(stream, answer) {
+      const bytes = guestAgent.bytesOf(answer.data);
+      if (answer.offset > stream.offset) {
+        stream.note.textContent = interpolate(
+          gettext('%s bytes before this were not kept.'),
+          [answer.offset - stream.shown]
+        );
+      }
+      if (answer.problem) {
+        stream.note.textContent = answer.problem;
+        return false;
+      }
+      stream.offset = answer.next;
+      stream.shown += bytes.length;
+      stream.screen.write(bytes, answer.complete);
+      return bytes.length > 0;
+    }
+
+    finish(command) {
+      ['out', 'err'].forEach((name) => {
+        const stream = this.streams[name];
+        const written = (command.written || {})[name];
+        if (!command[name]) {
+          return;
+        }
+        if (!stream.shown) {
+          stream.note.textContent = gettext('Nothing.');
+        } else if (written > stream.shown) {
+          stream.note.textContent = interpolate(
+            gettext('%s of %s bytes were kept.'), [stream.shown, written]
+          );
+        } else {
+          stream.note.textContent = '';
+        }
+      });
+    }
+
+    async cancel() {
+      this.button('cancel').disabled = true;
+      try {
+        await guestAgent.call(this.root, 'POST', this.url + 'cancel/',
+                              {json: {}});
+        lastTouched = Date.now();
+      } catch (error) {
+        say(this.field('refusal'), error.message);
+      }
+      this.button('cancel').disabled = false;
+    }
+  }
+
+  guestAgent.Output = Output;
+}());

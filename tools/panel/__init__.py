@@ -1,0 +1,1 @@
+"""Horizon with the panel, for the stack and for tests."""

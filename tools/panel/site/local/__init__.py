@@ -1,0 +1,1 @@
+"""Horizon's package of local settings."""
