@@ -10,11 +10,12 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The two distributions of this repository: the server side and the client."""
+"""The distributions of this repository: server side, client and dashboard."""
 
 from collections.abc import Iterable
 import dataclasses
 from importlib import metadata
+import itertools
 import os
 import pathlib
 import subprocess
@@ -128,6 +129,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Distribution:
 
 
 @pytest.fixture(scope='module')
+def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Distribution:
+    return _build(
+        _ROOT / 'dashboard', tmp_path_factory.mktemp('b') / 'dashboard'
+    )
+
+
+@pytest.fixture(scope='module')
 def server(tmp_path_factory: pytest.TempPathFactory) -> Distribution:
     return _build(_ROOT, tmp_path_factory.mktemp('b') / 'server')
 
@@ -160,16 +168,34 @@ def test_client_has_all_of_its_source(client: Distribution) -> None:
     assert client.modules() == expected
 
 
-def test_no_file_is_in_both(
-    client: Distribution, server: Distribution
+def test_dashboard_has_all_of_its_source(dashboard: Distribution) -> None:
+    # A template or a script that setup.py does not name.
+    source = _ROOT / 'guest_agent_ext/dashboard'
+    expected = {
+        str(path.relative_to(_ROOT))
+        for path in source.rglob('*')
+        if path.is_file() and path.suffix != '.pyc'
+    }
+    assert dashboard.files() == expected
+    assert len(expected) > 40
+
+
+def test_no_file_is_in_two(
+    client: Distribution, server: Distribution, dashboard: Distribution
 ) -> None:
-    # An uninstallation of one that breaks the other, and packages of a
+    # An uninstallation of one that breaks another, and packages of a
     # distribution that cannot be installed beside each other.
-    assert not client.files() & server.files()
-    both = client.modules() | server.modules()
-    assert {'guest_agent_ext.osc.exec', 'guest_agent_ext.api.filter'} <= both
+    built = (client, server, dashboard)
+    for one, other in itertools.combinations(built, 2):
+        assert not one.files() & other.files()
+    modules = set().union(*(each.modules() for each in built))
+    assert {
+        'guest_agent_ext.osc.exec',
+        'guest_agent_ext.api.filter',
+        'guest_agent_ext.dashboard.tabs',
+    } <= modules
     # With such a file in one directory, Python sees the modules of no other.
-    assert 'guest_agent_ext' not in both
+    assert 'guest_agent_ext' not in modules
 
 
 def test_server_is_imported_without_the_client(server: Distribution) -> None:
@@ -189,6 +215,16 @@ def test_client_requires_nothing_of_the_server(client: Distribution) -> None:
     )
     assert {'openstacksdk', 'rich', 'keystoneauth1'} <= found
     assert not found & {utils.canonicalize_name(x) for x in _SERVER_SIDE}
+
+
+def test_dashboard_requires_what_horizon_has(dashboard: Distribution) -> None:
+    # What pip would install into Horizon's environment beside it.
+    wanted = metadata.PathDistribution(dashboard.info).requires or []
+    assert {requirements.Requirement(each).name for each in wanted} == {
+        'horizon',
+        'keystoneauth1',
+        'requests',
+    }
 
 
 def _closure(wanted: list[str], found: set[str]) -> set[str]:

@@ -150,6 +150,8 @@ class Cloud:
     :ivar on_create: what a guest does with a command that was accepted
     :ivar refusals: refusals by method and the end of a path
     :ivar requests: method and path of every request of our API
+    :ivar hold: what files that are written wait for, if anything
+    :ivar held: how many have waited
     :ivar sink: whether files that are written are counted and not kept
     :ivar zeros: size of the file of zeros that every path has, if not 0
     """
@@ -171,6 +173,7 @@ class Cloud:
         self.requests: list[tuple[str, str]] = []
         self.bodies: list[Any] = []
         self.hold: threading.Event | None = None
+        self.held = 0
         self.page_size: int | None = None
         self.sink = False
         self.sunk = 0
@@ -454,7 +457,9 @@ def _read_file(call: Call, server_id: str) -> Any:
 
 def _write_file(call: Call, server_id: str) -> Any:
     if call.cloud.hold is not None:
-        assert call.cloud.hold.wait(60)
+        call.cloud.held += 1
+        if not call.cloud.hold.wait(60):
+            raise Refusal(500, 'The test has forgotten this transfer')
     if call.cloud.sink:
         while piece := call.read_piece():
             call.cloud.sunk += len(piece)

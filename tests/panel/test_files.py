@@ -110,36 +110,3 @@ def test_a_transfer_is_stopped(
     sending.get_by_role('button', name='Stop').click()
     expect(sending.get_by_role('alert')).to_have_text('Stopped.')
     expect(sending.get_by_role('button', name='Send')).to_be_enabled()
-
-
-def test_transfers_are_bounded(
-    cloud: fake.Cloud, open_tab: OpenTab, page: sync_api.Page
-) -> None:
-    """Pages are answered while transfers hold all threads that they may."""
-    cloud.hold = threading.Event()
-    tab = open_tab(cloud.add_server())
-    statuses = tab.evaluate(
-        """async root => {
-          const url = JSON.parse(root.dataset.config).calls + 'file/?path=/x';
-          const send = () => fetch(url, {
-            method: 'POST', body: 'x',
-            headers: Object.assign(
-              {'Content-Type': 'application/octet-stream'},
-              guestAgent.headersOf(root, 'POST'))
-          }).then(answer => answer.status);
-          const held = [1, 2, 3, 4].map(send);
-          for (;;) {
-            const status = await Promise.race([send(), held[0]]);
-            if (status === 429) { break; }
-          }
-          return [429];
-        }"""
-    )
-    assert statuses == [429]
-    # The others end, and give back what they held.
-    cloud.hold.set()
-    sending, fetching = forms(open_tab(cloud.add_server()))
-    cloud.files['/y'] = b'y'
-    fetching.get_by_label('Path').fill('/y')
-    with page.expect_download():
-        fetching.get_by_role('button', name='Fetch').click()
