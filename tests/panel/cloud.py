@@ -226,6 +226,7 @@ class Cloud:
             'execution': 'guarded',
             'supported_commands': ['guest-exec'],
             'command_types': ['exec'],
+            'unavailable': {},
         }
         return server_id
 

@@ -116,6 +116,8 @@ def look(width: int) -> Callable[[sync_api.Page, str], None]:
 
     def take(page: sync_api.Page, name: str) -> None:
         directory = os.environ.get('PANEL_PICTURES')
+        # What sticks to the top of the window is on top of the picture then.
+        page.evaluate('window.scrollTo(0, 0)')
         if directory:
             path = pathlib.Path(directory, f'{name}-{width}.png')
             page.screenshot(path=path, full_page=True)

@@ -103,12 +103,28 @@ def test_a_page_that_goes_takes_its_terminal_along(
     )
 
 
+def test_a_guest_that_is_known_not_to_be_able(
+    cloud: fake.Cloud, open_tab: OpenTab
+) -> None:
+    server_id = cloud.add_server()
+    cloud.agents[server_id]['unavailable'] = {
+        'terminal': 'The guest has no script and no python3'
+    }
+    terminal = part(open_tab(server_id), 'terminal')
+    expect(terminal.locator('[data-field="lacks"]')).to_have_text(
+        'The guest has no script and no python3'
+    )
+    expect(
+        terminal.get_by_role('button', name='Open a terminal')
+    ).to_be_disabled()
+
+
 def test_a_guest_that_cannot(cloud: fake.Cloud, open_tab: OpenTab) -> None:
     cloud.on_create = lambda command: command.end(
         None, 'FAILED', 'A terminal needs script or python3 in the guest'
     )
-    tab = open_tab(cloud.add_server())
-    terminal = opened(tab)
+    terminal = part(open_tab(cloud.add_server()), 'terminal')
+    terminal.get_by_role('button', name='Open a terminal').click()
     expect(terminal.get_by_role('alert')).to_have_text(
         'A terminal needs script or python3 in the guest'
     )

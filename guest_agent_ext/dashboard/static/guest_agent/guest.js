@@ -34,10 +34,11 @@
 
   /* Whether commands can run, and what to do if not. */
   class Agent {
-    constructor(root, node, config) {
+    constructor(root, node, config, onAnswer) {
       this.root = root;
       this.node = node;
       this.config = config;
+      this.onAnswer = onAnswer;
       this.isWindows = false;
       this.check();
       node.querySelector('[data-do="check"]').addEventListener(
@@ -73,6 +74,7 @@
           agent.execution === 'direct' && gettext('no launcher')
         ].filter(Boolean).join(', ');
         this.problem(agent.reason, agent.advice);
+        this.onAnswer(agent);
       } catch (error) {
         status.className = 'label label-danger';
         status.textContent = gettext('Not known');
@@ -449,12 +451,18 @@
     ['agent', 'run', 'terminal', 'files', 'last'].forEach(function (name) {
       parts[name] = part(root, name);
     });
-    const agent = parts.agent && new Agent(root, parts.agent, config);
+    const terminal = parts.terminal &&
+      guestAgent.startTerminal(root, parts.terminal, config);
+    const agent = parts.agent && new Agent(
+      root, parts.agent, config, function (answer) {
+        if (terminal) {
+          const lacks = answer.unavailable || {};
+          terminal.refuse(lacks.terminal || lacks.attach);
+        }
+      }
+    );
     const runner = parts.run && new Runner(root, parts.run, config, agent);
     const last = parts.last && new Last(root, parts.last, config);
-    if (parts.terminal) {
-      guestAgent.startTerminal(root, parts.terminal, config);
-    }
     if (parts.files) {
       guestAgent.startFiles(root, parts.files, config);
     }

@@ -76,6 +76,14 @@
       window.addEventListener('pagehide', () => this.leave());
     }
 
+    /* Say why the guest cannot have one, if it cannot. */
+    refuse(reason) {
+      say(this.field('lacks'), reason);
+      if (!this.isOpen) {
+        this.opener.disabled = Boolean(reason);
+      }
+    }
+
     async open() {
       this.opener.disabled = true;
       say(this.field('refusal'), '');
@@ -85,6 +93,8 @@
         await this.start();
       } catch (error) {
         this.end('');
+        show(this.field('screen'), false);
+        show(this.field('keys'), false);
         say(this.field('refusal'), error.message);
         return;
       }
