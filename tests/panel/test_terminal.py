@@ -95,11 +95,12 @@ def test_the_keyboard_gets_out_and_closes(
 def test_a_page_that_goes_takes_its_terminal_along(
     cloud: fake.Cloud, open_tab: OpenTab, page: sync_api.Page
 ) -> None:
-    opened(open_tab(cloud.add_server()))
-    processes.wait_for(lambda: cloud.commands, 20, 'the command')
+    cloud.on_create = lambda command: command.write(b'$ ')
+    terminal = opened(open_tab(cloud.add_server()))
+    expect(terminal.locator('[data-field="state"]')).to_have_text('Connected.')
     page.goto('about:blank')
     processes.wait_for(
-        lambda: cloud.commands[0].status == 'CANCELLED', 20, 'the end of it'
+        lambda: cloud.commands[0].status == 'CANCELLED', 60, 'the end of it'
     )
 
 

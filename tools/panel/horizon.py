@@ -65,6 +65,7 @@ def start(
             '1',
             '--threads',
             '8',
+            '--no-control-socket',
             'horizon_site:application',
         ],
         log,

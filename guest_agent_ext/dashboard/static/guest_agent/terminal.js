@@ -136,6 +136,8 @@
         this.type(Uint8Array.from(text, (char) => char.charCodeAt(0)));
       });
       this.term.focus();
+      // What is out of sight is not drawn.
+      screen.scrollIntoView({block: 'nearest'});
       const user = this.field('user').value.trim();
       const args = {
         command: SHELL,
