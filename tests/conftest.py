@@ -25,6 +25,9 @@ import pytest  # noqa: E402
 monkey_patch.patch()
 processes.take_ignored_signals()
 
+#: These run in Horizon's environment: `make panel`.
+collect_ignore = ['horizon']
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:

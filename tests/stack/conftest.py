@@ -26,8 +26,10 @@ from typing import Any
 import uuid
 
 import openstack
+from playwright import sync_api
 import pytest
 
+from tools.panel import browser as browser_module
 from tools.stack import layout
 from tools.stack import seed
 from tools.stack import stack as stack_module
@@ -37,6 +39,12 @@ BOOT_TIMEOUT = 180
 
 #: Debian takes 15 seconds to its agent, on a machine that does nothing else.
 AGENT_TIMEOUT = 120
+
+#: Milliseconds, for playwright; the machine has other things to do.
+BROWSER_TIMEOUT = 120_000
+
+#: Path of the panel in Horizon.
+PANEL = '/project/guest_commands/'
 
 
 class OpenStack:
@@ -191,6 +199,39 @@ def boot(sdk: Callable[[str], Any]) -> Iterator[Callable[..., str]]:
 def server(boot: Callable[..., str]) -> str:
     """A server that all tests use, and that none breaks."""
     return boot()
+
+
+@pytest.fixture(scope='session')
+def chromium() -> Iterator[sync_api.Browser]:
+    with browser_module.started() as started:
+        yield started
+
+
+@pytest.fixture
+def log_in(
+    chromium: sync_api.Browser, stack: stack_module.Stack
+) -> Iterator[Callable[[str], sync_api.Page]]:
+    """Logs in as a user of the stack."""
+    contexts = []
+
+    def as_user(user: str, path: str = PANEL) -> sync_api.Page:
+        context = chromium.new_context(
+            base_url=stack.place.url('horizon'),
+            viewport={'width': 1280, 'height': 900},
+            accept_downloads=True,
+        )
+        contexts.append(context)
+        context.set_default_timeout(BROWSER_TIMEOUT)
+        page = context.new_page()
+        browser_module.log_in(
+            page, stack.place.url('horizon'), user, stack.place.password, path
+        )
+        return page
+
+    sync_api.expect.set_options(timeout=BROWSER_TIMEOUT)
+    yield as_user
+    for context in contexts:
+        context.close()
 
 
 def wait_for_agent(compute: Any, server_id: str) -> None:

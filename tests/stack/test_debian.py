@@ -20,6 +20,7 @@ from typing import Any
 import uuid
 
 import libvirt_qemu
+from playwright import sync_api
 import pytest
 
 from tests.stack import conftest
@@ -52,6 +53,22 @@ def test_user_of_the_guest(demo: OpenStack, debian: str) -> None:
         'id -un; id -Gn; pwd; exit 7',
     )
     assert (code, out) == (7, b'tenant\ntenant adm\n/\n'), err
+
+
+def test_terminal_of_the_panel(
+    log_in: Callable[..., sync_api.Page], debian: str
+) -> None:
+    page = log_in('demo')
+    page.goto(f'/project/instances/{debian}/?tab=instance_details__guest')
+    terminal = page.locator('[data-part="terminal"]')
+    terminal.get_by_role('button', name='Open a terminal').click()
+    rows = terminal.locator('.xterm-rows')
+    sync_api.expect(rows).to_contain_text('#')
+    page.keyboard.type('tty; exit 4\n')
+    sync_api.expect(rows).to_contain_text('/dev/pts/')
+    sync_api.expect(terminal.locator('[data-field="state"]')).to_contain_text(
+        'exit code 4'
+    )
 
 
 def test_agent_that_is_restarted_by_a_command(

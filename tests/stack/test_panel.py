@@ -13,7 +13,6 @@
 """The panel in a browser, with servers that Nova booted."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
 import hashlib
 import os
 import pathlib
@@ -21,50 +20,12 @@ from typing import Any
 
 from playwright import sync_api
 from playwright.sync_api import expect
-import pytest
 
 from tests.panel.conftest import part
 from tests.panel.conftest import stream
-from tools.panel import browser as browser_module
-from tools.stack import stack as stack_module
 
-#: Milliseconds; the machine has other things to do.
-TIMEOUT = 120_000
 HISTORY = '/project/guest_commands/'
 INCIDENTS = '/admin/guest_commands/'
-
-
-@pytest.fixture(scope='module')
-def chromium() -> Iterator[sync_api.Browser]:
-    with browser_module.started() as started:
-        yield started
-
-
-@pytest.fixture
-def log_in(
-    chromium: sync_api.Browser, stack: stack_module.Stack
-) -> Iterator[Callable[[str], sync_api.Page]]:
-    """Logs in as a user of the stack."""
-    contexts = []
-
-    def as_user(user: str, path: str = HISTORY) -> sync_api.Page:
-        context = chromium.new_context(
-            base_url=stack.place.url('horizon'),
-            viewport={'width': 1280, 'height': 900},
-            accept_downloads=True,
-        )
-        contexts.append(context)
-        context.set_default_timeout(TIMEOUT)
-        page = context.new_page()
-        browser_module.log_in(
-            page, stack.place.url('horizon'), user, stack.place.password, path
-        )
-        return page
-
-    expect.set_options(timeout=TIMEOUT)
-    yield as_user
-    for context in contexts:
-        context.close()
 
 
 LogIn = Callable[..., sync_api.Page]
@@ -133,24 +94,6 @@ def test_files(
         fetching.get_by_role('button', name='Fetch').click()
     back = pathlib.Path(download.value.path())
     assert back.read_bytes() == here.read_bytes()
-
-
-@pytest.mark.parametrize('kind', ['debian'])
-def test_terminal(
-    log_in: LogIn, boot: Callable[..., str], stack: Any, kind: str
-) -> None:
-    """Debian has what a terminal needs."""
-    server = boot(image=kind, flavor=kind)
-    page = log_in('demo')
-    terminal = part(opened(page, server), 'terminal')
-    terminal.get_by_role('button', name='Open a terminal').click()
-    rows = terminal.locator('.xterm-rows')
-    expect(rows).to_contain_text('#')
-    page.keyboard.type('stty size; tty; exit 4\n')
-    expect(rows).to_contain_text('/dev/pts/')
-    expect(terminal.locator('[data-field="state"]')).to_contain_text(
-        'exit code 4'
-    )
 
 
 def test_details(log_in: LogIn, server: str) -> None:

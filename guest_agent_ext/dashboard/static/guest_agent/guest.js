@@ -23,6 +23,9 @@
 
   const SHELL = ['/bin/sh', '-c'];
   const WINDOWS_SHELL = ['cmd.exe', '/c'];
+  // How often a guest that is busy is asked, and the milliseconds between.
+  const QUESTIONS = 3;
+  const QUESTION_GAP = 1500;
 
   function part(root, name) {
     return root.querySelector('[data-part="' + name + '"]');
@@ -40,9 +43,11 @@
       this.config = config;
       this.onAnswer = onAnswer;
       this.isWindows = false;
-      this.check();
+      this.checked = this.check();
       node.querySelector('[data-do="check"]').addEventListener(
-        'click', () => this.check()
+        'click', () => {
+          this.checked = this.check();
+        }
       );
       const details = node.querySelector('[data-do="details"]');
       if (details) {
@@ -92,14 +97,23 @@
     async details() {
       const node = field(this.node, 'details');
       node.textContent = gettext('Asking …');
-      try {
-        const details = await guestAgent.json(
-          this.root, 'GET', this.config.calls + 'details/'
-        );
-        node.textContent = '';
-        guestAgent.showDetails(node, details);
-      } catch (error) {
-        node.textContent = error.message;
+      // A guest is asked one question at a time.
+      await this.checked;
+      for (let left = QUESTIONS; left; left -= 1) {
+        try {
+          const details = await guestAgent.json(
+            this.root, 'GET', this.config.calls + 'details/'
+          );
+          node.textContent = '';
+          guestAgent.showDetails(node, details);
+          return;
+        } catch (error) {
+          node.textContent = error.message;
+          if (error.status !== 409) {
+            return;
+          }
+        }
+        await guestAgent.sleep(QUESTION_GAP);
       }
     }
   }

@@ -78,6 +78,7 @@
         stream.note.textContent = '';
         stream.offset = 0;
         stream.shown = 0;
+        stream.lost = 0;
         stream.isComplete = false;
       });
       say(this.field('refusal'), '');
@@ -176,17 +177,16 @@
     }
 
     add(stream, answer) {
-      const bytes = guestAgent.bytesOf(answer.data);
-      if (answer.offset > stream.offset) {
-        stream.note.textContent = interpolate(
-          gettext('%s bytes before this were not kept.'),
-          [answer.offset - stream.shown]
-        );
-      }
       if (answer.problem) {
+        // For now: the command goes on, and so does this.
         stream.note.textContent = answer.problem;
         return false;
       }
+      const bytes = guestAgent.bytesOf(answer.data);
+      stream.lost += answer.offset - stream.offset;
+      stream.note.textContent = !stream.lost ? '' : interpolate(
+        gettext('%s bytes in between were not kept.'), [stream.lost]
+      );
       stream.offset = answer.next;
       stream.shown += bytes.length;
       stream.screen.write(bytes, answer.complete);
