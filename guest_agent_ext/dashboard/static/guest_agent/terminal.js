@@ -85,6 +85,7 @@
     }
 
     async open() {
+      this.isOpen = true;
       this.opener.disabled = true;
       say(this.field('refusal'), '');
       this.field('state').textContent = gettext('Starting …');
@@ -93,8 +94,6 @@
         await this.start();
       } catch (error) {
         this.end('');
-        show(this.field('screen'), false);
-        show(this.field('keys'), false);
         say(this.field('refusal'), error.message);
         return;
       }
@@ -104,13 +103,36 @@
     }
 
     async start() {
+      const columns = this.columns();
+      const args = {
+        command: SHELL,
+        terminal: {columns: columns, rows: ROWS, term: 'xterm-256color'}
+      };
+      const user = this.field('user').value.trim();
+      if (user) {
+        args.user = user;
+      }
+      const command = await guestAgent.json(
+        this.root, 'POST', this.config.calls + 'commands/',
+        {json: {arguments: args, key: guestAgent.random()}}
+      );
+      this.id = command.uuid;
+      this.url = this.config.calls + 'commands/' + this.id + '/';
+      this.client = guestAgent.random();
+      this.sent = 0;
+      this.waiting = [];
+      this.isSending = false;
+      this.draw(columns);
+    }
+
+    /* Show the terminal, and take what is typed. */
+    draw(columns) {
       const screen = this.field('screen');
       if (this.term) {
         this.term.dispose();
       }
       show(screen, true);
       show(this.field('keys'), true);
-      const columns = this.columns();
       this.term = new window.Terminal({
         cols: columns,
         rows: ROWS,
@@ -126,9 +148,6 @@
         }
         return true;
       });
-      // What is typed before the command is there is sent then.
-      this.isOpen = true;
-      this.waiting = [];
       this.term.onData((text) => {
         this.type(new TextEncoder().encode(text));
       });
@@ -138,35 +157,16 @@
       this.term.focus();
       // What is out of sight is not drawn.
       screen.scrollIntoView({block: 'nearest'});
-      const user = this.field('user').value.trim();
-      const args = {
-        command: SHELL,
-        terminal: {columns: columns, rows: ROWS, term: 'xterm-256color'}
-      };
-      if (user) {
-        args.user = user;
-      }
-      const command = await guestAgent.json(
-        this.root, 'POST', this.config.calls + 'commands/',
-        {json: {arguments: args, key: guestAgent.random()}}
-      );
-      this.id = command.uuid;
-      this.url = this.config.calls + 'commands/' + this.id + '/';
-      this.client = guestAgent.random();
-      this.sent = 0;
-      this.isSending = false;
-      this.send();
     }
 
     /* The number of columns that there is room for. */
     columns() {
-      const screen = this.field('screen');
       const probe = guestAgent.element('span', 'ga-probe', 'm'.repeat(100));
-      screen.appendChild(probe);
+      this.part.appendChild(probe);
       const width = probe.getBoundingClientRect().width / 100;
       probe.remove();
-      // Beside the scroll bar.
-      const room = screen.clientWidth - 24;
+      // Beside the scroll bar and the padding.
+      const room = this.part.clientWidth - 32;
       return Math.min(MAX_COLUMNS, Math.max(20, Math.floor(room / width)));
     }
 
@@ -291,13 +291,11 @@
     }
 
     type(bytes) {
-      if (!this.isOpen) {
+      if (!this.id) {
         return;
       }
       this.waiting.push(bytes);
-      if (this.id) {
-        this.send();
-      }
+      this.send();
     }
 
     /* Send what was typed, in order; what is not taken is sent again. */
