@@ -37,7 +37,7 @@ The guest and the API go on in the background. Try:
         $COMPUTE_URL/servers/$SERVER_ID/guest-agent
 
 Logs are under {logs}. `make demo VERBOSE=1` shows whole answers, `make down`
-stops everything. `make stack-up` has Horizon too, with a panel for all of this.
+stops everything. `make stack-up` has Horizon too, with a panel for all this.
 """
 
 
