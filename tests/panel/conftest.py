@@ -31,7 +31,7 @@ from tools.panel import horizon
 from tools.testbed import processes
 
 #: Milliseconds, for playwright.
-TIMEOUT = 30_000
+TIMEOUT = 120_000
 #: Widths of a desk and of a phone.
 WIDE, NARROW = 1280, 400
 _TAB = '?tab=instance_details__guest'

@@ -53,12 +53,12 @@ def test_a_terminal(
     page.keyboard.type('ls')
     expect(rows).to_contain_text('[l][s]')
     page.keyboard.press('Control+c')
-    processes.wait_for(lambda: command.stdin == b'ls\x03', 20, 'the input')
+    processes.wait_for(lambda: command.stdin == b'ls\x03', 60, 'the input')
     command.write(b'<b>{$ 7*7 $}</b>')
     expect(rows).to_contain_text('<b>{$ 7*7 $}</b>')
     # Another size of the window is one of the terminal.
     page.set_viewport_size({'width': 700, 'height': 900})
-    processes.wait_for(lambda: command.size is not None, 20, 'the size')
+    processes.wait_for(lambda: command.size is not None, 60, 'the size')
     assert command.size is not None
     assert 20 < command.size[0] < asked['columns']
     page.set_viewport_size({'width': WIDE, 'height': 900})
@@ -77,14 +77,14 @@ def test_the_keyboard_gets_out_and_closes(
     terminal = opened(open_tab(cloud.add_server()))
     page.keyboard.press('Tab')
     (command,) = cloud.commands
-    processes.wait_for(lambda: command.stdin == b'\t', 20, 'the input')
+    processes.wait_for(lambda: command.stdin == b'\t', 60, 'the input')
     page.keyboard.press('Control+Shift+F6')
     closer = terminal.get_by_role('button', name='Close the terminal')
     expect(closer).to_be_focused()
     page.keyboard.press('Enter')
     expect(terminal.locator('[data-field="state"]')).to_have_text('Closed.')
     processes.wait_for(
-        lambda: command.status == 'CANCELLED', 20, 'the end of it'
+        lambda: command.status == 'CANCELLED', 60, 'the end of it'
     )
     # The focus is not lost with the button.
     expect(
