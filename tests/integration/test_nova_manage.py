@@ -100,4 +100,4 @@ def test_our_own_sync_tells_the_version(
 ) -> None:
     ended = run(cloud, 'guest-agent-manage', 'db', command)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == '0001\n'
+    assert ended.stdout == '0002\n'

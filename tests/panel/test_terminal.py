@@ -71,6 +71,22 @@ def test_a_terminal(
     ).to_be_visible()
 
 
+def test_no_key_is_lost_while_others_are_sent(
+    cloud: fake.Cloud, open_tab: OpenTab, page: sync_api.Page
+) -> None:
+    cloud.on_create = lambda command: command.write(b'$ ')
+    tab = open_tab(cloud.add_server())
+    terminal = opened(tab)
+    expect(terminal.locator('.xterm-rows')).to_contain_text('$')
+    typed = 'abcdefghijklmnopqrstuvwxyz' * 8
+    page.keyboard.type(typed)
+    (command,) = cloud.commands
+    processes.wait_for(
+        lambda: len(command.stdin) >= len(typed), 60, 'the input'
+    )
+    assert command.stdin == typed.encode()
+
+
 def test_the_keyboard_gets_out_and_closes(
     cloud: fake.Cloud, open_tab: OpenTab, page: sync_api.Page
 ) -> None:

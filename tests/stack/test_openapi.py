@@ -29,13 +29,16 @@ from tools.stack import stack as stack_module
 
 #: What is forbidden for reasons that no schema can tell: a path that is a
 #: directory, data that is not base64, a marker that is not in the list, a key
-#: that was used for something else.
+#: that was used for something else, targets of which there is none.
 _REFUSED_FOR_WHAT_IT_MEANS = {
     'GET /servers/{server_id}/guest-agent/commands': ['400'],
     'GET /guest-agent/commands': ['400'],
     'POST /servers/{server_id}/guest-agent/commands': ['400', '410', '422'],
     'GET /servers/{server_id}/guest-agent/file-read': ['400', '416'],
     'POST /servers/{server_id}/guest-agent/file-write': ['400'],
+    'GET /guest-agent/runs': ['400'],
+    'POST /guest-agent/runs': ['400', '410', '422'],
+    'GET /guest-agent/runs/{run_id}/commands': ['400'],
 }
 
 _CONFIGURATION = """\

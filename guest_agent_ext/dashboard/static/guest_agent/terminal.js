@@ -307,12 +307,12 @@
       const id = this.id;
       let gap = MIN_GAP;
       while (this.id === id && this.waiting.length) {
+        // More may be typed meanwhile; it is behind.
+        const count = this.waiting.length;
         const all = new Uint8Array(await new Blob(this.waiting).arrayBuffer());
         const query = new URLSearchParams({
           offset: this.sent, client: this.client
         });
-        // More may have been typed meanwhile; it is behind.
-        const count = this.waiting.length;
         try {
           const answer = await guestAgent.json(
             this.root, 'POST', this.url + 'input/?' + query,
