@@ -240,8 +240,9 @@ def _problems(
         yield from _problems_of_stream(order, row, faults)
     if status == command.CANCELLED != script.status:
         yield f'it should be {script.status}'
-    if status == command.TIMED_OUT != script.status and (
-        not _may_be_uncancelled(order, faults)
+    # An attached command waits for its reader, who asks a busy machine.
+    if status == command.TIMED_OUT != script.status and not (
+        script.is_attached or _may_be_uncancelled(order, faults)
     ):
         yield f'it should be {script.status}'
     if status == command.LOST and not _may_be_lost(order, faults):
@@ -259,7 +260,11 @@ def _problems_of_stream(
     is_harmed = _may_be_lost(order, faults)
     if order.was_gone and not is_harmed:
         yield 'its reader was told that some is lost, and no fault explains it'
-    if order.is_drained and not is_whole and not is_harmed:
+    if (
+        order.is_drained
+        and row['status'] == command.COMPLETED
+        and not (is_whole or is_harmed)
+    ):
         yield f'its reader was told that {len(order.got)} bytes are all'
     # It waits for its reader until then.
     if (
