@@ -13,6 +13,7 @@
 """What the distribution has beside its code."""
 
 import hashlib
+import os
 import pathlib
 import shutil
 import subprocess
@@ -49,6 +50,12 @@ def test_texts_can_be_extracted(tmp_path: pathlib.Path) -> None:
             [sys.executable, '-m', 'django', 'makemessages', '-l', 'de']
             + ['-d', domain],
             cwd=copy,
+            # It needs no settings, and does not find those of the tests.
+            env={
+                name: value
+                for name, value in os.environ.items()
+                if name != 'DJANGO_SETTINGS_MODULE'
+            },
             check=True,
             capture_output=True,
         )

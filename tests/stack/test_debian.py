@@ -347,6 +347,12 @@ def test_nova_and_masakari_use_the_agent_beside_commands(
         image = compute.create_server_image(
             debian, f'quiesced-{uuid.uuid4().hex}', wait=True, timeout=180
         )
+        # The image is there a moment before the task has ended.
+        processes.wait_for(
+            lambda: compute.get_server(debian).task_state is None,
+            60,
+            'the end of the snapshot',
+        )
         compute.pause_server(debian)
         conftest.wait_for_server(compute, debian, 'PAUSED')
         # Its clock stands still meanwhile.

@@ -37,6 +37,7 @@ def test_answers_the_command_as_recorded(cloud: base.Cloud) -> None:
         'instance_uuid': cloud.instance.uuid,
         'project_id': base.PROJECT,
         'user_id': 'fake',
+        'run_uuid': None,
         'updated_at': None,
         'started_at': None,
         'finished_at': None,

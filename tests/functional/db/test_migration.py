@@ -88,16 +88,16 @@ class TestMigration:
         assert base.read(uuid).run_uuid is None
         # As the first release does it, which names no other columns.
         columns = [
-            column.name
+            column
             for column in table.columns
             if column.name not in ('id', 'uuid', *names)
         ]
         with session.get_engine().begin() as connection:
             connection.execute(
-                sa.text(
-                    f'INSERT INTO {table.name} (uuid, {", ".join(columns)}) '
-                    f"SELECT 'another', {', '.join(columns)} "
-                    f'FROM {table.name}'
+                sa.insert(table).from_select(
+                    ['uuid', *(column.name for column in columns)],
+                    sa.select(sa.literal('another'), *columns),
+                    include_defaults=False,
                 )
             )
         assert base.claim('another')
