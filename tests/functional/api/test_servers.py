@@ -43,6 +43,7 @@ def test_where_it_is_and_in_which_state(instance: Any) -> None:
         host=instance.host,
         vm_state='active',
         task_state='migrating',
+        launched=False,
         deleted=False,
     )
 
