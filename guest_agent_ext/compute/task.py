@@ -173,6 +173,7 @@ class Task(abc.ABC):
         """Put the next step off."""
         self.due = self._clock.now() + seconds
 
+    # B027: nobody waits for most tasks.
     def stop(self) -> None:  # noqa: B027
         """Refuse what waits for the task, whose service ends.
 

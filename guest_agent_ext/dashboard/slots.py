@@ -47,8 +47,8 @@ class Slots:
     def take(self) -> Callable[[], None] | None:
         """Take a slot.
 
-        :returns: what gives it back, which may be called more than once; None
-            if no slot is free
+        :returns: function that gives it back, which may be called more than
+            once; None if no slot is free
         """
         with self._lock:
             if self._taken >= self.number:

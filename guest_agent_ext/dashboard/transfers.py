@@ -117,7 +117,7 @@ def download(
     """Return what the API sends, for the browser to save.
 
     :param name: name of the file
-    :param closers: what is called when all was sent, or the browser has gone
+    :param closers: functions to call when all was sent, or the browser left
     """
     response = http.StreamingHttpResponse(
         upstream.iter_content(PIECE), content_type='application/octet-stream'

@@ -313,7 +313,7 @@ def add_filters(
 ) -> None:
     """Add the options of lists that choose what to list.
 
-    :param kind: what is listed, in one word
+    :param kind: word for an item of the list
     """
     parser.add_argument(
         '--status',
@@ -339,7 +339,7 @@ def add_projects(
 ) -> None:
     """Add the options of lists that choose projects.
 
-    :param kind: what is listed, in one word
+    :param kind: word for an item of the list
     """
     parser.add_argument(
         '--all-projects',

@@ -303,7 +303,7 @@ class Following:
     :param compute: the compute proxy
     :param run: run that was created
     :param names: names of the servers
-    :param to: what shows the ends of commands
+    :param to: display of the ends of commands
     """
 
     def __init__(

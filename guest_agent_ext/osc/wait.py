@@ -189,7 +189,7 @@ def _judge(code: int, report: str) -> None:
     """Tell what cloud-init has reported.
 
     :param code: exit code of the script
-    :param report: what ``cloud-init status`` has written
+    :param report: output of ``cloud-init status``
     :raises osc_lib.exceptions.CommandError: cloud-init has failed, or is not
         there
     """

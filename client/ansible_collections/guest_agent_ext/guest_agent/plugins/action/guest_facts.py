@@ -53,7 +53,7 @@ class ActionModule(action.ActionBase):
 def facts_of(details: Mapping[str, Any]) -> dict[str, Any]:
     """Return facts by the names that Ansible has for them.
 
-    :param details: what the API tells
+    :param details: details of the guest, as the API has them
     """
     found = {
         'guest_agent': dict(details),
