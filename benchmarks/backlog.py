@@ -44,7 +44,13 @@ def run() -> measure.Report:
         # The agent is stopped some seconds later.
         time.sleep(5)
         uuid = other.start('/bin/true', start_timeout=START_TIMEOUT)
-        rows.copy(cloud.mariadb, uuid, WAITING, {'uuid': 'UUID()'})
+        # They fill the quota of another project.
+        rows.copy(
+            cloud.mariadb,
+            uuid,
+            WAITING,
+            {'uuid': 'UUID()', 'instance_project_id': "'another'"},
+        )
         report.series.append(
             measure.Series(f'a command, {WAITING:,} wait', 'ms', taken(cloud))
         )
