@@ -75,7 +75,7 @@ class Ansible:
     """Runs playbooks with a new home.
 
     :ivar home: directory of Ansible's own files
-    :param client: who asks, and for which server
+    :param client: client of the server's project
     """
 
     def __init__(self, home: str, client: http.Client) -> None:

@@ -36,7 +36,7 @@ OPENSTACK = pathlib.Path(sys.executable).with_name('openstack')
 class OpenStack:
     """Runs ``openstack server guest ...`` for one server.
 
-    :param settings: what is in ``.demo/env``
+    :param settings: variables of ``.demo/env``
     """
 
     def __init__(self, settings: dict[str, str], token: str = 'TOKEN') -> None:

@@ -60,7 +60,7 @@ class Servers:
     def start(self, line: str, *more: str) -> subprocess.Popen[bytes]:
         """Start a command.
 
-        :param line: what follows ``openstack``, as a shell would have it
+        :param line: arguments of ``openstack``, quoted as for a shell
         :param more: arguments behind that
         """
         return subprocess.Popen(

@@ -559,7 +559,7 @@ def _keystone(cloud: Cloud, method: str, path: str, read: Any) -> Any:
 class _Server(server.ThreadingHTTPServer):
     """The server of a cloud.
 
-    :param cloud: what it answers
+    :param cloud: cloud whose state the answers show
     """
 
     daemon_threads = True

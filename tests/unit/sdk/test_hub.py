@@ -194,7 +194,7 @@ def test_errors_say_what_to_do(
 class Channel:
     """Plays the socket of a hub.
 
-    :param told: what the hub tells, line by line
+    :param told: lines that the hub writes
     """
 
     def __init__(self, *told: Any) -> None:
