@@ -19,5 +19,5 @@ from guest_agent_ext.dashboard import enabled
 # Read by the settings, which may be read only once.
 horizon_enabled.__path__.extend(enabled.__path__)
 
-# E402: for the line above.
+# E402: for the line above. F401, F403: settings are names of a module.
 from openstack_dashboard.test.settings import *  # noqa: E402, F401, F403
