@@ -53,7 +53,6 @@ HAS_NO_MEMORY = frozenset(
         vm_states.STOPPED,
         vm_states.SHELVED,
         vm_states.SHELVED_OFFLOADED,
-        vm_states.DELETED,
         vm_states.SOFT_DELETED,
     }
 )
@@ -146,7 +145,8 @@ def read(
             row.host,
             row.vm_state,
             row.task_state,
-            bool(row.deleted),
+            # Nova writes the state in one transaction, the mark in the next.
+            bool(row.deleted) or row.vm_state == vm_states.DELETED,
             row.launched_at is not None,
         )
         for row in rows

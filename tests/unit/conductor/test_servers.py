@@ -82,12 +82,22 @@ def test_copy_that_a_resize_hides_is_not_the_server(
     assert servers.read(cell, ['a', 'b']).keys() == {'a'}
 
 
+@pytest.mark.parametrize(
+    ('values', 'deleted'),
+    [
+        # Nova keeps the row's id as the mark, not a truth value.
+        ({'deleted': 42}, True),
+        # So it stands for a moment before the row gets its mark.
+        ({'vm_state': vm_states.DELETED}, True),
+        # Such a server can be restored.
+        ({'vm_state': vm_states.SOFT_DELETED}, False),
+    ],
+)
 def test_deleted_server_is_found_as_such(
-    rows: list[Any], cell: mock.Mock
+    rows: list[Any], cell: mock.Mock, values: dict[str, Any], deleted: bool
 ) -> None:
-    """Nova keeps the row's id as the mark, not a truth value."""
-    rows[:] = [instance('a', deleted=42)]
-    assert servers.read(cell, ['a'])['a'].deleted is True
+    rows[:] = [instance('a', **values)]
+    assert servers.read(cell, ['a'])['a'].deleted is deleted
 
 
 @pytest.mark.parametrize(
