@@ -55,18 +55,25 @@ class Place:
     can_come_twice: bool = True
 
 
-_RPC: _Loss = ('oslo_messaging', 'MessagingTimeout', {})
-_AGENT: _Loss = (
-    'guest_agent_ext.exception',
-    'AgentUnresponsive',
-    {'may_have_run': True},
+_EXCEPTIONS = 'guest_agent_ext.exception'
+_NO_CONDUCTOR: _Loss = (
+    _EXCEPTIONS,
+    'ConductorUnreachable',
+    {'detail': 'the answer fell into a trap'},
 )
+_NO_HOST: _Loss = (
+    _EXCEPTIONS,
+    'HostUnreachable',
+    {'detail': 'the answer fell into a trap'},
+)
+_AGENT: _Loss = (_EXCEPTIONS, 'AgentUnresponsive', {'may_have_run': True})
 _DATABASE: _Loss = ('oslo_db.exception', 'DBConnectionError', {})
-_BROKER: _Loss = ('oslo_messaging', 'MessageDeliveryFailure', {})
 
 _COMMANDS = 'guest_agent_ext.db.commands'
 _RUNS = 'guest_agent_ext.db.runs'
 _CONDUCTOR = 'guest_agent_ext.conductor.rpcapi'
+_COMPUTE = 'guest_agent_ext.compute.rpcapi'
+_ATTACHED = 'guest_agent_ext.guest.attached'
 _POSIX = 'guest_agent_ext.guest.launchers.posix'
 _SCRIPTED = 'guest_agent_ext.guest.launchers.scripted'
 
@@ -76,15 +83,15 @@ _is_something = functools.partial(operator.is_not, None)
 PLACES: Mapping[str, Place] = {
     # nova-api
     'insert': Place(_COMMANDS, 'create', _DATABASE, can_come_twice=False),
-    'cast': Place(
-        'guest_agent_ext.compute.rpcapi', 'ComputeAPI.work', _BROKER
-    ),
+    'cast': Place(_COMPUTE, 'ComputeAPI.work', _NO_HOST),
     'cancel': Place(_COMMANDS, 'cancel', _DATABASE),
     'run-insert': Place(_RUNS, 'create', _DATABASE, can_come_twice=False),
     'run-cancel': Place(_RUNS, 'cancel', _DATABASE),
+    'ask-output': Place(_COMPUTE, 'ComputeAPI.read_stream', _NO_HOST),
+    'ask-input': Place(_COMPUTE, 'ComputeAPI.write_stream', _NO_HOST),
     # guest-agent-compute
-    'ask-claim': Place(_CONDUCTOR, 'ConductorAPI.claim', _RPC),
-    'ask-adopt': Place(_CONDUCTOR, 'ConductorAPI.adopt', _RPC),
+    'ask-claim': Place(_CONDUCTOR, 'ConductorAPI.claim', _NO_CONDUCTOR),
+    'ask-adopt': Place(_CONDUCTOR, 'ConductorAPI.adopt', _NO_CONDUCTOR),
     'guest-exec': Place(_POSIX, 'PosixLauncher.launch', _AGENT),
     'recover': Place(_SCRIPTED, 'ScriptLauncher.recover', _AGENT),
     'fence': Place(_SCRIPTED, 'ScriptLauncher.fence', _AGENT),
@@ -95,11 +102,15 @@ PLACES: Mapping[str, Place] = {
         counts=_is_something,
         can_come_twice=False,
     ),
+    'stream-news': Place(_ATTACHED, 'Attached.follow', _AGENT),
+    'stream-read': Place(_ATTACHED, 'Attached.read', _AGENT),
+    'stream-acknowledge': Place(_ATTACHED, 'Attached.acknowledge', _AGENT),
+    'stream-write': Place(_ATTACHED, 'Attached.write', _AGENT),
     'kill': Place(_SCRIPTED, 'ScriptLauncher.signal_tree', _AGENT),
-    'ask-started': Place(_CONDUCTOR, 'ConductorAPI.started', _RPC),
-    'ask-finish': Place(_CONDUCTOR, 'ConductorAPI.finish', _RPC),
+    'ask-started': Place(_CONDUCTOR, 'ConductorAPI.started', _NO_CONDUCTOR),
+    'ask-finish': Place(_CONDUCTOR, 'ConductorAPI.finish', _NO_CONDUCTOR),
     'release': Place(_SCRIPTED, 'ScriptLauncher.release', _AGENT),
-    'report': Place(_CONDUCTOR, 'ConductorAPI.report', _RPC),
+    'report': Place(_CONDUCTOR, 'ConductorAPI.report', _NO_CONDUCTOR),
     # guest-agent-conductor
     'claim': Place(_COMMANDS, 'claim', _DATABASE),
     'adopt': Place(_COMMANDS, 'adopt', _DATABASE),
