@@ -14,6 +14,7 @@
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+from concurrent import futures
 import contextlib
 
 import oslo_messaging
@@ -34,6 +35,29 @@ _LABELS: Sequence[tuple[type[Exception], str]] = (
 
 #: What oslo.messaging raises in a service that does not offer a call.
 _NOT_OFFERED = ('UnsupportedVersion', 'NoSuchMethod')
+
+
+def create_server(
+    transport: oslo_messaging.Transport,
+    target: oslo_messaging.Target,
+    endpoint: object,
+    access_policy: type[
+        oslo_messaging.RPCAccessPolicyBase
+    ] = oslo_messaging.DefaultRPCAccessPolicy,
+) -> oslo_messaging.MessageHandlingServer:
+    """Return an RPC server, which starts a thread when all others are busy.
+
+    :param target: topic, and name of this server
+    :param access_policy: policy that tells which methods may be called
+    :returns: oslo.messaging's RPCServer
+    """
+    server = oslo_messaging.get_rpc_server(
+        transport, target, [endpoint], access_policy=access_policy
+    )
+    # oslo.messaging's own pool starts one with each message until it has all,
+    # and each of them wakes up every second. There is no option for it.
+    server._executor_cls = futures.ThreadPoolExecutor
+    return server
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ from guest_agent_ext import conf
 from guest_agent_ext import exception
 from guest_agent_ext import logs
 from guest_agent_ext import metrics
+from guest_agent_ext import rpc
 from guest_agent_ext import version
 from guest_agent_ext.compute import agent_call_task
 from guest_agent_ext.compute import attachment
@@ -126,11 +127,10 @@ class ComputeManager:
         self._inquiries = inquiry.Inquiries(guests, self._clock)
         self._stream_waits = threading.BoundedSemaphore(STREAM_WAITS)
         self._transfers = transfers.Transfers(self._begin, self._clock)
-        self._server = oslo_messaging.get_rpc_server(
+        self._server = rpc.create_server(
             transport,
             oslo_messaging.Target(topic=rpcapi.TOPIC, server=host),
-            [self],
-            executor='threading',
+            self,
             access_policy=oslo_messaging.ExplicitRPCAccessPolicy,
         )
         self._threads = [

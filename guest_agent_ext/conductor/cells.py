@@ -29,6 +29,7 @@ from guest_agent_ext import conf
 from guest_agent_ext import doorbell
 from guest_agent_ext import metrics
 from guest_agent_ext import nova_types
+from guest_agent_ext import rpc
 from guest_agent_ext.compute import rpcapi as compute_rpcapi
 from guest_agent_ext.conductor import audit
 from guest_agent_ext.conductor import manager
@@ -127,11 +128,10 @@ class Cell:
         compute_api = compute_rpcapi.ComputeAPI(transport)
         self._compute_api = compute_api
         endpoint = manager.ConductorManager(self.mapping, compute_api)
-        self._server = oslo_messaging.get_rpc_server(
+        self._server = rpc.create_server(
             transport,
             oslo_messaging.Target(topic=rpcapi.TOPIC, server=self._host),
-            [endpoint],
-            executor='threading',
+            endpoint,
         )
         self._server.start()
         if self._stopping.is_set():

@@ -10,7 +10,12 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+from concurrent import futures
+import threading
+
+from oslo_config import cfg
 import oslo_messaging
+from oslo_messaging import conffixture
 import pytest
 
 from guest_agent_ext import exception
@@ -89,3 +94,42 @@ def test_tenants_are_told_why_but_not_the_detail(
     assert words in message
     assert 'server uuid' in message
     assert 'detail' not in message
+
+
+class Endpoint:
+    """Answers at once, or when three are called."""
+
+    def __init__(self) -> None:
+        self._together = threading.Barrier(3)
+
+    def alone(self, context: object) -> int:
+        return threading.active_count()
+
+    def at_once(self, context: object) -> None:
+        self._together.wait(30)
+
+
+def test_server_has_the_threads_that_its_calls_need() -> None:
+    conf = cfg.ConfigOpts()
+    conf([], project='threads')
+    with conffixture.ConfFixture(conf):
+        transport = oslo_messaging.get_rpc_transport(conf, 'fake:///')
+        server = rpc.create_server(
+            transport,
+            oslo_messaging.Target(topic='topic', server='here'),
+            Endpoint(),
+        )
+        server.start()
+        client = oslo_messaging.get_rpc_client(
+            transport, oslo_messaging.Target(topic='topic'), timeout=30
+        )
+        first, *others = [client.call({}, 'alone') for _ in range(20)]
+        with futures.ThreadPoolExecutor(3) as pool:
+            calls = [pool.submit(client.call, {}, 'at_once') for _ in range(3)]
+            for call in calls:
+                call.result()
+        server.stop()
+        server.wait()
+        transport.cleanup()
+    # A thread that has just answered may not be free yet.
+    assert max(others) < first + 10
