@@ -52,7 +52,7 @@ BURST = 150_000
 
 #: Lines that go both ways through an attached command, bytes that are sent at
 #: once, and seconds that it may run: both ends are cut off again and again.
-STREAM_LINES = 2000
+STREAM_LINES = 5000
 PIECE = 64 * 1024
 STREAM_TIMEOUT = 75
 #: Seconds that a request for output is held.
