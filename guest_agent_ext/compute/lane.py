@@ -46,8 +46,9 @@ CONDUCTOR_GAP = 2.0
 ERROR_GAP = 5.0
 #: Seconds that an idle lane stays.
 IDLE = 60.0
-#: Seconds that work may put off the removal of files.
-LATE_RELEASE = 10.0
+#: Seconds that work may put off the removal of files, and seconds until the
+#: next work in which there is time for it.
+LATE_RELEASE, RELEASE_TIME = 10.0, 0.3
 
 #: What certainly tells that there is nobody to talk to.
 _ABSENT = (
@@ -239,16 +240,33 @@ class Lane:
             while not self._is_stopping:
                 item = self._first()
                 now = self._clock.now()
-                release_at = self.session.release_at
-                free_at = idle_until if release_at is None else release_at
-                if item is not None and item.due <= now:
-                    # Work comes first, unless too much is left behind.
-                    return None if now > free_at + LATE_RELEASE else item
+                free_at = self._free_at(item, now, idle_until)
+                if item is not None and item.due <= min(now, free_at):
+                    return item
                 if free_at <= now:
                     return None
                 due = free_at if item is None else min(item.due, free_at)
                 self._clock.wait(self._changed, due - now)
         return None
+
+    def _free_at(
+        self, item: task.Task | None, now: float, idle_until: float
+    ) -> float:
+        """Return the time at which there is time for something else.
+
+        :param item: task that becomes due first
+        :param idle_until: time at which the lane ends that has no work
+        """
+        release_at = self.session.release_at
+        free_at = idle_until if release_at is None else release_at
+        if item is None:
+            return free_at
+        # Work comes first, unless too much is left behind: what is removed
+        # now would hold it up.
+        if now > free_at + LATE_RELEASE:
+            return float('-inf')
+        free_at = max(free_at, now)
+        return item.due if item.due < free_at + RELEASE_TIME else free_at
 
     def _first(self) -> task.Task | None:
         """Return the task that is due first, among those that may run."""

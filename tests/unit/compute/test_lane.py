@@ -193,6 +193,18 @@ def test_work_puts_a_removal_off_for_a_while() -> None:
     assert lane._wait_for_task() is None
 
 
+@pytest.mark.parametrize(('gap', 'goes_first'), [(0.1, False), (2.0, True)])
+def test_removal_waits_for_work_that_is_near(
+    gap: float, goes_first: bool
+) -> None:
+    lane = make(mock.Mock())
+    lane.session.acknowledge('ended', is_certain=True)
+    lane.session.clock.advance(compute_session.RELEASE_AFTER)
+    item = task(due=lane.session.clock.now() + gap)
+    lane.begin(item)
+    assert lane._wait_for_task() is (None if goes_first else item)
+
+
 def test_gap_after_a_failure_grows_unless_nobody_is_there() -> None:
     lane = make(mock.Mock())
     item = task()

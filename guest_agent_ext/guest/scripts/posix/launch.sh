@@ -138,7 +138,9 @@ count_bytes() {
         [ "$end" = head ] || times=2
     fi
     while read -r name value; do
-        [ "$name" = wchar: ] && bytes=$(((value - others) / times))
+        [ "$name" = wchar: ] || continue
+        bytes=$(((value - others) / times))
+        break
     done <"/proc/$1/io"
 } 2>/dev/null
 
@@ -182,11 +184,11 @@ witness() {
     exec 9>&- </dev/null
     ready=
     while [ "$ready" != xx ] || [ -z "$pid" ]; do
-        read -r word first second <&8 || exit
+        read -r word first second third <&8 || exit
         case $word in
             ready) ready=x$ready ;;
             failed) exit ;;
-            command) pid=$first start=$second ;;
+            command) pid=$first start=$second self=$third ;;
         esac
     done
     # Descriptor 9 becomes the pipe that the command's parent reads.
@@ -212,6 +214,7 @@ command $pid $start" >&3 || exit
     fi
     record_end "$status"
     [ -z "$attach" ] || end_attached
+    echo ended >&9
     exec 9>&-
     kill -CONT $$
     tell_end
@@ -263,7 +266,7 @@ err_keeper=$!
 exec 4<&-
 pipe 4 6 "$own.pipe"
 pid=
-{ read -r self _ </proc/self/stat; witness; } &
+witness &
 witness=$!
 exec 4<&- 5>&- 6>&- 9>&- 7>&2 2>/dev/null
 
@@ -273,7 +276,7 @@ held=$(
         </proc/self/stat
     { command exec 4<"/proc/$witness/fd/4" 5>"/proc/$witness/fd/5" \
         6>"/proc/$witness/fd/7" 9>"/proc/$witness/fd/8" 3>&1; } || exit
-    echo "command $pid $start" >&9
+    echo "command $pid $start $witness" >&9
     read -r _ <&4 || { echo "$token" >&6; exit 126; }
     exec >&5 2>&6 3>&- 4<&- 5>&- 6>&- 7>&- 8<&- 9>&-
     # The token proves that nothing was executed: nobody else knows it.
@@ -314,6 +317,7 @@ held=$(
 code=$?
 
 # Nothing to do if the witness has recorded the end.
+[ "$held" != ended ] || exit
 record=/proc/self/fd/3
 read_record
 [ -z "$ended" ] || exit
