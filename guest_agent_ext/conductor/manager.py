@@ -422,7 +422,7 @@ def _work(item: commands.Unfinished) -> rpcapi.Work:
     }
 
 
-def _claim(row: models.Command | None) -> rpcapi.Claim | None:
+def _claim(row: commands.Order | None) -> rpcapi.Claim | None:
     if row is None or row.boot_id is None or row.ticket is None:
         return None
     return {
@@ -438,7 +438,7 @@ def _claim(row: models.Command | None) -> rpcapi.Claim | None:
     }
 
 
-def _exec_order(row: models.Command) -> rpcapi.ExecOrder:
+def _exec_order(row: commands.Order) -> rpcapi.ExecOrder:
     inputs = row.inputs or {}
     return {
         'command': row.arguments['command'],
@@ -451,14 +451,14 @@ def _exec_order(row: models.Command) -> rpcapi.ExecOrder:
     }
 
 
-def _attach(row: models.Command) -> rpcapi.Attach:
+def _attach(row: commands.Order) -> rpcapi.Attach:
     return {
         'terminal': row.arguments.get('terminal'),
         'detach': row.arguments.get('detach', False),
     }
 
 
-def _file_order(row: models.Command) -> rpcapi.FileOrder:
+def _file_order(row: commands.Order) -> rpcapi.FileOrder:
     return {
         'path': row.arguments['path'],
         'mode': row.arguments.get('mode'),
@@ -469,7 +469,7 @@ def _file_order(row: models.Command) -> rpcapi.FileOrder:
     }
 
 
-def _call_order(row: models.Command) -> dict[str, Any]:
+def _call_order(row: commands.Order) -> dict[str, Any]:
     return {**row.arguments, **(row.inputs or {})}
 
 

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 import json
 from typing import Any
@@ -45,7 +46,12 @@ from guest_agent_ext.db import sqltypes
 _Query = TypeVar('_Query', bound=selectable.HasHints)
 
 _COMMANDS = models.Command
-_HOSTS = models.Host
+
+#: For statements that every command passes: they are built once, name their
+#: parameters, and read no objects, so that SQLAlchemy has little to do.
+_COMMAND_TBL = models.table_of(models.Command)
+_HOST_TBL = models.table_of(models.Host)
+_C, _H = _COMMAND_TBL.c, _HOST_TBL.c
 
 _Deadline = (
     orm.InstrumentedAttribute[datetime.datetime]
@@ -86,6 +92,26 @@ class Unfinished:
     cancel_requested: bool
     #: Seconds until start_by.
     start_in: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What a host is told of a command that it has claimed or adopted.
+
+    Each field is a column of models.Command.
+    """
+
+    uuid: str
+    type: str
+    attempt: str | None
+    arguments: dict[str, Any]
+    inputs: dict[str, Any] | None
+    timeout: int
+    is_attached: bool
+    boot_id: str | None
+    ticket: int | None
+    started_uptime: int | None
+    opened: dict[str, Any] | None
 
 
 class Outcome(TypedDict, total=False):
@@ -282,6 +308,21 @@ def _select(
     return query
 
 
+_INSTANCE_FOR = (
+    sa.select(_C.instance_uuid)
+    .join_from(
+        _COMMAND_TBL,
+        _HOST_TBL,
+        sa.and_(
+            _H.cell_uuid == sa.bindparam('cell'),
+            _H.host == sa.bindparam('host'),
+            _H.incarnation == sa.bindparam('incarnation'),
+        ),
+    )
+    .where(_C.uuid == sa.bindparam('command'), ~_C.deleted)
+)
+
+
 def instance_for(
     uuid: str, *, cell_uuid: str, host: str, incarnation: str
 ) -> str | None:
@@ -291,18 +332,17 @@ def instance_for(
     :returns: uuid of the server; None if a newer incarnation has fenced the
         service, or the command does not exist
     """
-    is_current = sa.and_(
-        _HOSTS.cell_uuid == cell_uuid,
-        _HOSTS.host == host,
-        _HOSTS.incarnation == hash_of(incarnation),
-    )
-    query = (
-        sa.select(_COMMANDS.instance_uuid)
-        .join(_HOSTS, is_current)
-        .where(_COMMANDS.uuid == uuid, ~_COMMANDS.deleted)
-    )
-    with session.reader() as db:
-        return db.scalars(query).one_or_none()
+    with session.reader_connection() as db:
+        found: str | None = db.execute(
+            _INSTANCE_FOR,
+            {
+                'command': uuid,
+                'cell': cell_uuid,
+                'host': host,
+                'incarnation': hash_of(incarnation),
+            },
+        ).scalar_one_or_none()
+    return found
 
 
 def hash_of(incarnation: str) -> str:
@@ -594,15 +634,52 @@ def unfinished_of_cell(
         return db.scalars(query).all()
 
 
+_STATES = sa.select(_C.uuid, _C.status, _C.attempt).where(
+    _C.uuid.in_(sa.bindparam('commands', expanding=True))
+)
+
+
 def states(uuids: Collection[str]) -> dict[str, tuple[str, str | None]]:
     """Return state and attempt of each existing command, by its uuid."""
-    query = sa.select(
-        _COMMANDS.uuid, _COMMANDS.status, _COMMANDS.attempt
-    ).where(_COMMANDS.uuid.in_(uuids))
-    with session.reader() as db:
+    with session.reader_connection() as db:
         return {
-            row.uuid: (row.status, row.attempt) for row in db.execute(query)
+            row.uuid: (row.status, row.attempt)
+            for row in db.execute(_STATES, {'commands': list(uuids)})
         }
+
+
+#: The order of an attempt that has a command.
+_HELD_ORDER = sa.select(
+    *(_C[field.name] for field in dataclasses.fields(Order))
+).where(
+    _C.uuid == sa.bindparam('command'),
+    ~_C.deleted,
+    _C.status == command.RUNNING,
+    _C.attempt == sa.bindparam('by'),
+)
+_CLAIM = (
+    sa.update(_COMMAND_TBL)
+    .where(
+        _C.uuid == sa.bindparam('command'),
+        sa.or_(
+            _C.status == command.PENDING,
+            sa.and_(
+                _C.status == command.RUNNING,
+                _C.attempt == sa.bindparam('by'),
+                _C.started_at.is_(None),
+            ),
+        ),
+        _C.cancel_requested == sa.false(),
+        _C.start_by >= sqltypes.utc_in(sa.bindparam('window', type_=sa.Float)),
+    )
+    .values(
+        status=command.RUNNING,
+        updated_at=sqltypes.utc_in(),
+        end_by=sqltypes.utc_in(
+            _C.timeout + sa.bindparam('allowance', type_=sa.Float)
+        ),
+    )
+)
 
 
 @session.retried
@@ -616,7 +693,7 @@ def claim(
     ticket: int,
     window: float,
     grace: int,
-) -> models.Command | None:
+) -> Order | None:
     """Hand a PENDING command to a host.
 
     The same attempt may claim again, with another boot, until the command has
@@ -630,39 +707,34 @@ def claim(
     :returns: the command with its inputs if this attempt has claimed it, now
         or in an earlier call
     """
-    change = (
-        sa.update(_COMMANDS)
-        .where(
-            _COMMANDS.uuid == uuid,
-            sa.or_(
-                _COMMANDS.status == command.PENDING,
-                sa.and_(
-                    _COMMANDS.status == command.RUNNING,
-                    _COMMANDS.attempt == attempt,
-                    _COMMANDS.started_at.is_(None),
-                ),
-            ),
-            _COMMANDS.cancel_requested == sa.false(),
-            _COMMANDS.start_by >= sqltypes.utc_in(window),
-        )
-        .values(
-            status=command.RUNNING,
-            attempt=attempt,
-            cell_uuid=cell_uuid,
-            host=host,
-            boot_id=boot_id,
-            ticket=ticket,
-            updated_at=sqltypes.utc_in(),
-            end_by=sqltypes.utc_in(_COMMANDS.timeout + (window + grace)),
-        )
+    return _take(
+        _CLAIM,
+        uuid,
+        attempt,
+        window=window,
+        allowance=window + grace,
+        cell_uuid=cell_uuid,
+        host=host,
+        boot_id=boot_id,
+        ticket=ticket,
     )
-    return _take(change, uuid, attempt)
+
+
+_ADOPT = (
+    sa.update(_COMMAND_TBL)
+    .where(
+        _C.uuid == sa.bindparam('command'),
+        _C.status == command.RUNNING,
+        _C.attempt == sa.bindparam('previous'),
+    )
+    .values(updated_at=sqltypes.utc_in())
+)
 
 
 @session.retried
 def adopt(
     uuid: str, *, previous: str, attempt: str, cell_uuid: str, host: str
-) -> models.Command | None:
+) -> Order | None:
     """Pass a RUNNING command from one attempt to another.
 
     :param previous: attempt that has the command
@@ -670,21 +742,38 @@ def adopt(
     :returns: the command with its inputs if ``attempt`` has it, now or since
         an earlier call
     """
-    change = (
-        sa.update(_COMMANDS)
-        .where(
-            _COMMANDS.uuid == uuid,
-            _COMMANDS.status == command.RUNNING,
-            _COMMANDS.attempt == previous,
-        )
-        .values(
-            attempt=attempt,
-            cell_uuid=cell_uuid,
-            host=host,
-            updated_at=sqltypes.utc_in(),
-        )
+    return _take(
+        _ADOPT,
+        uuid,
+        attempt,
+        previous=previous,
+        cell_uuid=cell_uuid,
+        host=host,
     )
-    return _take(change, uuid, attempt)
+
+
+#: When a command started: as noted before, or ``since``, but not before its
+#: POST.
+_SINCE = sqltypes.utc_in(sa.bindparam('since', type_=sa.Float))
+_STARTED = sa.func.coalesce(
+    _C.started_at,
+    sa.case((_C.created_at > _SINCE, _C.created_at), else_=_SINCE),
+)
+# Where a conductor is telling of an earlier change, its note_told() leaves the
+# row due.
+_AUDIT_DUE = sa.func.coalesce(_C.audit_at, sqltypes.utc_in())
+
+_NOTE_STARTED = (
+    sa.update(_COMMAND_TBL)
+    .where(
+        _C.uuid == sa.bindparam('command'),
+        _C.status == command.RUNNING,
+        _C.attempt == sa.bindparam('by'),
+    )
+    .values(
+        started_at=_STARTED, audit_at=_AUDIT_DUE, updated_at=sqltypes.utc_in()
+    )
+)
 
 
 @session.retried
@@ -705,23 +794,47 @@ def note_started(
     :param opened: handles and files that a transfer has open in the guest
     :returns: command.OK, SUPERSEDED, GONE or MOVED
     """
-    change = (
-        sa.update(_COMMANDS)
-        .where(
-            _COMMANDS.uuid == uuid,
-            _COMMANDS.status == command.RUNNING,
-            _COMMANDS.attempt == attempt,
-        )
-        .values(
-            pid=pid,
-            started_uptime=started_uptime,
-            opened=opened,
-            started_at=_started(age),
-            audit_at=_audit_due(),
-            updated_at=sqltypes.utc_in(),
-        )
+    is_noted = _change(
+        _NOTE_STARTED,
+        {
+            'command': uuid,
+            'by': attempt,
+            'since': -max(age, 0.0),
+            'pid': pid,
+            'started_uptime': started_uptime,
+            'opened': opened,
+        },
     )
-    return command.OK if _change(change) else _outcome(uuid, attempt, None)
+    return command.OK if is_noted else _outcome(uuid, attempt, None)
+
+
+@functools.cache
+def _finish(status: str, *, has_started: bool) -> sa.Update:
+    """Return the statement that ends a command as its host reports.
+
+    :param status: state that the command ends in
+    :param has_started: whether its age is a parameter
+    """
+    values = {
+        **_end_of(status),
+        'kept_bytes': _C.kept_bytes + sa.bindparam('output'),
+    }
+    if status == command.FAILED:
+        # The process that was reported never became the command.
+        values.update(started_at=None, pid=None)
+    elif has_started:
+        values['started_at'] = _STARTED
+    return (
+        sa.update(_COMMAND_TBL)
+        .where(
+            _C.uuid == sa.bindparam('command'),
+            _C.attempt == sa.bindparam('by'),
+            sa.or_(
+                *(_C.status == source for source in command.sources_of(status))
+            ),
+        )
+        .values(values)
+    )
 
 
 @session.retried
@@ -735,31 +848,24 @@ def finish(
     :param age: seconds since the start, None if the command never started
     :returns: command.OK, SUPERSEDED, GONE or MOVED
     """
-    row: dict[str, object] = {
-        **values,
-        **_end_of(status),
-        'kept_bytes': _COMMANDS.kept_bytes
-        + sum(
+    parameters: dict[str, object] = {
+        'command': uuid,
+        'by': attempt,
+        'output': sum(
             len(data)
             for data in (values.get('out_data'), values.get('err_data'))
             if data
         ),
+        **values,
     }
-    if age is not None:
-        row['started_at'] = _started(age)
     if status == command.FAILED:
-        # The process that was reported never became the command.
-        row.update(started_at=None, pid=None)
-    change = (
-        sa.update(_COMMANDS)
-        .where(
-            _COMMANDS.uuid == uuid,
-            _COMMANDS.attempt == attempt,
-            _COMMANDS.status.in_(command.sources_of(status)),
-        )
-        .values(row)
+        parameters.pop('pid', None)
+    elif age is not None:
+        parameters['since'] = -max(age, 0.0)
+    is_ended = _change(
+        _finish(status, has_started=age is not None), parameters
     )
-    return command.OK if _change(change) else _outcome(uuid, attempt, status)
+    return command.OK if is_ended else _outcome(uuid, attempt, status)
 
 
 @session.retried
@@ -980,49 +1086,40 @@ def note_seen(uuid: str, seen: str) -> None:
         )
 
 
-def _started(age: float) -> sa.ColumnElement[datetime.datetime]:
-    """Return when a command started: as noted before, or after the POST."""
-    began = sqltypes.utc_in(-max(age, 0.0))
-    return sa.func.coalesce(
-        _COMMANDS.started_at,
-        sa.case(
-            (began < _COMMANDS.created_at, _COMMANDS.created_at), else_=began
-        ),
-    )
-
-
 def _end_of(status: str) -> dict[str, object]:
     """Return the columns that every end sets; secrets are erased."""
     return {
         'status': status,
-        'run_due': _COMMANDS.run_uuid,
+        'run_due': _C.run_uuid,
         'inputs': None,
         'opened': None,
-        'audit_at': _audit_due(),
+        'audit_at': _AUDIT_DUE,
         'finished_at': sqltypes.utc_in(),
         'updated_at': sqltypes.utc_in(),
     }
 
 
-def _audit_due() -> sa.ColumnElement[datetime.datetime]:
-    # Where a conductor is telling of an earlier change, its note_told() leaves
-    # the row due.
-    return sa.func.coalesce(_COMMANDS.audit_at, sqltypes.utc_in())
+def _change(
+    change: sa.Update, values: Mapping[str, object] | None = None
+) -> bool:
+    with session.writer_connection() as db:
+        return session.changed(db, change, values) > 0
 
 
-def _change(change: sa.Update) -> bool:
-    with session.writer() as db:
-        return session.changed(db, change) > 0
+def _take(
+    change: sa.Update, uuid: str, attempt: str, **values: object
+) -> Order | None:
+    """Give a command to an attempt, and return its order if that worked.
 
-
-def _take(change: sa.Update, uuid: str, attempt: str) -> models.Command | None:
-    """Give a command to an attempt, and return the row if that worked."""
-    query = _select(uuid, with_inputs=True).where(
-        _COMMANDS.status == command.RUNNING, _COMMANDS.attempt == attempt
-    )
-    with session.writer() as db:
-        db.execute(change)
-        return db.scalars(query).one_or_none()
+    :param values: other parameters of the change
+    """
+    values.update(command=uuid, by=attempt, attempt=attempt)
+    with session.writer_connection() as db:
+        db.execute(change, values)
+        row = db.execute(
+            _HELD_ORDER, {'command': uuid, 'by': attempt}
+        ).one_or_none()
+    return None if row is None else Order(*row)
 
 
 def _outcome(uuid: str, attempt: str, status: str | None) -> str:
