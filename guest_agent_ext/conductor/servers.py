@@ -12,7 +12,7 @@
 
 """Nova's cells and servers, as the conductor reads them.
 
-All that the conductor reads of Nova's databases is here; audit.py writes
+All that the conductor reads of Nova's databases is here; actions.py writes
 instance actions, and notifications.py sends notifications.
 """
 

@@ -21,6 +21,7 @@ import pytest
 import sqlalchemy as sa
 
 from guest_agent_ext import command
+from guest_agent_ext.conductor import audit
 from guest_agent_ext.conductor import manager
 from guest_agent_ext.conductor import rpcapi
 from tests.functional.api import base
@@ -134,3 +135,38 @@ def test_statements_of_a_report_are_known(
     assert sent(host.report)[:3] == idle
     cloud.post()
     assert sent(host.report) == [*idle, 'SELECT (SELECT']
+
+
+def test_statements_of_the_audit_are_known(
+    cloud: base.Cloud, host: Host, sent: Sent
+) -> None:
+    audit.tell_due(cloud.cell)
+    uuid = cloud.post().json()['command']['uuid']
+    host.claim(uuid)
+    due, take, told = 'SELECT commands', 'UPDATE commands', 'UPDATE commands'
+
+    def tell() -> bool:
+        audit.tell_due(cloud.cell)
+        return True
+
+    assert sent(tell) == [due]
+    host.started(uuid)
+    assert sent(tell) == [
+        due,
+        take,
+        'SELECT instance_actions',
+        'INSERT instance_actions',
+        'INSERT instance_actions_events',
+        told,
+        due,
+    ]
+    host.finish(uuid)
+    assert sent(tell) == [
+        due,
+        take,
+        'SELECT instance_actions',
+        'UPDATE instance_actions_events',
+        'UPDATE instance_actions',
+        told,
+        due,
+    ]
