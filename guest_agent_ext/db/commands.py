@@ -29,11 +29,9 @@ import hashlib
 import json
 from typing import Any
 from typing import TypedDict
-from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import orm
-from sqlalchemy.sql import selectable
 
 from guest_agent_ext import command
 from guest_agent_ext import exception
@@ -42,8 +40,6 @@ from guest_agent_ext.db import leases
 from guest_agent_ext.db import models
 from guest_agent_ext.db import session
 from guest_agent_ext.db import sqltypes
-
-_Query = TypeVar('_Query', bound=selectable.HasHints)
 
 _COMMANDS = models.Command
 
@@ -522,8 +518,75 @@ def _is_shown_as(statuses: Collection[str]) -> sa.ColumnElement[bool]:
     return sa.or_(*shown)
 
 
+def _work(status: str) -> sa.Select[Any]:
+    return sa.select(
+        _C.id,
+        _C.uuid,
+        _C.type,
+        _C.instance_uuid,
+        _C.status,
+        _C.attempt,
+        _C.cancel_requested,
+        _C.start_by,
+        sqltypes.utc_in().label('now'),
+    ).where(
+        _C.cell_uuid == sa.bindparam('cell'),
+        _C.host == sa.bindparam('host'),
+        _C.status == status,
+    )
+
+
+def _hinted(query: sa.Select[Any], purpose: str = '') -> sa.Select[Any]:
+    """Force MySQL and MariaDB to read the index of a host's work.
+
+    Without the hint they read all waiting commands to find their servers, and
+    the whole table to find the oldest command of one server.
+    """
+    hint = f'FORCE INDEX {purpose} (guest_agent_commands_host_idx)'
+    for dialect in ('mysql', 'mariadb'):
+        query = query.with_hint(_COMMAND_TBL, hint, dialect)
+    return query
+
+
+_RUNNING = _work(command.RUNNING).limit(MAX_RUNNING)
+_WAITING = _work(command.PENDING)
+#: With the leading columns of the index: MySQL skips from one server to the
+#: next only if a query names all of them.
+_WAITING_SERVERS = _hinted(
+    _WAITING.with_only_columns(
+        _C.instance_uuid, _C.cell_uuid, _C.host, _C.status
+    )
+    .distinct()
+    .limit(MAX_SERVERS),
+    'FOR GROUP BY',
+)
+
+
+@functools.cache
+def _waiting_of(servers: int) -> sa.CompoundSelect[Any]:
+    """Return the statement that reads the oldest commands of servers.
+
+    :param servers: number of servers, which are its parameters
+    """
+    return sa.union_all(
+        *(
+            sa.select(
+                _hinted(
+                    _WAITING.where(
+                        _C.instance_uuid == sa.bindparam(f'server_{number}')
+                    )
+                )
+                .order_by(_C.id)
+                .limit(sa.bindparam('most'))
+                .subquery()
+            )
+            for number in range(servers)
+        )
+    )
+
+
 def work_of_host(
-    db: orm.Session, cell_uuid: str, host: str, pending: int
+    db: orm.Session | sa.Connection, cell_uuid: str, host: str, pending: int
 ) -> Sequence[Unfinished]:
     """Return the commands that a host runs or may claim, oldest first.
 
@@ -533,30 +596,14 @@ def work_of_host(
     :param db: current transaction
     :param pending: maximum number of PENDING commands of each server
     """
-    running = _work(cell_uuid, host, command.RUNNING)
-    waiting = _work(cell_uuid, host, command.PENDING)
-    rows = list(db.execute(running.limit(MAX_RUNNING)))
-    servers = db.scalars(
-        _hinted(
-            waiting.with_only_columns(*_SERVER).distinct().limit(MAX_SERVERS),
-            'FOR GROUP BY',
-        )
-    ).all()
+    place = {'cell': cell_uuid, 'host': host}
+    rows = list(db.execute(_RUNNING, place))
+    servers = db.scalars(_WAITING_SERVERS, place).all()
     for at in range(0, len(servers), _SERVERS_AT_ONCE):
+        some = servers[at : at + _SERVERS_AT_ONCE]
+        named = {f'server_{number}': uuid for number, uuid in enumerate(some)}
         rows += db.execute(
-            sa.union_all(
-                *(
-                    sa.select(
-                        _hinted(
-                            waiting.where(_COMMANDS.instance_uuid == server)
-                        )
-                        .order_by(_COMMANDS.id)
-                        .limit(pending)
-                        .subquery()
-                    )
-                    for server in servers[at : at + _SERVERS_AT_ONCE]
-                )
-            )
+            _waiting_of(len(some)), {**place, **named, 'most': pending}
         )
     return [
         Unfinished(
@@ -570,46 +617,6 @@ def work_of_host(
         )
         for row in sorted(rows, key=lambda row: int(row.id))
     ]
-
-
-#: The leading columns of the index: MySQL skips from one server to the next
-#: only if a query names all of them.
-_SERVER = (
-    _COMMANDS.instance_uuid,
-    _COMMANDS.cell_uuid,
-    _COMMANDS.host,
-    _COMMANDS.status,
-)
-
-
-def _work(cell_uuid: str, host: str, status: str) -> sa.Select[Any]:
-    return sa.select(
-        _COMMANDS.id,
-        _COMMANDS.uuid,
-        _COMMANDS.type,
-        _COMMANDS.instance_uuid,
-        _COMMANDS.status,
-        _COMMANDS.attempt,
-        _COMMANDS.cancel_requested,
-        _COMMANDS.start_by,
-        sqltypes.utc_in().label('now'),
-    ).where(
-        _COMMANDS.cell_uuid == cell_uuid,
-        _COMMANDS.host == host,
-        _COMMANDS.status == status,
-    )
-
-
-def _hinted(query: _Query, purpose: str = '') -> _Query:
-    """Force MySQL and MariaDB to read the index of a host's work.
-
-    Without the hint they read all waiting commands to find their servers, and
-    the whole table to find the oldest command of one server.
-    """
-    hint = f'FORCE INDEX {purpose} (guest_agent_commands_host_idx)'
-    for dialect in ('mysql', 'mariadb'):
-        query = query.with_hint(_COMMANDS, hint, dialect)
-    return query
 
 
 def unfinished_of_cell(

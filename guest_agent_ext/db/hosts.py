@@ -32,6 +32,17 @@ _COMMANDS = models.Command
 
 _INCARNATION_BYTES = 16
 
+_HOST_TBL = models.table_of(models.Host)
+_HEARD = (
+    sa.update(_HOST_TBL)
+    .where(
+        _HOST_TBL.c.cell_uuid == sa.bindparam('cell'),
+        _HOST_TBL.c.host == sa.bindparam('name'),
+        _HOST_TBL.c.incarnation == sa.bindparam('hash'),
+    )
+    .values(last_seen_at=sqltypes.utc_in())
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class HostState:
@@ -113,16 +124,13 @@ def heartbeat(
     :param pending: maximum number of PENDING commands of each server
     :returns: None if a newer incarnation has fenced the service
     """
-    with session.writer() as db:
-        if not session.changed(
-            db,
-            sa.update(_HOSTS)
-            .where(
-                *_is(cell_uuid, host),
-                _HOSTS.incarnation == commands.hash_of(incarnation),
-            )
-            .values(last_seen_at=sqltypes.utc_in()),
-        ):
+    service = {
+        'cell': cell_uuid,
+        'name': host,
+        'hash': commands.hash_of(incarnation),
+    }
+    with session.writer_connection() as db:
+        if not session.changed(db, _HEARD, service):
             return None
         return commands.work_of_host(db, cell_uuid, host, pending)
 
