@@ -178,54 +178,65 @@ def create(
         cancel_requested=False,
         deleted=False,
         kept_bytes=len(json.dumps(values['arguments'])),
-        created_at=sqltypes.utc_in(),
-        start_by=sqltypes.utc_in(start_timeout),
     )
     with contextlib.suppress(exception.NoTurn):
-        return _insert(row, key, bounds)
+        return _insert(row, start_timeout, key, bounds)
     # This is the project's first command for a while.
     leases.add_turn(row['instance_project_id'])
-    return _insert(row, key, bounds)
+    return _insert(row, start_timeout, key, bounds)
+
+
+_INSERT = sa.insert(_COMMAND_TBL)
+_INSERT_KEY = sa.insert(models.table_of(models.IdempotencyKey))
+_NOW = sa.select(sqltypes.utc_in())
 
 
 def _insert(
     row: Mapping[str, Any],
+    start_timeout: int,
     key: Mapping[str, str] | None,
     bounds: Bounds | None,
 ) -> models.Command:
-    with session.writer() as db:
+    with session.writer_connection() as db:
         if bounds is not None:
             leases.wait_for_turn(db, row['instance_project_id'])
         # Before the count: a repeated request is answered in a full project.
         if key is not None:
-            db.execute(
-                sa.insert(models.IdempotencyKey).values(
-                    dict(key, command_uuid=row['uuid'])
-                )
-            )
-        if bounds is not None:
-            _check_room(db, row, bounds)
-        db.execute(sa.insert(_COMMANDS).values(row))
-        return db.scalars(_select(row['uuid'], with_output=True)).one()
+            db.execute(_INSERT_KEY, dict(key, command_uuid=row['uuid']))
+        now = _now() if bounds is None else _check_room(db, row, bounds)
+        row = dict(
+            row,
+            created_at=now,
+            start_by=now + datetime.timedelta(seconds=start_timeout),
+        )
+        inserted = db.execute(_INSERT, row).inserted_primary_key
+    assert inserted is not None
+    # As it would be read: what is not in ``row`` is null.
+    return models.Command(**row, id=inserted[0])
+
+
+def _now() -> datetime.datetime:
+    """Return the database's time in UTC."""
+    with session.reader_connection() as db:
+        now: datetime.datetime = db.execute(_NOW).scalar_one()
+    return now
 
 
 def _check_room(
-    db: orm.Session, row: Mapping[str, Any], bounds: Bounds
-) -> None:
-    """Refuse a command beyond the bound of its server or its project."""
-    unfinished = (
-        _COMMANDS.instance_project_id == row['instance_project_id'],
-        _COMMANDS.status.in_(command.UNFINISHED),
-    )
-    of_server, of_project = db.execute(
-        sa.select(
-            _number_up_to(
-                bounds.of_server,
-                *unfinished,
-                _COMMANDS.instance_uuid == row['instance_uuid'],
-            ),
-            _number_up_to(bounds.of_project or 0, *unfinished),
-        )
+    db: sa.Connection, row: Mapping[str, Any], bounds: Bounds
+) -> datetime.datetime:
+    """Refuse a command beyond the bound of its server or its project.
+
+    :returns: the database's time in UTC
+    """
+    of_server, of_project, now = db.execute(
+        _ROOM,
+        {
+            'project': row['instance_project_id'],
+            'server': row['instance_uuid'],
+            'most_of_server': bounds.of_server,
+            'most_of_project': bounds.of_project or 0,
+        },
     ).one()
     if of_server >= bounds.of_server:
         raise exception.ServerIsFull
@@ -233,27 +244,23 @@ def _check_room(
         raise exception.ProjectIsFull
     if row.get('is_attached'):
         _check_attached(db, row, bounds)
+    at: datetime.datetime = now
+    return at
 
 
 def _check_attached(
-    db: orm.Session, row: Mapping[str, Any], bounds: Bounds
+    db: sa.Connection, row: Mapping[str, Any], bounds: Bounds
 ) -> None:
     """Refuse an attached command beyond the bound of its server or host."""
-    attached = (
-        _COMMANDS.is_attached.is_(True),
-        _COMMANDS.status.in_(command.UNFINISHED),
-        _COMMANDS.cell_uuid == row['cell_uuid'],
-        _COMMANDS.host == row['host'],
-    )
     of_server, of_host = db.execute(
-        sa.select(
-            _number_up_to(
-                bounds.attached_of_server,
-                *attached,
-                _COMMANDS.instance_uuid == row['instance_uuid'],
-            ),
-            _number_up_to(bounds.attached_of_host, *attached),
-        )
+        _ROOM_OF_ATTACHED,
+        {
+            'cell': row['cell_uuid'],
+            'host': row['host'],
+            'server': row['instance_uuid'],
+            'most_of_server': bounds.attached_of_server,
+            'most_of_host': bounds.attached_of_host,
+        },
     ).one()
     if of_server >= bounds.attached_of_server:
         raise exception.ServerIsAttached
@@ -262,11 +269,38 @@ def _check_attached(
 
 
 def _number_up_to(
-    bound: int, *which: sa.ColumnElement[bool]
+    bound: str, *which: sa.ColumnElement[bool]
 ) -> sa.ScalarSelect[int]:
-    # Rows beyond the bound make no difference and are not read.
-    few = sa.select(_COMMANDS.id).where(*which).limit(bound).subquery()
+    """Return the number of rows, at most as many as a parameter says.
+
+    Rows beyond the bound make no difference and are not read.
+
+    :param bound: name of the parameter
+    """
+    few = sa.select(_C.id).where(*which).limit(sa.bindparam(bound)).subquery()
     return sa.select(sa.func.count()).select_from(few).scalar_subquery()
+
+
+_OF_SERVER = _C.instance_uuid == sa.bindparam('server')
+_UNFINISHED = _C.status.in_(
+    [sa.literal(status) for status in command.UNFINISHED]
+)
+_OF_PROJECT = (_C.instance_project_id == sa.bindparam('project'), _UNFINISHED)
+_ROOM = sa.select(
+    _number_up_to('most_of_server', *_OF_PROJECT, _OF_SERVER),
+    _number_up_to('most_of_project', *_OF_PROJECT),
+    sqltypes.utc_in(),
+)
+_ATTACHED = (
+    _C.is_attached.is_(True),
+    _UNFINISHED,
+    _C.cell_uuid == sa.bindparam('cell'),
+    _C.host == sa.bindparam('host'),
+)
+_ROOM_OF_ATTACHED = sa.select(
+    _number_up_to('most_of_server', *_ATTACHED, _OF_SERVER),
+    _number_up_to('most_of_host', *_ATTACHED),
+)
 
 
 def get(

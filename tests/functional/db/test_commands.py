@@ -37,6 +37,36 @@ class TestCommands:
         assert row.updated_at is None
         assert 299 < (row.start_by - row.created_at).total_seconds() < 301
 
+    @pytest.mark.parametrize('bounds', [None, commands.Bounds(10, None)])
+    def test_new_command_is_answered_as_it_will_be_read(
+        self, bounds: commands.Bounds | None
+    ) -> None:
+        first = base.read(base.new())
+        values = {
+            name: getattr(first, name)
+            for name in (
+                'type',
+                'project_id',
+                'user_id',
+                'request_id',
+                'instance_uuid',
+                'instance_project_id',
+                'cell_uuid',
+                'host',
+                'arguments',
+                'inputs',
+                'timeout',
+            )
+        }
+        answered = commands.create(
+            dict(values, uuid='another'), 300, None, bounds
+        )
+        read = base.read('another')
+        for column in models.Command.__table__.columns:
+            name = column.key
+            assert getattr(answered, name) == getattr(read, name), name
+        assert read.created_at >= first.created_at
+
     def test_uuid_is_unique(self) -> None:
         uuid = base.new()
         with pytest.raises(db_exc.DBDuplicateEntry):
