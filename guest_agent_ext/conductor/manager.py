@@ -37,7 +37,6 @@ from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.conductor import servers
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import hosts
-from guest_agent_ext.db import models
 
 CONF = conf.CONF
 LOG = logging.getLogger(__name__)
@@ -368,7 +367,7 @@ def ring(compute_api: compute_rpcapi.ComputeAPI, host: str) -> None:
         )
 
 
-def end(row: models.Command, error: str) -> None:
+def end(row: commands.Followed, error: str) -> None:
     """End a command whose server does not run any more.
 
     :param error: reason for the user
@@ -383,7 +382,7 @@ def end(row: models.Command, error: str) -> None:
     )
 
 
-def note_seen(row: models.Command, seen: str) -> None:
+def note_seen(row: commands.Followed, seen: str) -> None:
     """Note why a command waits, unless that is noted already.
 
     :param seen: reason for the user

@@ -91,6 +91,22 @@ class Unfinished:
 
 
 @dataclasses.dataclass(frozen=True)
+class Followed:
+    """What is asked of an unfinished command whose server is followed.
+
+    Each field is a column of models.Command.
+    """
+
+    id: int
+    uuid: str
+    instance_uuid: str
+    status: str
+    attempt: str | None
+    host: str
+    last_seen: str | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Order:
     """What a host is told of a command that it has claimed or adopted.
 
@@ -653,26 +669,31 @@ def work_of_host(
     ]
 
 
+_OF_CELL = (
+    sa.select(*(_C[field.name] for field in dataclasses.fields(Followed)))
+    .where(
+        _C.cell_uuid == sa.bindparam('cell'),
+        _UNFINISHED,
+        _C.id > sa.bindparam('after'),
+    )
+    .order_by(_C.id)
+    .limit(sa.bindparam('most'))
+)
+
+
 def unfinished_of_cell(
     cell_uuid: str, after: int, limit: int
-) -> Sequence[models.Command]:
+) -> Sequence[Followed]:
     """Return a page of the unfinished commands of a cell, by ``id``.
 
     :param after: ``id`` that the last page ended with
     :param limit: maximum number of commands
     """
-    query = (
-        sa.select(_COMMANDS)
-        .where(
-            _COMMANDS.cell_uuid == cell_uuid,
-            _COMMANDS.status.in_(command.UNFINISHED),
-            _COMMANDS.id > after,
-        )
-        .order_by(_COMMANDS.id)
-        .limit(limit)
-    )
-    with session.reader() as db:
-        return db.scalars(query).all()
+    with session.reader_connection() as db:
+        rows = db.execute(
+            _OF_CELL, {'cell': cell_uuid, 'after': after, 'most': limit}
+        ).all()
+    return [Followed(*row) for row in rows]
 
 
 _STATES = sa.select(_C.uuid, _C.status, _C.attempt).where(

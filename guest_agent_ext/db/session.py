@@ -59,7 +59,10 @@ def configure(conf: cfg.ConfigOpts) -> None:
         group = conf.api_database
     if _context_manager.is_started:
         return
-    _context_manager.configure(**_kept(dict(group.items())))
+    # Our threads are native, and need not be told to let others work.
+    _context_manager.configure(
+        **_kept(dict(group.items())), thread_checkin=False
+    )
     _context_manager.append_on_engine_create(_hide_parameters)
     _context_manager.append_on_engine_create(_bound_waits)
 
