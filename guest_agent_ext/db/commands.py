@@ -126,6 +126,21 @@ class Order:
     opened: dict[str, Any] | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """What a statement checks of a change that was not checked before it.
+
+    :ivar instance_uuid: server that the command must be of
+    :ivar incarnation: incarnation of the host's service, which must be the
+        newest
+    """
+
+    instance_uuid: str
+    cell_uuid: str
+    host: str
+    incarnation: str
+
+
 class Outcome(TypedDict, total=False):
     """The columns of models.Command that a host sets when a command ends."""
 
@@ -710,6 +725,28 @@ def states(uuids: Collection[str]) -> dict[str, tuple[str, str | None]]:
         }
 
 
+#: A Guard as SQL; _guarded() has its parameters.
+_GUARD = (
+    _C.instance_uuid == sa.bindparam('guard_server'),
+    sa.exists().where(
+        _H.cell_uuid == sa.bindparam('guard_cell'),
+        _H.host == sa.bindparam('guard_host'),
+        _H.incarnation == sa.bindparam('guard_incarnation'),
+    ),
+)
+
+
+def _guarded(guard: Guard | None) -> dict[str, object]:
+    if guard is None:
+        return {}
+    return {
+        'guard_server': guard.instance_uuid,
+        'guard_cell': guard.cell_uuid,
+        'guard_host': guard.host,
+        'guard_incarnation': hash_of(guard.incarnation),
+    }
+
+
 #: The order of an attempt that has a command.
 _HELD_ORDER = sa.select(
     *(_C[field.name] for field in dataclasses.fields(Order))
@@ -742,6 +779,7 @@ _CLAIM = (
         ),
     )
 )
+_GUARDED_CLAIM = _CLAIM.where(*_GUARD)
 
 
 @session.retried
@@ -755,6 +793,7 @@ def claim(
     ticket: int,
     window: float,
     grace: int,
+    guard: Guard | None = None,
 ) -> Order | None:
     """Hand a PENDING command to a host.
 
@@ -766,13 +805,16 @@ def claim(
     :param ticket: guest uptime (centiseconds) after which it will not start
     :param window: seconds from now until then, which may not pass start_by
     :param grace: seconds beyond window and timeout after which it is LOST
+    :param guard: what else to check; what fails may have other reasons, so it
+        is to be checked before the claim is repeated without
     :returns: the command with its inputs if this attempt has claimed it, now
-        or in an earlier call
+        or, without a guard, in an earlier call
     """
     return _take(
-        _CLAIM,
+        _CLAIM if guard is None else _GUARDED_CLAIM,
         uuid,
         attempt,
+        guard,
         window=window,
         allowance=window + grace,
         cell_uuid=cell_uuid,
@@ -808,6 +850,7 @@ def adopt(
         _ADOPT,
         uuid,
         attempt,
+        None,
         previous=previous,
         cell_uuid=cell_uuid,
         host=host,
@@ -836,6 +879,7 @@ _NOTE_STARTED = (
         started_at=_STARTED, audit_at=_AUDIT_DUE, updated_at=sqltypes.utc_in()
     )
 )
+_NOTE_GUARDED_START = _NOTE_STARTED.where(*_GUARD)
 
 
 @session.retried
@@ -847,6 +891,7 @@ def note_started(
     started_uptime: int | None,
     age: float,
     opened: Mapping[str, Any] | None = None,
+    guard: Guard | None = None,
 ) -> str:
     """Note that the guest is known to have started the command.
 
@@ -854,11 +899,13 @@ def note_started(
     :param started_uptime: guest uptime at the start, in centiseconds
     :param age: seconds since the start
     :param opened: handles and files that a transfer has open in the guest
-    :returns: command.OK, SUPERSEDED, GONE or MOVED
+    :param guard: what else to check, as in claim()
+    :returns: command.OK, SUPERSEDED, GONE or MOVED; with a guard OK or MOVED
     """
     is_noted = _change(
-        _NOTE_STARTED,
+        _NOTE_STARTED if guard is None else _NOTE_GUARDED_START,
         {
+            **_guarded(guard),
             'command': uuid,
             'by': attempt,
             'since': -max(age, 0.0),
@@ -867,15 +914,16 @@ def note_started(
             'opened': opened,
         },
     )
-    return command.OK if is_noted else _outcome(uuid, attempt, None)
+    return command.OK if is_noted else _outcome(uuid, attempt, None, guard)
 
 
 @functools.cache
-def _finish(status: str, *, has_started: bool) -> sa.Update:
+def _finish(status: str, *, has_started: bool, is_guarded: bool) -> sa.Update:
     """Return the statement that ends a command as its host reports.
 
     :param status: state that the command ends in
     :param has_started: whether its age is a parameter
+    :param is_guarded: whether a guard's parts are parameters
     """
     values = {
         **_end_of(status),
@@ -894,6 +942,7 @@ def _finish(status: str, *, has_started: bool) -> sa.Update:
             sa.or_(
                 *(_C.status == source for source in command.sources_of(status))
             ),
+            *(_GUARD if is_guarded else ()),
         )
         .values(values)
     )
@@ -901,16 +950,24 @@ def _finish(status: str, *, has_started: bool) -> sa.Update:
 
 @session.retried
 def finish(
-    uuid: str, *, attempt: str, status: str, values: Outcome, age: float | None
+    uuid: str,
+    *,
+    attempt: str,
+    status: str,
+    values: Outcome,
+    age: float | None,
+    guard: Guard | None = None,
 ) -> str:
     """End a command that an attempt has.
 
     :param status: state that the command ends in
     :param values: columns that the host reports
     :param age: seconds since the start, None if the command never started
-    :returns: command.OK, SUPERSEDED, GONE or MOVED
+    :param guard: what else to check, as in claim()
+    :returns: command.OK, SUPERSEDED, GONE or MOVED; with a guard OK or MOVED
     """
     parameters: dict[str, object] = {
+        **_guarded(guard),
         'command': uuid,
         'by': attempt,
         'output': sum(
@@ -925,9 +982,12 @@ def finish(
     elif age is not None:
         parameters['since'] = -max(age, 0.0)
     is_ended = _change(
-        _finish(status, has_started=age is not None), parameters
+        _finish(
+            status, has_started=age is not None, is_guarded=guard is not None
+        ),
+        parameters,
     )
-    return command.OK if is_ended else _outcome(uuid, attempt, status)
+    return command.OK if is_ended else _outcome(uuid, attempt, status, guard)
 
 
 @session.retried
@@ -1169,23 +1229,35 @@ def _change(
 
 
 def _take(
-    change: sa.Update, uuid: str, attempt: str, **values: object
+    change: sa.Update,
+    uuid: str,
+    attempt: str,
+    guard: Guard | None,
+    **values: object,
 ) -> Order | None:
     """Give a command to an attempt, and return its order if that worked.
 
     :param values: other parameters of the change
     """
-    values.update(command=uuid, by=attempt, attempt=attempt)
+    values.update(_guarded(guard), command=uuid, by=attempt, attempt=attempt)
     with session.writer_connection() as db:
-        db.execute(change, values)
+        changed = session.changed(db, change, values)
+        if guard is not None and not changed:
+            # The service may be fenced: nothing is told that it was told.
+            return None
         row = db.execute(
             _HELD_ORDER, {'command': uuid, 'by': attempt}
         ).one_or_none()
     return None if row is None else Order(*row)
 
 
-def _outcome(uuid: str, attempt: str, status: str | None) -> str:
+def _outcome(
+    uuid: str, attempt: str, status: str | None, guard: Guard | None
+) -> str:
     """Return why a change met no row: repeated, or too late."""
+    if guard is not None:
+        # The service may be fenced.
+        return command.MOVED
     found = states([uuid]).get(uuid)
     if found is None:
         return command.GONE

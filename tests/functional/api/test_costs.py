@@ -109,9 +109,10 @@ def sent(statements: list[str]) -> Sent:
     return sent
 
 
-#: What is read before any change: the command for the newest service of the
-#: host, and where Nova has the server.
-MAY_CHANGE = ['SELECT commands', 'SELECT instances']
+#: What is read before a change: the command for the newest service of the
+#: host, unless this conductor knows the command's server; and where Nova has
+#: the server.
+SERVICE, SERVER = 'SELECT commands', 'SELECT instances'
 
 
 def test_statements_of_a_command_are_known(
@@ -119,12 +120,25 @@ def test_statements_of_a_command_are_known(
 ) -> None:
     uuid = cloud.post().json()['command']['uuid']
     assert sent(lambda: host.claim(uuid)) == [
-        *MAY_CHANGE,
+        SERVICE,
+        SERVER,
         'UPDATE commands',
         'SELECT commands',
     ]
-    assert sent(lambda: host.started(uuid)) == [*MAY_CHANGE, 'UPDATE commands']
-    assert sent(lambda: host.finish(uuid)) == [*MAY_CHANGE, 'UPDATE commands']
+    assert sent(lambda: host.started(uuid)) == [SERVER, 'UPDATE commands']
+    assert sent(lambda: host.finish(uuid)) == [SERVER, 'UPDATE commands']
+
+
+def test_statements_of_a_command_that_was_handed_out_are_known(
+    cloud: base.Cloud, host: Host, sent: Sent
+) -> None:
+    uuid = cloud.post().json()['command']['uuid']
+    host.report()
+    assert sent(lambda: host.claim(uuid)) == [
+        SERVER,
+        'UPDATE commands',
+        'SELECT commands',
+    ]
 
 
 def test_statements_of_a_report_are_known(

@@ -12,6 +12,8 @@
 
 from collections.abc import Sequence
 import concurrent.futures
+import dataclasses
+import functools
 import json
 import threading
 from typing import Any
@@ -112,6 +114,41 @@ class TestCommands:
         assert base.claim(uuid)
         assert base.claim(uuid)
         assert not base.claim(uuid, 'second')
+
+    def test_guard_is_part_of_each_change(self) -> None:
+        fenced, current = base.register('machine'), base.register('machine')
+        assert fenced and current
+        right = commands.Guard('server', base.CELL, 'host', current)
+        wrong = [
+            dataclasses.replace(right, incarnation=fenced),
+            dataclasses.replace(right, instance_uuid='another'),
+            dataclasses.replace(right, cell_uuid='another'),
+            dataclasses.replace(right, host='another'),
+        ]
+        uuid = base.new()
+        note = functools.partial(
+            commands.note_started,
+            uuid,
+            attempt='first',
+            pid=7,
+            started_uptime=1,
+            age=0.0,
+        )
+        assert not any(base.claim(uuid, guard=guard) for guard in wrong)
+        assert base.claim(uuid, guard=right)
+        # Not even what was told is told again.
+        assert not any(base.claim(uuid, guard=guard) for guard in wrong)
+        for guard in wrong:
+            assert note(guard=guard) == command.MOVED
+        assert note(guard=right) == command.OK
+        for guard in wrong:
+            assert base.finish_by(uuid, guard) == command.MOVED
+        assert base.read(uuid).status == command.RUNNING
+        assert base.finish_by(uuid, right) == command.OK
+        assert base.read(uuid).status == command.COMPLETED
+        # Whether it is repeated is asked without.
+        assert base.finish_by(uuid, right) == command.MOVED
+        assert base.finish_by(uuid, None) == command.OK
 
     def test_no_claim_after_a_cancel_was_asked_for(self) -> None:
         uuid = base.new()
