@@ -628,7 +628,7 @@ _WAITING_SERVERS = _hinted(
 
 
 @functools.cache
-def _waiting_of(servers: int) -> sa.CompoundSelect[Any]:
+def _waiting_of(servers: int) -> sa.Executable:
     """Return the statement that reads the oldest commands of servers.
 
     :param servers: number of servers, which are its parameters
