@@ -42,6 +42,7 @@ NAMES = (
     'command',
     'api',
     'host',
+    'conductor',
     'growth',
     'fleet',
     'waiters',

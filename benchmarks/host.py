@@ -180,6 +180,14 @@ def _throughput(
         report.facts[f'commands a second of one {name}, by its CPU'] = round(
             1000 / milliseconds
         )
+        if process is cloud.conductor:
+            report.goals.append(
+                measure.Goal(
+                    'ms of CPU of guest-agent-conductor for a command',
+                    milliseconds,
+                    6.0,
+                )
+            )
     report.facts.update(profiles)
 
 

@@ -21,16 +21,15 @@ output.
 import datetime
 
 from nova import context as nova_context
-from nova.db.main import api as nova_db
 from oslo_db import exception as db_exc
 from oslo_log import log as logging
 
-from guest_agent_ext import cells
 from guest_agent_ext import command
 from guest_agent_ext import conf
 from guest_agent_ext import metrics
 from guest_agent_ext import nova_types
 from guest_agent_ext import run
+from guest_agent_ext.conductor import actions
 from guest_agent_ext.conductor import notifications
 from guest_agent_ext.db import audit
 from guest_agent_ext.db import models
@@ -55,7 +54,7 @@ def tell_due(cell: nova_types.CellMapping) -> None:
             tell(cell, row)
 
 
-def tell(cell: nova_types.CellMapping | None, row: models.Command) -> None:
+def tell(cell: nova_types.CellMapping | None, row: audit.Due) -> None:
     """Tell of a command that is due, unless another conductor does.
 
     :param cell: mapping of the cell that gets the instance action; None if the
@@ -96,7 +95,7 @@ def _tell_run(row: models.Run) -> None:
         notifications.emit_run_end(context, row)
 
 
-def _context_of(row: models.Command | models.Run) -> nova_types.RequestContext:
+def _context_of(row: audit.Due | models.Run) -> nova_types.RequestContext:
     """Return the context of the request that a row is of."""
     context: nova_types.RequestContext = nova_context.RequestContext(
         user_id=row.user_id,
@@ -107,24 +106,19 @@ def _context_of(row: models.Command | models.Run) -> nova_types.RequestContext:
     return context
 
 
-def action_of(row: models.Command) -> str:
-    """Return the name of a command's action, such as ``guest_agent_exec``."""
-    return 'guest_agent_' + row.type.replace('-', '_')
-
-
-def _tell(cell: nova_types.CellMapping | None, row: models.Command) -> None:
+def _tell(cell: nova_types.CellMapping | None, row: audit.Due) -> None:
     context = _context_of(row)
     if cell is not None and CONF.guest_agent.record_instance_actions:
-        _record(context, cell, row)
+        _record(cell, row)
     # A short command has often ended before its start is told.
     if row.started_at is not None and row.audited is None:
-        notifications.emit_start(context, action_of(row), row)
+        notifications.emit_start(context, actions.name_of(row), row)
     if row.status in command.ENDED:
         _log_end(row)
-        notifications.emit_end(context, action_of(row), row)
+        notifications.emit_end(context, actions.name_of(row), row)
 
 
-def _log_end(row: models.Command) -> None:
+def _log_end(row: audit.Due) -> None:
     """Log an end, whoever made the change."""
     LOG.log(
         logging.WARNING if row.status == command.LOST else logging.INFO,
@@ -142,7 +136,7 @@ def _log_end(row: models.Command) -> None:
     )
 
 
-def _reason(row: models.Command) -> str:
+def _reason(row: audit.Due) -> str:
     """Return the part of an error that has no data of the tenant.
 
     What follows a colon is the guest's or the tenant's, and errors of files
@@ -153,7 +147,7 @@ def _reason(row: models.Command) -> str:
     return ' (%s)' % row.error.partition(':')[0].partition('. ')[0]
 
 
-def _count(row: models.Command) -> None:
+def _count(row: audit.Due) -> None:
     """Count a start or an end that was told."""
     if row.started_at is not None and row.audited is None:
         metrics.START_SECONDS.labels(row.type).observe(
@@ -166,84 +160,18 @@ def _count(row: models.Command) -> None:
         )
 
 
-def _seconds_until(time: datetime.datetime, row: models.Command) -> float:
+def _seconds_until(time: datetime.datetime, row: audit.Due) -> float:
     # A start comes from the guest's clock, which may differ a little.
     return max(0.0, (time - row.created_at).total_seconds())
 
 
-def _record(
-    context: nova_types.RequestContext,
-    cell: nova_types.CellMapping,
-    row: models.Command,
-) -> None:
+def _record(cell: nova_types.CellMapping, row: audit.Due) -> None:
     """Write the instance action of a command into the database of its cell."""
     try:
-        cells.follow(cell)
-        with nova_context.target_cell(context, cell) as cell_context:
-            _start_event(cell_context, row, _action_id(cell_context, row))
-            if row.status in command.ENDED:
-                is_success = row.status == command.COMPLETED
-                nova_db.action_event_finish(
-                    cell_context,
-                    dict(
-                        _key(row),
-                        event=action_of(row),
-                        finish_time=row.finished_at,
-                        result='Success' if is_success else 'Error',
-                        details=_details(row),
-                    ),
-                )
+        actions.record(cell, row)
     except db_exc.DBReferenceError:
         LOG.info(
             'Command %(uuid)s gets no instance action: its server '
             '%(server)s has been purged',
             {'uuid': row.uuid, 'server': row.instance_uuid},
         )
-
-
-def _action_id(context: nova_types.RequestContext, row: models.Command) -> int:
-    """Return the id of a command's action, and create the action if needed."""
-    action = nova_db.action_get_by_request_id(
-        context, row.instance_uuid, row.request_id
-    )
-    if action is None:
-        action = nova_db.action_start(
-            context,
-            dict(
-                _key(row),
-                user_id=row.user_id,
-                project_id=row.project_id,
-                action=action_of(row),
-                start_time=row.created_at,
-                updated_at=row.created_at,
-            ),
-        )
-    return int(action['id'])
-
-
-def _start_event(
-    context: nova_types.RequestContext, row: models.Command, action_id: int
-) -> None:
-    if nova_db.action_events_get(context, action_id):
-        return
-    nova_db.action_event_start(
-        context,
-        dict(
-            _key(row),
-            event=action_of(row),
-            host=row.host,
-            start_time=row.started_at or row.created_at,
-        ),
-    )
-
-
-def _key(row: models.Command) -> dict[str, object]:
-    """Return the fields by which Nova finds an action."""
-    return {'instance_uuid': row.instance_uuid, 'request_id': row.request_id}
-
-
-def _details(row: models.Command) -> str:
-    for name, value in (('exit code', row.exitcode), ('signal', row.signal)):
-        if value is not None:
-            return '%s: %s, %s %s' % (row.uuid, row.status, name, value)
-    return '%s: %s' % (row.uuid, row.status)

@@ -152,7 +152,7 @@ class Cell:
             after = rows[-1].id
 
     def _settle(
-        self, row: models.Command, server: servers.Server | None
+        self, row: commands.Followed, server: servers.Server | None
     ) -> None:
         """Move a command to its server's host, or end a lost one."""
         if server is None:
@@ -176,7 +176,7 @@ class Cell:
         elif not server.host:
             manager.note_seen(row, manager.NO_HOST)
 
-    def _leave(self, row: models.Command) -> None:
+    def _leave(self, row: commands.Followed) -> None:
         """Move a command to its server's new cell, or end a lost one."""
         cell_uuid = servers.cell_of(row.instance_uuid)
         if cell_uuid is None:

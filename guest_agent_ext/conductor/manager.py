@@ -18,7 +18,10 @@ checks.py.
 """
 
 import base64
+from collections.abc import Callable
 from collections.abc import Mapping
+import functools
+import threading
 import typing
 from typing import Any
 
@@ -37,7 +40,6 @@ from guest_agent_ext.conductor import rpcapi
 from guest_agent_ext.conductor import servers
 from guest_agent_ext.db import commands
 from guest_agent_ext.db import hosts
-from guest_agent_ext.db import models
 
 CONF = conf.CONF
 LOG = logging.getLogger(__name__)
@@ -48,11 +50,40 @@ NOT_BUILT = 'The server could not be built'
 NOT_SCHEDULED = 'The server is not scheduled yet'
 NO_HOST = 'The server has no host yet'
 
+#: Maximum number of commands whose servers a cell's endpoint remembers.
+MAX_KNOWN = 20_000
+
 #: Fields of an end that have columns of the same name.
 _END_FIELDS = ('error', 'pid', 'exitcode', 'signal', 'out_bytes', 'err_bytes')
 _END_STREAMS = ('out_data', 'err_data')
 
 _FENCED: rpcapi.Report = {'fenced': True, 'work': [], 'ended': [], 'moved': []}
+
+
+class _Servers:
+    """The servers of the commands that were handed out last.
+
+    A command never gets another server, so none of this is ever out of date;
+    the statement that makes a change compares it all the same.
+    """
+
+    def __init__(self) -> None:
+        self._uuids: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def note(self, uuids: Mapping[str, str]) -> None:
+        """Note servers by the uuids of their commands, and forget the oldest.
+
+        :param uuids: uuids of servers
+        """
+        with self._lock:
+            self._uuids.update(uuids)
+            while len(self._uuids) > MAX_KNOWN:
+                del self._uuids[next(iter(self._uuids))]
+
+    def of(self, uuid: str) -> str | None:
+        """Return the server of a command, or None if that is not known."""
+        return self._uuids.get(uuid)
 
 
 class ConductorManager:
@@ -71,6 +102,7 @@ class ConductorManager:
     ) -> None:
         self._cell = cell
         self._compute_api = compute_api
+        self._servers = _Servers()
 
     @checks.believing(
         None,
@@ -120,6 +152,7 @@ class ConductorManager:
         if work is None:
             return _FENCED
         metrics.REPORTS.inc()
+        self._servers.note({item.uuid: item.instance_uuid for item in work})
         mine = {item.uuid: item.attempt for item in work}
         for uuid in mine.keys() & seen.keys():
             commands.note_seen(uuid, seen[uuid])
@@ -161,21 +194,23 @@ class ConductorManager:
         ticket: int,
         window: float,
     ) -> rpcapi.Claim | None:
-        if not self._may_change(service, uuid):
-            return None
         group = CONF.guest_agent
-        return _claim(
-            commands.claim(
-                uuid,
-                attempt=attempt,
-                cell_uuid=self._cell.uuid,
-                host=service['host'],
-                boot_id=boot_id,
-                ticket=ticket,
-                window=window,
-                grace=group.kill_grace + group.outage_grace,
-            )
+        claim = functools.partial(
+            commands.claim,
+            uuid,
+            attempt=attempt,
+            cell_uuid=self._cell.uuid,
+            host=service['host'],
+            boot_id=boot_id,
+            ticket=ticket,
+            window=window,
+            grace=group.kill_grace + group.outage_grace,
         )
+        guard = self._guard(service, uuid)
+        order = None if guard is None else claim(guard=guard)
+        if order is None and self._may_change(service, uuid):
+            order = claim()
+        return _claim(order)
 
     @checks.believing(
         None, service=checks.service, uuid=checks.word, error=untrusted.text
@@ -243,15 +278,18 @@ class ConductorManager:
         age: float,
         opened: dict[str, Any] | None = None,
     ) -> str:
-        if not self._may_change(service, uuid):
-            return command.MOVED
-        return commands.note_started(
+        return self._changed(
+            service,
             uuid,
-            attempt=attempt,
-            pid=pid,
-            started_uptime=started_uptime,
-            age=age,
-            opened=opened,
+            functools.partial(
+                commands.note_started,
+                uuid,
+                attempt=attempt,
+                pid=pid,
+                started_uptime=started_uptime,
+                age=age,
+                opened=opened,
+            ),
         )
 
     @checks.believing(
@@ -269,14 +307,17 @@ class ConductorManager:
         attempt: str,
         end: rpcapi.End,
     ) -> str:
-        if not self._may_change(service, uuid):
-            return command.MOVED
-        return commands.finish(
+        return self._changed(
+            service,
             uuid,
-            attempt=attempt,
-            status=end['status'],
-            values=_columns(end),
-            age=end.get('age'),
+            functools.partial(
+                commands.finish,
+                uuid,
+                attempt=attempt,
+                status=end['status'],
+                values=_columns(end),
+                age=end.get('age'),
+            ),
         )
 
     @checks.believing(
@@ -321,6 +362,41 @@ class ConductorManager:
         states = commands.states(uuids)
         return [uuid for uuid in uuids if _has_ended(states.get(uuid))]
 
+    def _changed(
+        self, service: rpcapi.Service, uuid: str, change: Callable[..., str]
+    ) -> str:
+        """Make a change of a command if a service may, and return the outcome.
+
+        :param change: function that makes the change, with a guard or without
+        """
+        guard = self._guard(service, uuid)
+        if guard is not None and change(guard=guard) == command.OK:
+            return command.OK
+        if not self._may_change(service, uuid):
+            return command.MOVED
+        return change()
+
+    def _guard(
+        self, service: rpcapi.Service, uuid: str
+    ) -> commands.Guard | None:
+        """Return what the statement of a change is to check, to spare a read.
+
+        :returns: None if this conductor does not know the command's server, or
+            the server is on another host
+        """
+        instance_uuid = self._servers.of(uuid)
+        if instance_uuid is None:
+            return None
+        server = servers.read(self._cell, [instance_uuid]).get(instance_uuid)
+        if server is None or server.host != service['host']:
+            return None
+        return commands.Guard(
+            instance_uuid,
+            self._cell.uuid,
+            service['host'],
+            service['incarnation'],
+        )
+
     def _may_change(self, service: rpcapi.Service, uuid: str) -> bool:
         """Return whether the command's server is on the host of a service."""
         return self._server_of(service, uuid) is not None
@@ -344,6 +420,7 @@ class ConductorManager:
         )
         if instance_uuid is None:
             return None
+        self._servers.note({uuid: instance_uuid})
         server = servers.read(self._cell, [instance_uuid]).get(instance_uuid)
         if server is None or server.host == service['host']:
             return server
@@ -368,7 +445,7 @@ def ring(compute_api: compute_rpcapi.ComputeAPI, host: str) -> None:
         )
 
 
-def end(row: models.Command, error: str) -> None:
+def end(row: commands.Followed, error: str) -> None:
     """End a command whose server does not run any more.
 
     :param error: reason for the user
@@ -383,7 +460,7 @@ def end(row: models.Command, error: str) -> None:
     )
 
 
-def note_seen(row: models.Command, seen: str) -> None:
+def note_seen(row: commands.Followed, seen: str) -> None:
     """Note why a command waits, unless that is noted already.
 
     :param seen: reason for the user
@@ -422,7 +499,7 @@ def _work(item: commands.Unfinished) -> rpcapi.Work:
     }
 
 
-def _claim(row: models.Command | None) -> rpcapi.Claim | None:
+def _claim(row: commands.Order | None) -> rpcapi.Claim | None:
     if row is None or row.boot_id is None or row.ticket is None:
         return None
     return {
@@ -438,7 +515,7 @@ def _claim(row: models.Command | None) -> rpcapi.Claim | None:
     }
 
 
-def _exec_order(row: models.Command) -> rpcapi.ExecOrder:
+def _exec_order(row: commands.Order) -> rpcapi.ExecOrder:
     inputs = row.inputs or {}
     return {
         'command': row.arguments['command'],
@@ -451,14 +528,14 @@ def _exec_order(row: models.Command) -> rpcapi.ExecOrder:
     }
 
 
-def _attach(row: models.Command) -> rpcapi.Attach:
+def _attach(row: commands.Order) -> rpcapi.Attach:
     return {
         'terminal': row.arguments.get('terminal'),
         'detach': row.arguments.get('detach', False),
     }
 
 
-def _file_order(row: models.Command) -> rpcapi.FileOrder:
+def _file_order(row: commands.Order) -> rpcapi.FileOrder:
     return {
         'path': row.arguments['path'],
         'mode': row.arguments.get('mode'),
@@ -469,7 +546,7 @@ def _file_order(row: models.Command) -> rpcapi.FileOrder:
     }
 
 
-def _call_order(row: models.Command) -> dict[str, Any]:
+def _call_order(row: commands.Order) -> dict[str, Any]:
     return {**row.arguments, **(row.inputs or {})}
 
 

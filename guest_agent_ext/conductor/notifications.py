@@ -18,6 +18,7 @@ and set their topics.
 """
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from nova import rpc
 from nova.notifications.objects import base
@@ -28,11 +29,14 @@ from guest_agent_ext import command
 from guest_agent_ext import conf
 from guest_agent_ext import nova_types
 from guest_agent_ext import run
+from guest_agent_ext.db import audit
 from guest_agent_ext.db import models
 
 CONF = conf.CONF
 
 SOURCE = 'guest-agent-conductor'
+
+_Function = TypeVar('_Function')
 
 _register = nova_base.NovaObjectRegistry.register_notification
 
@@ -161,6 +165,14 @@ class GuestAgentRunNotification(_Notification):
     }
 
 
+def _if_enabled(function: _Function) -> _Function:
+    """Decorate a function that makes notifications only if they are sent."""
+    # Nova's decorator is not typed.
+    decorated: _Function = rpc.if_notifications_enabled(function)
+    return decorated
+
+
+@_if_enabled
 def emit_run_start(
     context: nova_types.RequestContext, row: models.Run
 ) -> None:
@@ -173,6 +185,7 @@ def emit_run_start(
     )
 
 
+@_if_enabled
 def emit_run_end(context: nova_types.RequestContext, row: models.Run) -> None:
     """Send the notification of an end."""
     ended = {name: getattr(row, name) for name in _RUN_END_FIELDS}
@@ -205,8 +218,9 @@ def _emit_run(
     ).emit(context)
 
 
+@_if_enabled
 def emit_start(
-    context: nova_types.RequestContext, action: str, row: models.Command
+    context: nova_types.RequestContext, action: str, row: audit.Due
 ) -> None:
     """Send the notification of a start, even if the command has ended since.
 
@@ -221,8 +235,9 @@ def emit_start(
     )
 
 
+@_if_enabled
 def emit_end(
-    context: nova_types.RequestContext, action: str, row: models.Command
+    context: nova_types.RequestContext, action: str, row: audit.Due
 ) -> None:
     """Send the notification of an end.
 
@@ -237,9 +252,7 @@ def emit_end(
     )
 
 
-def _payload(
-    row: models.Command, **values: object
-) -> GuestAgentCommandPayload:
+def _payload(row: audit.Due, **values: object) -> GuestAgentCommandPayload:
     payload = GuestAgentCommandPayload()
     for name in _FIELDS:
         setattr(payload, name, getattr(row, name))

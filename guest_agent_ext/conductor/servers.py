@@ -12,7 +12,7 @@
 
 """Nova's cells and servers, as the conductor reads them.
 
-All that the conductor reads of Nova's databases is here; audit.py writes
+All that the conductor reads of Nova's databases is here; actions.py writes
 instance actions, and notifications.py sends notifications.
 """
 
@@ -30,17 +30,27 @@ from nova import rpc
 from nova.compute import vm_states
 from nova.db.api import api as api_db
 from nova.db.api import models as api_models
-from nova.db.main import api as db_api
 from nova.db.main import models
 import oslo_messaging
 import sqlalchemy as sa
-from sqlalchemy import orm
 
 from guest_agent_ext import cells as nova_cells
 from guest_agent_ext import nova_types
 
 _INSTANCES = models.Instance
 _METADATA = models.InstanceSystemMetadata
+_INSTANCE_TBL = models.Instance.__table__
+
+#: A few of eighty columns, because each change of a command reads them.
+_SERVERS = sa.select(
+    _INSTANCE_TBL.c.uuid,
+    _INSTANCE_TBL.c.host,
+    _INSTANCE_TBL.c.vm_state,
+    _INSTANCE_TBL.c.task_state,
+    _INSTANCE_TBL.c.deleted,
+    _INSTANCE_TBL.c.hidden,
+    _INSTANCE_TBL.c.launched_at,
+).where(_INSTANCE_TBL.c.uuid.in_(sa.bindparam('uuids', expanding=True)))
 
 #: The property of an image that gives its servers a channel to their agents.
 _CHANNEL = 'image_hw_qemu_guest_agent'
@@ -115,8 +125,8 @@ def computes(cell: nova_types.CellMapping) -> set[str]:
         service.deleted == 0,
         service.disabled.is_(False),
     )
-    with _reading(cell) as session:
-        return set(session.scalars(query))
+    with _reading(cell) as db:
+        return set(db.scalars(query))
 
 
 def create_transport(cell: nova_types.CellMapping) -> oslo_messaging.Transport:
@@ -128,18 +138,8 @@ def read(
     cell: nova_types.CellMapping, uuids: Collection[str]
 ) -> dict[str, Server]:
     """Return those of some servers that a cell has, also deleted ones."""
-    # A few of eighty columns, because each change of a command reads them.
-    query = sa.select(
-        _INSTANCES.uuid,
-        _INSTANCES.host,
-        _INSTANCES.vm_state,
-        _INSTANCES.task_state,
-        _INSTANCES.deleted,
-        _INSTANCES.hidden,
-        _INSTANCES.launched_at,
-    ).where(_INSTANCES.uuid.in_(uuids))
-    with _reading(cell) as session:
-        rows = session.execute(query).all()
+    with _reading(cell) as db:
+        rows = db.execute(_SERVERS, {'uuids': list(uuids)}).all()
     return {
         row.uuid: Server(
             row.host,
@@ -180,8 +180,8 @@ def guests(
         .outerjoin(_METADATA, is_channel)
         .where(_INSTANCES.uuid.in_(uuids), _INSTANCES.deleted == 0)
     )
-    with _reading(cell) as session:
-        rows = session.execute(query).all()
+    with _reading(cell) as db:
+        rows = db.execute(query).all()
     return {
         row.uuid: Guest(
             row.uuid,
@@ -262,13 +262,17 @@ def forgotten(uuids: Collection[str]) -> set[str]:
     return set(uuids) - {mapping.instance_uuid for mapping in mappings}
 
 
+def engine(cell: nova_types.CellMapping) -> sa.Engine:
+    """Return the engine of the database of a cell.
+
+    Nova's readers use that of its writers too.
+    """
+    found: sa.Engine = nova_cells.database(cell).writer.get_engine()
+    return found
+
+
 @contextlib.contextmanager
-def _reading(cell: nova_types.CellMapping) -> Iterator[orm.Session]:
+def _reading(cell: nova_types.CellMapping) -> Iterator[sa.Connection]:
     """Open a transaction that reads the database of a cell."""
-    nova_cells.follow(cell)
-    context = nova_context.get_admin_context()
-    with (
-        nova_context.target_cell(context, cell) as cell_context,
-        db_api.get_context_manager(cell_context).reader.using(cell_context),
-    ):
-        yield cell_context.session
+    with engine(cell).connect() as connection:
+        yield connection

@@ -42,7 +42,7 @@ def settle() -> None:
 _Cells = dict[str, nova_types.CellMapping | None]
 
 
-def _settle(row: models.Command, cells: _Cells) -> None:
+def _settle(row: commands.Followed, cells: _Cells) -> None:
     """Pass on or end a command.
 
     :param cells: cells of servers that are not gone, None for a server that

@@ -17,6 +17,9 @@ so nothing is forgotten, whoever made the change and whatever dies after it.
 """
 
 from collections.abc import Sequence
+import dataclasses
+import datetime
+import functools
 
 import sqlalchemy as sa
 
@@ -24,26 +27,59 @@ from guest_agent_ext.db import models
 from guest_agent_ext.db import session
 from guest_agent_ext.db import sqltypes
 
-_COMMANDS = models.Command
 _RUNS = models.Run
 
-#: A table whose rows become due.
-_Table = type[models.Command] | type[models.Run]
+#: Statements that every command passes, as in commands.py.
+_COMMAND_TBL = models.table_of(models.Command)
+_C = _COMMAND_TBL.c
+
+#: A model whose rows become due.
+_Model = type[models.Command] | type[models.Run]
 
 
-def due(cell_uuid: str, limit: int) -> Sequence[models.Command]:
+@dataclasses.dataclass(frozen=True)
+class Due:
+    """What the audit knows of a command that is due.
+
+    Each field is a column of models.Command.
+    """
+
+    uuid: str
+    type: str
+    status: str
+    audited: str | None
+    created_at: datetime.datetime
+    started_at: datetime.datetime | None
+    finished_at: datetime.datetime | None
+    project_id: str
+    user_id: str
+    request_id: str | None
+    instance_uuid: str
+    instance_project_id: str
+    host: str
+    error: str | None
+    exitcode: int | None
+    signal: int | None
+
+
+_DUE = (
+    sa.select(*(_C[field.name] for field in dataclasses.fields(Due)))
+    .where(
+        _C.cell_uuid == sa.bindparam('cell'), _C.audit_at <= sqltypes.utc_in()
+    )
+    .order_by(_C.audit_at)
+    .limit(sa.bindparam('most'))
+)
+
+
+def due(cell_uuid: str, limit: int) -> Sequence[Due]:
     """Return the commands of a cell that are due, longest due first.
 
     :param limit: maximum number of commands
     """
-    query = (
-        sa.select(_COMMANDS)
-        .where(_COMMANDS.cell_uuid == cell_uuid, _is_due(_COMMANDS))
-        .order_by(_COMMANDS.audit_at)
-        .limit(limit)
-    )
-    with session.reader() as db:
-        return db.scalars(query).all()
+    with session.reader_connection() as db:
+        rows = db.execute(_DUE, {'cell': cell_uuid, 'most': limit}).all()
+    return [Due(*row) for row in rows]
 
 
 def due_runs(limit: int) -> Sequence[models.Run]:
@@ -62,22 +98,35 @@ def due_runs(limit: int) -> Sequence[models.Run]:
 
 
 @session.retried
-def take(uuid: str, seconds: float, table: _Table = _COMMANDS) -> bool:
+def take(uuid: str, seconds: float, model: _Model = models.Command) -> bool:
     """Reserve what is due for one conductor.
 
     :param uuid: uuid of a command or a run
     :param seconds: time until it is due again, unless note_told() or
         note_run_told() is called before
-    :param table: model of the row
+    :param model: model of the row
     :returns: False if another conductor has taken it
     """
-    change = (
+    with session.writer_connection() as db:
+        taken = session.changed(
+            db, _take(model), {'row': uuid, 'seconds': seconds}
+        )
+    return taken > 0
+
+
+@functools.cache
+def _take(model: _Model) -> sa.Update:
+    table = models.table_of(model)
+    return (
         sa.update(table)
-        .where(table.uuid == uuid, _is_due(table))
-        .values(audit_at=sqltypes.utc_in(seconds))
+        .where(
+            table.c.uuid == sa.bindparam('row'),
+            table.c.audit_at <= sqltypes.utc_in(),
+        )
+        .values(
+            audit_at=sqltypes.utc_in(sa.bindparam('seconds', type_=sa.Float))
+        )
     )
-    with session.writer() as db:
-        return session.changed(db, change) > 0
 
 
 @session.retried
@@ -86,14 +135,13 @@ def move(uuid: str, cell_uuid: str) -> None:
 
     :param cell_uuid: uuid of the cell
     """
-    with session.writer() as db:
-        db.execute(
-            sa.update(_COMMANDS)
-            .where(
-                _COMMANDS.uuid == uuid, _COMMANDS.cell_uuid == models.NOWHERE
-            )
-            .values(cell_uuid=cell_uuid)
-        )
+    change = (
+        sa.update(_COMMAND_TBL)
+        .where(_C.uuid == uuid, _C.cell_uuid == models.NOWHERE)
+        .values(cell_uuid=cell_uuid)
+    )
+    with session.writer_connection() as db:
+        db.execute(change)
 
 
 @session.retried
@@ -106,15 +154,11 @@ def note_told(uuid: str, status: str) -> None:
 
     :param status: state of the command that was told of
     """
-    told = (
-        _COMMANDS.uuid == uuid,
-        _COMMANDS.deleted,
-        _COMMANDS.audit_at.is_(None),
-        _COMMANDS.run_due.is_(None),
-    )
-    with session.writer() as db:
-        db.execute(_told(_COMMANDS, uuid, status))
-        db.execute(sa.delete(_COMMANDS).where(*told))
+    values = {'row': uuid, 'told': status, 'audited': status}
+    with session.writer_connection() as db:
+        if not session.changed(db, _TOLD_OF_KEPT, values):
+            db.execute(_told(models.Command), values)
+            db.execute(_REMOVE_TOLD, {'row': uuid})
 
 
 @session.retried
@@ -123,22 +167,35 @@ def note_run_told(uuid: str, status: str) -> None:
 
     :param status: state of the run that was told of
     """
-    with session.writer() as db:
-        db.execute(_told(_RUNS, uuid, status))
+    with session.writer_connection() as db:
+        db.execute(
+            _told(_RUNS), {'row': uuid, 'told': status, 'audited': status}
+        )
 
 
-def _told(table: _Table, uuid: str, status: str) -> sa.Update:
+@functools.cache
+def _told(model: _Model) -> sa.Update:
+    table = models.table_of(model)
     return (
         sa.update(table)
-        .where(table.uuid == uuid)
+        .where(table.c.uuid == sa.bindparam('row'))
         .values(
-            audited=status,
             audit_at=sa.case(
-                (table.status == status, sa.null()), else_=sqltypes.utc_in()
-            ),
+                (table.c.status == sa.bindparam('told'), sa.null()),
+                else_=sqltypes.utc_in(),
+            )
         )
     )
 
 
-def _is_due(table: _Table) -> sa.ColumnElement[bool]:
+_TOLD_OF_KEPT = _told(models.Command).where(~_C.deleted)
+_REMOVE_TOLD = sa.delete(_COMMAND_TBL).where(
+    _C.uuid == sa.bindparam('row'),
+    _C.deleted,
+    _C.audit_at.is_(None),
+    _C.run_due.is_(None),
+)
+
+
+def _is_due(table: type[models.Run]) -> sa.ColumnElement[bool]:
     return table.audit_at <= sqltypes.utc_in()

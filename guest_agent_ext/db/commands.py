@@ -24,15 +24,14 @@ from collections.abc import Sequence
 import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 import json
 from typing import Any
 from typing import TypedDict
-from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import orm
-from sqlalchemy.sql import selectable
 
 from guest_agent_ext import command
 from guest_agent_ext import exception
@@ -42,10 +41,13 @@ from guest_agent_ext.db import models
 from guest_agent_ext.db import session
 from guest_agent_ext.db import sqltypes
 
-_Query = TypeVar('_Query', bound=selectable.HasHints)
-
 _COMMANDS = models.Command
-_HOSTS = models.Host
+
+#: For statements that every command passes: they are built once, name their
+#: parameters, and read no objects, so that SQLAlchemy has little to do.
+_COMMAND_TBL = models.table_of(models.Command)
+_HOST_TBL = models.table_of(models.Host)
+_C, _H = _COMMAND_TBL.c, _HOST_TBL.c
 
 _Deadline = (
     orm.InstrumentedAttribute[datetime.datetime]
@@ -86,6 +88,57 @@ class Unfinished:
     cancel_requested: bool
     #: Seconds until start_by.
     start_in: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Followed:
+    """What is asked of an unfinished command whose server is followed.
+
+    Each field is a column of models.Command.
+    """
+
+    id: int
+    uuid: str
+    instance_uuid: str
+    status: str
+    attempt: str | None
+    host: str
+    last_seen: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What a host is told of a command that it has claimed or adopted.
+
+    Each field is a column of models.Command.
+    """
+
+    uuid: str
+    type: str
+    attempt: str | None
+    arguments: dict[str, Any]
+    inputs: dict[str, Any] | None
+    timeout: int
+    is_attached: bool
+    boot_id: str | None
+    ticket: int | None
+    started_uptime: int | None
+    opened: dict[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """What a statement checks of a change that was not checked before it.
+
+    :ivar instance_uuid: server that the command must be of
+    :ivar incarnation: incarnation of the host's service, which must be the
+        newest
+    """
+
+    instance_uuid: str
+    cell_uuid: str
+    host: str
+    incarnation: str
 
 
 class Outcome(TypedDict, total=False):
@@ -156,54 +209,65 @@ def create(
         cancel_requested=False,
         deleted=False,
         kept_bytes=len(json.dumps(values['arguments'])),
-        created_at=sqltypes.utc_in(),
-        start_by=sqltypes.utc_in(start_timeout),
     )
     with contextlib.suppress(exception.NoTurn):
-        return _insert(row, key, bounds)
+        return _insert(row, start_timeout, key, bounds)
     # This is the project's first command for a while.
     leases.add_turn(row['instance_project_id'])
-    return _insert(row, key, bounds)
+    return _insert(row, start_timeout, key, bounds)
+
+
+_INSERT = sa.insert(_COMMAND_TBL)
+_INSERT_KEY = sa.insert(models.table_of(models.IdempotencyKey))
+_NOW = sa.select(sqltypes.utc_in())
 
 
 def _insert(
     row: Mapping[str, Any],
+    start_timeout: int,
     key: Mapping[str, str] | None,
     bounds: Bounds | None,
 ) -> models.Command:
-    with session.writer() as db:
+    with session.writer_connection() as db:
         if bounds is not None:
             leases.wait_for_turn(db, row['instance_project_id'])
         # Before the count: a repeated request is answered in a full project.
         if key is not None:
-            db.execute(
-                sa.insert(models.IdempotencyKey).values(
-                    dict(key, command_uuid=row['uuid'])
-                )
-            )
-        if bounds is not None:
-            _check_room(db, row, bounds)
-        db.execute(sa.insert(_COMMANDS).values(row))
-        return db.scalars(_select(row['uuid'], with_output=True)).one()
+            db.execute(_INSERT_KEY, dict(key, command_uuid=row['uuid']))
+        now = _now() if bounds is None else _check_room(db, row, bounds)
+        row = dict(
+            row,
+            created_at=now,
+            start_by=now + datetime.timedelta(seconds=start_timeout),
+        )
+        inserted = db.execute(_INSERT, row).inserted_primary_key
+    assert inserted is not None
+    # As it would be read: what is not in ``row`` is null.
+    return models.Command(**row, id=inserted[0])
+
+
+def _now() -> datetime.datetime:
+    """Return the database's time in UTC."""
+    with session.reader_connection() as db:
+        now: datetime.datetime = db.execute(_NOW).scalar_one()
+    return now
 
 
 def _check_room(
-    db: orm.Session, row: Mapping[str, Any], bounds: Bounds
-) -> None:
-    """Refuse a command beyond the bound of its server or its project."""
-    unfinished = (
-        _COMMANDS.instance_project_id == row['instance_project_id'],
-        _COMMANDS.status.in_(command.UNFINISHED),
-    )
-    of_server, of_project = db.execute(
-        sa.select(
-            _number_up_to(
-                bounds.of_server,
-                *unfinished,
-                _COMMANDS.instance_uuid == row['instance_uuid'],
-            ),
-            _number_up_to(bounds.of_project or 0, *unfinished),
-        )
+    db: sa.Connection, row: Mapping[str, Any], bounds: Bounds
+) -> datetime.datetime:
+    """Refuse a command beyond the bound of its server or its project.
+
+    :returns: the database's time in UTC
+    """
+    of_server, of_project, now = db.execute(
+        _ROOM,
+        {
+            'project': row['instance_project_id'],
+            'server': row['instance_uuid'],
+            'most_of_server': bounds.of_server,
+            'most_of_project': bounds.of_project or 0,
+        },
     ).one()
     if of_server >= bounds.of_server:
         raise exception.ServerIsFull
@@ -211,27 +275,23 @@ def _check_room(
         raise exception.ProjectIsFull
     if row.get('is_attached'):
         _check_attached(db, row, bounds)
+    at: datetime.datetime = now
+    return at
 
 
 def _check_attached(
-    db: orm.Session, row: Mapping[str, Any], bounds: Bounds
+    db: sa.Connection, row: Mapping[str, Any], bounds: Bounds
 ) -> None:
     """Refuse an attached command beyond the bound of its server or host."""
-    attached = (
-        _COMMANDS.is_attached.is_(True),
-        _COMMANDS.status.in_(command.UNFINISHED),
-        _COMMANDS.cell_uuid == row['cell_uuid'],
-        _COMMANDS.host == row['host'],
-    )
     of_server, of_host = db.execute(
-        sa.select(
-            _number_up_to(
-                bounds.attached_of_server,
-                *attached,
-                _COMMANDS.instance_uuid == row['instance_uuid'],
-            ),
-            _number_up_to(bounds.attached_of_host, *attached),
-        )
+        _ROOM_OF_ATTACHED,
+        {
+            'cell': row['cell_uuid'],
+            'host': row['host'],
+            'server': row['instance_uuid'],
+            'most_of_server': bounds.attached_of_server,
+            'most_of_host': bounds.attached_of_host,
+        },
     ).one()
     if of_server >= bounds.attached_of_server:
         raise exception.ServerIsAttached
@@ -240,11 +300,38 @@ def _check_attached(
 
 
 def _number_up_to(
-    bound: int, *which: sa.ColumnElement[bool]
+    bound: str, *which: sa.ColumnElement[bool]
 ) -> sa.ScalarSelect[int]:
-    # Rows beyond the bound make no difference and are not read.
-    few = sa.select(_COMMANDS.id).where(*which).limit(bound).subquery()
+    """Return the number of rows, at most as many as a parameter says.
+
+    Rows beyond the bound make no difference and are not read.
+
+    :param bound: name of the parameter
+    """
+    few = sa.select(_C.id).where(*which).limit(sa.bindparam(bound)).subquery()
     return sa.select(sa.func.count()).select_from(few).scalar_subquery()
+
+
+_OF_SERVER = _C.instance_uuid == sa.bindparam('server')
+_UNFINISHED = _C.status.in_(
+    [sa.literal(status) for status in command.UNFINISHED]
+)
+_OF_PROJECT = (_C.instance_project_id == sa.bindparam('project'), _UNFINISHED)
+_ROOM = sa.select(
+    _number_up_to('most_of_server', *_OF_PROJECT, _OF_SERVER),
+    _number_up_to('most_of_project', *_OF_PROJECT),
+    sqltypes.utc_in(),
+)
+_ATTACHED = (
+    _C.is_attached.is_(True),
+    _UNFINISHED,
+    _C.cell_uuid == sa.bindparam('cell'),
+    _C.host == sa.bindparam('host'),
+)
+_ROOM_OF_ATTACHED = sa.select(
+    _number_up_to('most_of_server', *_ATTACHED, _OF_SERVER),
+    _number_up_to('most_of_host', *_ATTACHED),
+)
 
 
 def get(
@@ -282,6 +369,21 @@ def _select(
     return query
 
 
+_INSTANCE_FOR = (
+    sa.select(_C.instance_uuid)
+    .join_from(
+        _COMMAND_TBL,
+        _HOST_TBL,
+        sa.and_(
+            _H.cell_uuid == sa.bindparam('cell'),
+            _H.host == sa.bindparam('host'),
+            _H.incarnation == sa.bindparam('incarnation'),
+        ),
+    )
+    .where(_C.uuid == sa.bindparam('command'), ~_C.deleted)
+)
+
+
 def instance_for(
     uuid: str, *, cell_uuid: str, host: str, incarnation: str
 ) -> str | None:
@@ -291,18 +393,17 @@ def instance_for(
     :returns: uuid of the server; None if a newer incarnation has fenced the
         service, or the command does not exist
     """
-    is_current = sa.and_(
-        _HOSTS.cell_uuid == cell_uuid,
-        _HOSTS.host == host,
-        _HOSTS.incarnation == hash_of(incarnation),
-    )
-    query = (
-        sa.select(_COMMANDS.instance_uuid)
-        .join(_HOSTS, is_current)
-        .where(_COMMANDS.uuid == uuid, ~_COMMANDS.deleted)
-    )
-    with session.reader() as db:
-        return db.scalars(query).one_or_none()
+    with session.reader_connection() as db:
+        found: str | None = db.execute(
+            _INSTANCE_FOR,
+            {
+                'command': uuid,
+                'cell': cell_uuid,
+                'host': host,
+                'incarnation': hash_of(incarnation),
+            },
+        ).scalar_one_or_none()
+    return found
 
 
 def hash_of(incarnation: str) -> str:
@@ -482,8 +583,75 @@ def _is_shown_as(statuses: Collection[str]) -> sa.ColumnElement[bool]:
     return sa.or_(*shown)
 
 
+def _work(status: str) -> sa.Select[Any]:
+    return sa.select(
+        _C.id,
+        _C.uuid,
+        _C.type,
+        _C.instance_uuid,
+        _C.status,
+        _C.attempt,
+        _C.cancel_requested,
+        _C.start_by,
+        sqltypes.utc_in().label('now'),
+    ).where(
+        _C.cell_uuid == sa.bindparam('cell'),
+        _C.host == sa.bindparam('host'),
+        _C.status == status,
+    )
+
+
+def _hinted(query: sa.Select[Any], purpose: str = '') -> sa.Select[Any]:
+    """Force MySQL and MariaDB to read the index of a host's work.
+
+    Without the hint they read all waiting commands to find their servers, and
+    the whole table to find the oldest command of one server.
+    """
+    hint = f'FORCE INDEX {purpose} (guest_agent_commands_host_idx)'
+    for dialect in ('mysql', 'mariadb'):
+        query = query.with_hint(_COMMAND_TBL, hint, dialect)
+    return query
+
+
+_RUNNING = _work(command.RUNNING).limit(MAX_RUNNING)
+_WAITING = _work(command.PENDING)
+#: With the leading columns of the index: MySQL skips from one server to the
+#: next only if a query names all of them.
+_WAITING_SERVERS = _hinted(
+    _WAITING.with_only_columns(
+        _C.instance_uuid, _C.cell_uuid, _C.host, _C.status
+    )
+    .distinct()
+    .limit(MAX_SERVERS),
+    'FOR GROUP BY',
+)
+
+
+@functools.cache
+def _waiting_of(servers: int) -> sa.Executable:
+    """Return the statement that reads the oldest commands of servers.
+
+    :param servers: number of servers, which are its parameters
+    """
+    return sa.union_all(
+        *(
+            sa.select(
+                _hinted(
+                    _WAITING.where(
+                        _C.instance_uuid == sa.bindparam(f'server_{number}')
+                    )
+                )
+                .order_by(_C.id)
+                .limit(sa.bindparam('most'))
+                .subquery()
+            )
+            for number in range(servers)
+        )
+    )
+
+
 def work_of_host(
-    db: orm.Session, cell_uuid: str, host: str, pending: int
+    db: orm.Session | sa.Connection, cell_uuid: str, host: str, pending: int
 ) -> Sequence[Unfinished]:
     """Return the commands that a host runs or may claim, oldest first.
 
@@ -493,30 +661,14 @@ def work_of_host(
     :param db: current transaction
     :param pending: maximum number of PENDING commands of each server
     """
-    running = _work(cell_uuid, host, command.RUNNING)
-    waiting = _work(cell_uuid, host, command.PENDING)
-    rows = list(db.execute(running.limit(MAX_RUNNING)))
-    servers = db.scalars(
-        _hinted(
-            waiting.with_only_columns(*_SERVER).distinct().limit(MAX_SERVERS),
-            'FOR GROUP BY',
-        )
-    ).all()
+    place = {'cell': cell_uuid, 'host': host}
+    rows = list(db.execute(_RUNNING, place))
+    servers = db.scalars(_WAITING_SERVERS, place).all()
     for at in range(0, len(servers), _SERVERS_AT_ONCE):
+        some = servers[at : at + _SERVERS_AT_ONCE]
+        named = {f'server_{number}': uuid for number, uuid in enumerate(some)}
         rows += db.execute(
-            sa.union_all(
-                *(
-                    sa.select(
-                        _hinted(
-                            waiting.where(_COMMANDS.instance_uuid == server)
-                        )
-                        .order_by(_COMMANDS.id)
-                        .limit(pending)
-                        .subquery()
-                    )
-                    for server in servers[at : at + _SERVERS_AT_ONCE]
-                )
-            )
+            _waiting_of(len(some)), {**place, **named, 'most': pending}
         )
     return [
         Unfinished(
@@ -532,77 +684,102 @@ def work_of_host(
     ]
 
 
-#: The leading columns of the index: MySQL skips from one server to the next
-#: only if a query names all of them.
-_SERVER = (
-    _COMMANDS.instance_uuid,
-    _COMMANDS.cell_uuid,
-    _COMMANDS.host,
-    _COMMANDS.status,
-)
-
-
-def _work(cell_uuid: str, host: str, status: str) -> sa.Select[Any]:
-    return sa.select(
-        _COMMANDS.id,
-        _COMMANDS.uuid,
-        _COMMANDS.type,
-        _COMMANDS.instance_uuid,
-        _COMMANDS.status,
-        _COMMANDS.attempt,
-        _COMMANDS.cancel_requested,
-        _COMMANDS.start_by,
-        sqltypes.utc_in().label('now'),
-    ).where(
-        _COMMANDS.cell_uuid == cell_uuid,
-        _COMMANDS.host == host,
-        _COMMANDS.status == status,
+_OF_CELL = (
+    sa.select(*(_C[field.name] for field in dataclasses.fields(Followed)))
+    .where(
+        _C.cell_uuid == sa.bindparam('cell'),
+        _UNFINISHED,
+        _C.id > sa.bindparam('after'),
     )
-
-
-def _hinted(query: _Query, purpose: str = '') -> _Query:
-    """Force MySQL and MariaDB to read the index of a host's work.
-
-    Without the hint they read all waiting commands to find their servers, and
-    the whole table to find the oldest command of one server.
-    """
-    hint = f'FORCE INDEX {purpose} (guest_agent_commands_host_idx)'
-    for dialect in ('mysql', 'mariadb'):
-        query = query.with_hint(_COMMANDS, hint, dialect)
-    return query
+    .order_by(_C.id)
+    .limit(sa.bindparam('most'))
+)
 
 
 def unfinished_of_cell(
     cell_uuid: str, after: int, limit: int
-) -> Sequence[models.Command]:
+) -> Sequence[Followed]:
     """Return a page of the unfinished commands of a cell, by ``id``.
 
     :param after: ``id`` that the last page ended with
     :param limit: maximum number of commands
     """
-    query = (
-        sa.select(_COMMANDS)
-        .where(
-            _COMMANDS.cell_uuid == cell_uuid,
-            _COMMANDS.status.in_(command.UNFINISHED),
-            _COMMANDS.id > after,
-        )
-        .order_by(_COMMANDS.id)
-        .limit(limit)
-    )
-    with session.reader() as db:
-        return db.scalars(query).all()
+    with session.reader_connection() as db:
+        rows = db.execute(
+            _OF_CELL, {'cell': cell_uuid, 'after': after, 'most': limit}
+        ).all()
+    return [Followed(*row) for row in rows]
+
+
+_STATES = sa.select(_C.uuid, _C.status, _C.attempt).where(
+    _C.uuid.in_(sa.bindparam('commands', expanding=True))
+)
 
 
 def states(uuids: Collection[str]) -> dict[str, tuple[str, str | None]]:
     """Return state and attempt of each existing command, by its uuid."""
-    query = sa.select(
-        _COMMANDS.uuid, _COMMANDS.status, _COMMANDS.attempt
-    ).where(_COMMANDS.uuid.in_(uuids))
-    with session.reader() as db:
+    with session.reader_connection() as db:
         return {
-            row.uuid: (row.status, row.attempt) for row in db.execute(query)
+            row.uuid: (row.status, row.attempt)
+            for row in db.execute(_STATES, {'commands': list(uuids)})
         }
+
+
+#: A Guard as SQL; _guarded() has its parameters.
+_GUARD = (
+    _C.instance_uuid == sa.bindparam('guard_server'),
+    sa.exists().where(
+        _H.cell_uuid == sa.bindparam('guard_cell'),
+        _H.host == sa.bindparam('guard_host'),
+        _H.incarnation == sa.bindparam('guard_incarnation'),
+    ),
+)
+
+
+def _guarded(guard: Guard | None) -> dict[str, object]:
+    if guard is None:
+        return {}
+    return {
+        'guard_server': guard.instance_uuid,
+        'guard_cell': guard.cell_uuid,
+        'guard_host': guard.host,
+        'guard_incarnation': hash_of(guard.incarnation),
+    }
+
+
+#: The order of an attempt that has a command.
+_HELD_ORDER = sa.select(
+    *(_C[field.name] for field in dataclasses.fields(Order))
+).where(
+    _C.uuid == sa.bindparam('command'),
+    ~_C.deleted,
+    _C.status == command.RUNNING,
+    _C.attempt == sa.bindparam('by'),
+)
+_CLAIM = (
+    sa.update(_COMMAND_TBL)
+    .where(
+        _C.uuid == sa.bindparam('command'),
+        sa.or_(
+            _C.status == command.PENDING,
+            sa.and_(
+                _C.status == command.RUNNING,
+                _C.attempt == sa.bindparam('by'),
+                _C.started_at.is_(None),
+            ),
+        ),
+        _C.cancel_requested == sa.false(),
+        _C.start_by >= sqltypes.utc_in(sa.bindparam('window', type_=sa.Float)),
+    )
+    .values(
+        status=command.RUNNING,
+        updated_at=sqltypes.utc_in(),
+        end_by=sqltypes.utc_in(
+            _C.timeout + sa.bindparam('allowance', type_=sa.Float)
+        ),
+    )
+)
+_GUARDED_CLAIM = _CLAIM.where(*_GUARD)
 
 
 @session.retried
@@ -616,7 +793,8 @@ def claim(
     ticket: int,
     window: float,
     grace: int,
-) -> models.Command | None:
+    guard: Guard | None = None,
+) -> Order | None:
     """Hand a PENDING command to a host.
 
     The same attempt may claim again, with another boot, until the command has
@@ -627,42 +805,40 @@ def claim(
     :param ticket: guest uptime (centiseconds) after which it will not start
     :param window: seconds from now until then, which may not pass start_by
     :param grace: seconds beyond window and timeout after which it is LOST
+    :param guard: what else to check; what fails may have other reasons, so it
+        is to be checked before the claim is repeated without
     :returns: the command with its inputs if this attempt has claimed it, now
-        or in an earlier call
+        or, without a guard, in an earlier call
     """
-    change = (
-        sa.update(_COMMANDS)
-        .where(
-            _COMMANDS.uuid == uuid,
-            sa.or_(
-                _COMMANDS.status == command.PENDING,
-                sa.and_(
-                    _COMMANDS.status == command.RUNNING,
-                    _COMMANDS.attempt == attempt,
-                    _COMMANDS.started_at.is_(None),
-                ),
-            ),
-            _COMMANDS.cancel_requested == sa.false(),
-            _COMMANDS.start_by >= sqltypes.utc_in(window),
-        )
-        .values(
-            status=command.RUNNING,
-            attempt=attempt,
-            cell_uuid=cell_uuid,
-            host=host,
-            boot_id=boot_id,
-            ticket=ticket,
-            updated_at=sqltypes.utc_in(),
-            end_by=sqltypes.utc_in(_COMMANDS.timeout + (window + grace)),
-        )
+    return _take(
+        _CLAIM if guard is None else _GUARDED_CLAIM,
+        uuid,
+        attempt,
+        guard,
+        window=window,
+        allowance=window + grace,
+        cell_uuid=cell_uuid,
+        host=host,
+        boot_id=boot_id,
+        ticket=ticket,
     )
-    return _take(change, uuid, attempt)
+
+
+_ADOPT = (
+    sa.update(_COMMAND_TBL)
+    .where(
+        _C.uuid == sa.bindparam('command'),
+        _C.status == command.RUNNING,
+        _C.attempt == sa.bindparam('previous'),
+    )
+    .values(updated_at=sqltypes.utc_in())
+)
 
 
 @session.retried
 def adopt(
     uuid: str, *, previous: str, attempt: str, cell_uuid: str, host: str
-) -> models.Command | None:
+) -> Order | None:
     """Pass a RUNNING command from one attempt to another.
 
     :param previous: attempt that has the command
@@ -670,21 +846,40 @@ def adopt(
     :returns: the command with its inputs if ``attempt`` has it, now or since
         an earlier call
     """
-    change = (
-        sa.update(_COMMANDS)
-        .where(
-            _COMMANDS.uuid == uuid,
-            _COMMANDS.status == command.RUNNING,
-            _COMMANDS.attempt == previous,
-        )
-        .values(
-            attempt=attempt,
-            cell_uuid=cell_uuid,
-            host=host,
-            updated_at=sqltypes.utc_in(),
-        )
+    return _take(
+        _ADOPT,
+        uuid,
+        attempt,
+        None,
+        previous=previous,
+        cell_uuid=cell_uuid,
+        host=host,
     )
-    return _take(change, uuid, attempt)
+
+
+#: When a command started: as noted before, or ``since``, but not before its
+#: POST.
+_SINCE = sqltypes.utc_in(sa.bindparam('since', type_=sa.Float))
+_STARTED = sa.func.coalesce(
+    _C.started_at,
+    sa.case((_C.created_at > _SINCE, _C.created_at), else_=_SINCE),
+)
+# Where a conductor is telling of an earlier change, its note_told() leaves the
+# row due.
+_AUDIT_DUE = sa.func.coalesce(_C.audit_at, sqltypes.utc_in())
+
+_NOTE_STARTED = (
+    sa.update(_COMMAND_TBL)
+    .where(
+        _C.uuid == sa.bindparam('command'),
+        _C.status == command.RUNNING,
+        _C.attempt == sa.bindparam('by'),
+    )
+    .values(
+        started_at=_STARTED, audit_at=_AUDIT_DUE, updated_at=sqltypes.utc_in()
+    )
+)
+_NOTE_GUARDED_START = _NOTE_STARTED.where(*_GUARD)
 
 
 @session.retried
@@ -696,6 +891,7 @@ def note_started(
     started_uptime: int | None,
     age: float,
     opened: Mapping[str, Any] | None = None,
+    guard: Guard | None = None,
 ) -> str:
     """Note that the guest is known to have started the command.
 
@@ -703,63 +899,95 @@ def note_started(
     :param started_uptime: guest uptime at the start, in centiseconds
     :param age: seconds since the start
     :param opened: handles and files that a transfer has open in the guest
-    :returns: command.OK, SUPERSEDED, GONE or MOVED
+    :param guard: what else to check, as in claim()
+    :returns: command.OK, SUPERSEDED, GONE or MOVED; with a guard OK or MOVED
     """
-    change = (
-        sa.update(_COMMANDS)
-        .where(
-            _COMMANDS.uuid == uuid,
-            _COMMANDS.status == command.RUNNING,
-            _COMMANDS.attempt == attempt,
-        )
-        .values(
-            pid=pid,
-            started_uptime=started_uptime,
-            opened=opened,
-            started_at=_started(age),
-            audit_at=_audit_due(),
-            updated_at=sqltypes.utc_in(),
-        )
+    is_noted = _change(
+        _NOTE_STARTED if guard is None else _NOTE_GUARDED_START,
+        {
+            **_guarded(guard),
+            'command': uuid,
+            'by': attempt,
+            'since': -max(age, 0.0),
+            'pid': pid,
+            'started_uptime': started_uptime,
+            'opened': opened,
+        },
     )
-    return command.OK if _change(change) else _outcome(uuid, attempt, None)
+    return command.OK if is_noted else _outcome(uuid, attempt, None, guard)
+
+
+@functools.cache
+def _finish(status: str, *, has_started: bool, is_guarded: bool) -> sa.Update:
+    """Return the statement that ends a command as its host reports.
+
+    :param status: state that the command ends in
+    :param has_started: whether its age is a parameter
+    :param is_guarded: whether a guard's parts are parameters
+    """
+    values = {
+        **_end_of(status),
+        'kept_bytes': _C.kept_bytes + sa.bindparam('output'),
+    }
+    if status == command.FAILED:
+        # The process that was reported never became the command.
+        values.update(started_at=None, pid=None)
+    elif has_started:
+        values['started_at'] = _STARTED
+    return (
+        sa.update(_COMMAND_TBL)
+        .where(
+            _C.uuid == sa.bindparam('command'),
+            _C.attempt == sa.bindparam('by'),
+            sa.or_(
+                *(_C.status == source for source in command.sources_of(status))
+            ),
+            *(_GUARD if is_guarded else ()),
+        )
+        .values(values)
+    )
 
 
 @session.retried
 def finish(
-    uuid: str, *, attempt: str, status: str, values: Outcome, age: float | None
+    uuid: str,
+    *,
+    attempt: str,
+    status: str,
+    values: Outcome,
+    age: float | None,
+    guard: Guard | None = None,
 ) -> str:
     """End a command that an attempt has.
 
     :param status: state that the command ends in
     :param values: columns that the host reports
     :param age: seconds since the start, None if the command never started
-    :returns: command.OK, SUPERSEDED, GONE or MOVED
+    :param guard: what else to check, as in claim()
+    :returns: command.OK, SUPERSEDED, GONE or MOVED; with a guard OK or MOVED
     """
-    row: dict[str, object] = {
-        **values,
-        **_end_of(status),
-        'kept_bytes': _COMMANDS.kept_bytes
-        + sum(
+    parameters: dict[str, object] = {
+        **_guarded(guard),
+        'command': uuid,
+        'by': attempt,
+        'output': sum(
             len(data)
             for data in (values.get('out_data'), values.get('err_data'))
             if data
         ),
+        **values,
     }
-    if age is not None:
-        row['started_at'] = _started(age)
     if status == command.FAILED:
-        # The process that was reported never became the command.
-        row.update(started_at=None, pid=None)
-    change = (
-        sa.update(_COMMANDS)
-        .where(
-            _COMMANDS.uuid == uuid,
-            _COMMANDS.attempt == attempt,
-            _COMMANDS.status.in_(command.sources_of(status)),
-        )
-        .values(row)
+        parameters.pop('pid', None)
+    elif age is not None:
+        parameters['since'] = -max(age, 0.0)
+    is_ended = _change(
+        _finish(
+            status, has_started=age is not None, is_guarded=guard is not None
+        ),
+        parameters,
     )
-    return command.OK if _change(change) else _outcome(uuid, attempt, status)
+    return command.OK if is_ended else _outcome(uuid, attempt, status, guard)
 
 
 @session.retried
@@ -980,53 +1208,56 @@ def note_seen(uuid: str, seen: str) -> None:
         )
 
 
-def _started(age: float) -> sa.ColumnElement[datetime.datetime]:
-    """Return when a command started: as noted before, or after the POST."""
-    began = sqltypes.utc_in(-max(age, 0.0))
-    return sa.func.coalesce(
-        _COMMANDS.started_at,
-        sa.case(
-            (began < _COMMANDS.created_at, _COMMANDS.created_at), else_=began
-        ),
-    )
-
-
 def _end_of(status: str) -> dict[str, object]:
     """Return the columns that every end sets; secrets are erased."""
     return {
         'status': status,
-        'run_due': _COMMANDS.run_uuid,
+        'run_due': _C.run_uuid,
         'inputs': None,
         'opened': None,
-        'audit_at': _audit_due(),
+        'audit_at': _AUDIT_DUE,
         'finished_at': sqltypes.utc_in(),
         'updated_at': sqltypes.utc_in(),
     }
 
 
-def _audit_due() -> sa.ColumnElement[datetime.datetime]:
-    # Where a conductor is telling of an earlier change, its note_told() leaves
-    # the row due.
-    return sa.func.coalesce(_COMMANDS.audit_at, sqltypes.utc_in())
+def _change(
+    change: sa.Update, values: Mapping[str, object] | None = None
+) -> bool:
+    with session.writer_connection() as db:
+        return session.changed(db, change, values) > 0
 
 
-def _change(change: sa.Update) -> bool:
-    with session.writer() as db:
-        return session.changed(db, change) > 0
+def _take(
+    change: sa.Update,
+    uuid: str,
+    attempt: str,
+    guard: Guard | None,
+    **values: object,
+) -> Order | None:
+    """Give a command to an attempt, and return its order if that worked.
+
+    :param values: other parameters of the change
+    """
+    values.update(_guarded(guard), command=uuid, by=attempt, attempt=attempt)
+    with session.writer_connection() as db:
+        changed = session.changed(db, change, values)
+        if guard is not None and not changed:
+            # The service may be fenced: nothing is told that it was told.
+            return None
+        row = db.execute(
+            _HELD_ORDER, {'command': uuid, 'by': attempt}
+        ).one_or_none()
+    return None if row is None else Order(*row)
 
 
-def _take(change: sa.Update, uuid: str, attempt: str) -> models.Command | None:
-    """Give a command to an attempt, and return the row if that worked."""
-    query = _select(uuid, with_inputs=True).where(
-        _COMMANDS.status == command.RUNNING, _COMMANDS.attempt == attempt
-    )
-    with session.writer() as db:
-        db.execute(change)
-        return db.scalars(query).one_or_none()
-
-
-def _outcome(uuid: str, attempt: str, status: str | None) -> str:
+def _outcome(
+    uuid: str, attempt: str, status: str | None, guard: Guard | None
+) -> str:
     """Return why a change met no row: repeated, or too late."""
+    if guard is not None:
+        # The service may be fenced.
+        return command.MOVED
     found = states([uuid]).get(uuid)
     if found is None:
         return command.GONE

@@ -32,6 +32,22 @@ _COMMANDS = models.Command
 
 _INCARNATION_BYTES = 16
 
+_HOST_TBL = models.table_of(models.Host)
+_H = _HOST_TBL.c
+_NAMED = (
+    _H.cell_uuid == sa.bindparam('cell'),
+    _H.host == sa.bindparam('name'),
+)
+_HEARD = (
+    sa.update(_HOST_TBL)
+    .where(*_NAMED, _H.incarnation == sa.bindparam('hash'))
+    .values(last_seen_at=sqltypes.utc_in())
+)
+_IS_UP = sa.select(_H.id).where(
+    *_NAMED,
+    _H.last_seen_at >= sqltypes.utc_in(sa.bindparam('since', type_=sa.Float)),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class HostState:
@@ -107,34 +123,33 @@ def heartbeat(
 ) -> Sequence[commands.Unfinished] | None:
     """Note the heartbeat of a service, and return the work of its host.
 
-    One transaction does both: with many hosts this is most of a conductor's
-    work.
+    One connection does both: with many hosts this is most of a conductor's
+    work. The heartbeat is committed first, because changes of the host's
+    commands wait for its row.
 
     :param pending: maximum number of PENDING commands of each server
     :returns: None if a newer incarnation has fenced the service
     """
-    with session.writer() as db:
-        if not session.changed(
-            db,
-            sa.update(_HOSTS)
-            .where(
-                *_is(cell_uuid, host),
-                _HOSTS.incarnation == commands.hash_of(incarnation),
-            )
-            .values(last_seen_at=sqltypes.utc_in()),
-        ):
+    service = {
+        'cell': cell_uuid,
+        'name': host,
+        'hash': commands.hash_of(incarnation),
+    }
+    with session.get_engine().connect() as db:
+        with db.begin():
+            is_known = session.changed(db, _HEARD, service) > 0
+        if not is_known:
             return None
         return commands.work_of_host(db, cell_uuid, host, pending)
 
 
 def is_up(cell_uuid: str, host: str, down_time: int) -> bool:
     """Return whether a service reported within ``down_time`` seconds."""
-    query = sa.select(_HOSTS.id).where(
-        *_is(cell_uuid, host),
-        _HOSTS.last_seen_at >= sqltypes.utc_in(-down_time),
-    )
-    with session.reader() as db:
-        return db.scalars(query).one_or_none() is not None
+    with session.reader_connection() as db:
+        found = db.execute(
+            _IS_UP, {'cell': cell_uuid, 'name': host, 'since': -down_time}
+        ).one_or_none()
+    return found is not None
 
 
 def list_all() -> Sequence[HostState]:

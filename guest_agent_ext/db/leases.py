@@ -73,7 +73,15 @@ def release(name: str, holder: str) -> None:
         )
 
 
-def wait_for_turn(db: orm.Session, project_id: str) -> None:
+_LEASE_TBL = models.table_of(models.Lease)
+_TAKE_TURN = (
+    sa.update(_LEASE_TBL)
+    .where(_LEASE_TBL.c.name == sa.bindparam('turn'))
+    .values(expires_at=sqltypes.utc_in(TURN_KEPT_FOR))
+)
+
+
+def wait_for_turn(db: orm.Session | sa.Connection, project_id: str) -> None:
     """Wait until no other transaction of the project is under way.
 
     The row is changed, not only locked: in a cluster, where a lock holds on
@@ -85,12 +93,7 @@ def wait_for_turn(db: orm.Session, project_id: str) -> None:
     :raises exception.NoTurn: the row does not exist; call add_turn() and
         repeat the transaction
     """
-    change = (
-        sa.update(_LEASES)
-        .where(_LEASES.name == _turn_of(project_id))
-        .values(expires_at=sqltypes.utc_in(TURN_KEPT_FOR))
-    )
-    if not session.changed(db, change):
+    if not session.changed(db, _TAKE_TURN, {'turn': _turn_of(project_id)}):
         raise exception.NoTurn
 
 

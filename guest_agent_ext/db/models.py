@@ -39,6 +39,13 @@ class Base(orm.DeclarativeBase):
     }
 
 
+def table_of(model: type[Base]) -> sa.Table:
+    """Return the table of a model, for statements without the ORM."""
+    table = model.__table__
+    assert isinstance(table, sa.Table)
+    return table
+
+
 class Command(Base):
     """One command: the request, its state and its result."""
 

@@ -71,3 +71,8 @@ def test_connections_are_kept_while_nothing_changes() -> None:
     before = nova_context.CELL_CACHE['cell']
     cells.follow(mapping())
     assert nova_context.CELL_CACHE['cell'] is before
+
+
+def test_database_of_a_cell_is_where_it_is() -> None:
+    assert cells.database(mapping('here')) == 'opened here'
+    assert cells.database(mapping('there')) == 'opened there'

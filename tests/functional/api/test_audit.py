@@ -18,8 +18,10 @@ import pathlib
 from typing import Any
 from unittest import mock
 
+from nova import context as nova_context
 from nova.db.main import api as nova_db
 from oslo_db import exception as db_exc
+from oslo_utils import timeutils
 import pytest
 import sqlalchemy as sa
 
@@ -70,9 +72,11 @@ def actions(cloud: base.Cloud) -> list[dict[str, Any]]:
     ]
 
 
-def failing(name: str, error: Exception) -> Any:
-    """Have a call to the database of Nova's cell fail."""
-    return mock.patch.object(nova_db, name, autospec=True, side_effect=error)
+def failing(error: Exception) -> Any:
+    """Have a change in the database of Nova's cell fail."""
+    return mock.patch.object(
+        audit.actions, 'record', autospec=True, side_effect=error
+    )
 
 
 def test_nothing_is_told_before_the_start(
@@ -213,7 +217,7 @@ def test_dead_cell_is_told_when_it_is_back(cloud: base.Cloud) -> None:
     uuid = post(cloud)['uuid']
     cloud.end(uuid)
     with (
-        failing('action_start', db_exc.DBConnectionError()),
+        failing(db_exc.DBConnectionError()),
         pytest.raises(db_exc.DBConnectionError),
     ):
         audit.tell_due(cloud.cell)
@@ -224,18 +228,71 @@ def test_dead_cell_is_told_when_it_is_back(cloud: base.Cloud) -> None:
     assert len(actions(cloud)) == 1
 
 
-def test_event_that_was_half_written_is_completed(cloud: base.Cloud) -> None:
-    cloud.end(post(cloud)['uuid'])
-    with (
-        failing('action_event_finish', db_exc.DBConnectionError()),
-        pytest.raises(db_exc.DBConnectionError),
-    ):
-        audit.tell_due(cloud.cell)
-    expire()
+@pytest.mark.parametrize('was_started', [False, True])
+def test_action_that_was_half_written_is_completed(
+    cloud: base.Cloud, *, was_started: bool
+) -> None:
+    """By Nova's own functions, as earlier releases did."""
+    row = post(cloud)
+    cloud.end(row['uuid'])
+    key = {
+        'instance_uuid': cloud.instance.uuid,
+        'request_id': row['request_id'],
+    }
+    now = timeutils.utcnow()
+    with nova_context.target_cell(
+        nova_context.get_admin_context(), cloud.cell
+    ) as context:
+        nova_db.action_start(
+            context, dict(key, action='guest_agent_exec', start_time=now)
+        )
+        if was_started:
+            nova_db.action_event_start(
+                context,
+                dict(
+                    key,
+                    event='guest_agent_exec',
+                    host=base.HOST,
+                    start_time=now,
+                ),
+            )
     audit.tell_due(cloud.cell)
     (action,) = actions(cloud)
     (event,) = action['events']
     assert event['result'] == 'Success'
+    assert event['finish_time']
+
+
+def test_action_is_written_whole_or_not(cloud: base.Cloud) -> None:
+    cloud.end(post(cloud)['uuid'])
+    with (
+        mock.patch.object(
+            audit.actions,
+            '_add_event',
+            autospec=True,
+            side_effect=db_exc.DBConnectionError(),
+        ),
+        pytest.raises(db_exc.DBConnectionError),
+    ):
+        audit.tell_due(cloud.cell)
+    assert not actions(cloud)
+    expire()
+    audit.tell_due(cloud.cell)
+    assert len(actions(cloud)) == 1
+
+
+def test_action_grows_with_the_command(cloud: base.Cloud) -> None:
+    uuid = post(cloud)['uuid']
+    start(cloud, uuid)
+    audit.tell_due(cloud.cell)
+    ((event,),) = [action['events'] for action in actions(cloud)]
+    assert (event['result'], event['finish_time']) == (None, None)
+    cloud.finish(uuid, command.LOST)
+    audit.tell_due(cloud.cell)
+    (action,) = actions(cloud)
+    (event,) = action['events']
+    assert (action['message'], event['result']) == ('Error', 'Error')
+    assert event['finish_time'] >= event['start_time']
 
 
 def expire() -> None:
@@ -252,7 +309,7 @@ def expire() -> None:
 def test_server_that_was_purged_ends_the_matter(cloud: base.Cloud) -> None:
     cloud.end(post(cloud)['uuid'])
     gone = db_exc.DBReferenceError('instance_actions', 'fk', 'key', 'table')
-    with failing('action_start', gone):
+    with failing(gone):
         audit.tell_due(cloud.cell)
     expire()
     audit.tell_due(cloud.cell)
@@ -377,7 +434,7 @@ def test_end_that_could_not_be_told_is_counted_when_it_was(
         'guest_agent_commands_ended_total', type='exec', status='COMPLETED'
     ):
         with (
-            failing('action_start', db_exc.DBConnectionError()),
+            failing(db_exc.DBConnectionError()),
             pytest.raises(db_exc.DBConnectionError),
         ):
             audit.tell_due(cloud.cell)

@@ -136,7 +136,12 @@ def end_earlier(uuid: str, seconds: int) -> None:
 
 
 def claim(
-    uuid: str, attempt: str = 'first', *, window: float = 30, grace: int = 600
+    uuid: str,
+    attempt: str = 'first',
+    *,
+    window: float = 30,
+    grace: int = 600,
+    guard: commands.Guard | None = None,
 ) -> bool:
     row = commands.claim(
         uuid,
@@ -147,6 +152,7 @@ def claim(
         ticket=100,
         window=window,
         grace=grace,
+        guard=guard,
     )
     assert row is None or (row.uuid, row.attempt) == (uuid, attempt)
     return row is not None
@@ -157,6 +163,18 @@ def finish(
 ) -> str:
     return commands.finish(
         uuid, attempt=attempt, status=status, values=values, age=1.0
+    )
+
+
+def finish_by(uuid: str, guard: commands.Guard | None) -> str:
+    """End a command as COMPLETED under a guard."""
+    return commands.finish(
+        uuid,
+        attempt='first',
+        status=command.COMPLETED,
+        values={},
+        age=1.0,
+        guard=guard,
     )
 
 

@@ -12,6 +12,8 @@
 
 from collections.abc import Sequence
 import concurrent.futures
+import dataclasses
+import functools
 import json
 import threading
 from typing import Any
@@ -36,6 +38,36 @@ class TestCommands:
         assert row.status == command.PENDING
         assert row.updated_at is None
         assert 299 < (row.start_by - row.created_at).total_seconds() < 301
+
+    @pytest.mark.parametrize('bounds', [None, commands.Bounds(10, None)])
+    def test_new_command_is_answered_as_it_will_be_read(
+        self, bounds: commands.Bounds | None
+    ) -> None:
+        first = base.read(base.new())
+        values = {
+            name: getattr(first, name)
+            for name in (
+                'type',
+                'project_id',
+                'user_id',
+                'request_id',
+                'instance_uuid',
+                'instance_project_id',
+                'cell_uuid',
+                'host',
+                'arguments',
+                'inputs',
+                'timeout',
+            )
+        }
+        answered = commands.create(
+            dict(values, uuid='another'), 300, None, bounds
+        )
+        read = base.read('another')
+        for column in models.Command.__table__.columns:
+            name = column.key
+            assert getattr(answered, name) == getattr(read, name), name
+        assert read.created_at >= first.created_at
 
     def test_uuid_is_unique(self) -> None:
         uuid = base.new()
@@ -82,6 +114,41 @@ class TestCommands:
         assert base.claim(uuid)
         assert base.claim(uuid)
         assert not base.claim(uuid, 'second')
+
+    def test_guard_is_part_of_each_change(self) -> None:
+        fenced, current = base.register('machine'), base.register('machine')
+        assert fenced and current
+        right = commands.Guard('server', base.CELL, 'host', current)
+        wrong = [
+            dataclasses.replace(right, incarnation=fenced),
+            dataclasses.replace(right, instance_uuid='another'),
+            dataclasses.replace(right, cell_uuid='another'),
+            dataclasses.replace(right, host='another'),
+        ]
+        uuid = base.new()
+        note = functools.partial(
+            commands.note_started,
+            uuid,
+            attempt='first',
+            pid=7,
+            started_uptime=1,
+            age=0.0,
+        )
+        assert not any(base.claim(uuid, guard=guard) for guard in wrong)
+        assert base.claim(uuid, guard=right)
+        # Not even what was told is told again.
+        assert not any(base.claim(uuid, guard=guard) for guard in wrong)
+        for guard in wrong:
+            assert note(guard=guard) == command.MOVED
+        assert note(guard=right) == command.OK
+        for guard in wrong:
+            assert base.finish_by(uuid, guard) == command.MOVED
+        assert base.read(uuid).status == command.RUNNING
+        assert base.finish_by(uuid, right) == command.OK
+        assert base.read(uuid).status == command.COMPLETED
+        # Whether it is repeated is asked without.
+        assert base.finish_by(uuid, right) == command.MOVED
+        assert base.finish_by(uuid, None) == command.OK
 
     def test_no_claim_after_a_cancel_was_asked_for(self) -> None:
         uuid = base.new()

@@ -14,17 +14,15 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
-import contextlib
 import datetime
 import logging
 from unittest import mock
 
-from nova import context as nova_context
 from oslo_db import exception as db_exc
 import pytest
 
-from guest_agent_ext import cells
 from guest_agent_ext import command
+from guest_agent_ext.conductor import actions
 from guest_agent_ext.conductor import audit
 from guest_agent_ext.conductor import notifications
 from guest_agent_ext.db import audit as queries
@@ -37,20 +35,11 @@ def told(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
     """All that the audit calls, in one order."""
     told = mock.Mock()
     told.take.return_value = True
-    told.action_get_by_request_id.return_value = None
-    told.action_start.return_value = {'id': 7}
-    told.action_events_get.return_value = []
     for name in ('due', 'take', 'note_told'):
         monkeypatch.setattr(queries, name, getattr(told, name))
     for name in ('emit_start', 'emit_end'):
         monkeypatch.setattr(notifications, name, getattr(told, name))
-    monkeypatch.setattr(audit, 'nova_db', told)
-    monkeypatch.setattr(cells, 'follow', told.follow)
-    monkeypatch.setattr(
-        nova_context,
-        'target_cell',
-        lambda context, cell: contextlib.nullcontext(context),
-    )
+    monkeypatch.setattr(actions, 'record', told.record)
     return told
 
 
@@ -76,12 +65,7 @@ def test_short_command_is_told_of_once(
     assert tell(row) == [
         'due',
         'take',
-        'follow',
-        'action_get_by_request_id',
-        'action_start',
-        'action_events_get',
-        'action_event_start',
-        'action_event_finish',
+        'record',
         'emit_start',
         'emit_end',
         'note_told',
@@ -92,15 +76,13 @@ def test_short_command_is_told_of_once(
 def test_start_that_was_told_is_not_told_again(
     tell: Tell, told: mock.Mock, row: models.Command
 ) -> None:
-    told.action_get_by_request_id.return_value = {'id': 7}
-    told.action_events_get.return_value = ['event']
     row.audited = command.RUNNING
     with counted.grows(
         'guest_agent_command_start_seconds_count', 0, type=command.EXEC
     ):
         calls = tell(row)
     assert 'emit_end' in calls
-    assert not {'action_start', 'action_event_start', 'emit_start'} & {*calls}
+    assert 'emit_start' not in calls
 
 
 def test_command_that_runs_has_no_end_yet(
@@ -109,7 +91,7 @@ def test_command_that_runs_has_no_end_yet(
     row.status, row.finished_at = command.RUNNING, None
     calls = tell(row)
     assert 'emit_start' in calls
-    assert not {'action_event_finish', 'emit_end'} & {*calls}
+    assert 'emit_end' not in calls
 
 
 def test_command_that_never_started_has_no_start(
@@ -148,7 +130,7 @@ def test_state_that_is_noted_is_the_one_that_was_told(
 def test_server_that_nova_has_purged_costs_the_action_alone(
     tell: Tell, told: mock.Mock, row: models.Command
 ) -> None:
-    told.action_start.side_effect = db_exc.DBReferenceError(
+    told.record.side_effect = db_exc.DBReferenceError(
         'table', 'constraint', 'key', 'key_table'
     )
     calls = tell(row)
@@ -171,39 +153,6 @@ def test_actions_can_be_turned_off(
         'note_told',
         'due',
     ]
-
-
-@pytest.mark.parametrize(
-    ('status', 'result'),
-    [
-        (command.COMPLETED, 'Success'),
-        (command.LOST, 'Error'),
-        (command.CANCELLED, 'Error'),
-    ],
-)
-def test_result_of_the_action(
-    tell: Tell, told: mock.Mock, row: models.Command, status: str, result: str
-) -> None:
-    row.status = status
-    tell(row)
-    ((_, values), _) = told.action_event_finish.call_args
-    assert values['result'] == result
-    assert values['details'] == f'{row.uuid}: {status}, exit code 3'
-    assert 'secret' not in str(values)
-
-
-@pytest.mark.parametrize(
-    ('kind', 'name'),
-    [
-        (command.EXEC, 'guest_agent_exec'),
-        (command.FILE_READ, 'guest_agent_file_read'),
-    ],
-)
-def test_name_of_the_action_is_one_word(
-    row: models.Command, kind: str, name: str
-) -> None:
-    row.type = kind
-    assert audit.action_of(row) == name
 
 
 @pytest.mark.parametrize(

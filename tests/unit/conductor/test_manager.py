@@ -287,3 +287,96 @@ def test_doorbells_of_the_conductor_are_counted(
     compute_api.work.side_effect = error
     with counted.grows('guest_agent_doorbells_total', outcome=outcome):
         manager.ring(compute_api, 'host')
+
+
+@pytest.fixture
+def known(
+    conductor: manager.ConductorManager, database: mock.Mock
+) -> manager.ConductorManager:
+    """A conductor that knows the server of the command from a report."""
+    database.heartbeat.return_value = [
+        commands.Unfinished(
+            'command', command.EXEC, 'server', command.PENDING, None, False, 9
+        )
+    ]
+    conductor.report({}, SERVICE, {}, {})
+    database.note_started.return_value = command.OK
+    return conductor
+
+
+GUARD = commands.Guard('server', 'cell', 'here', 'f00d')
+END: rpcapi.End = {'status': command.COMPLETED}
+
+
+def attempts(conductor: manager.ConductorManager) -> list[Any]:
+    """Try the changes that every command passes, and return the answers."""
+    return [
+        conductor.claim({}, SERVICE, 'command', 'mine', 'boot', 7, 30.0),
+        conductor.started({}, SERVICE, 'command', 'mine', 1, 7, 0.0),
+        conductor.finish({}, SERVICE, 'command', 'mine', END),
+    ]
+
+
+def guards(database: mock.Mock) -> list[Any]:
+    """Return the guard of each change, in order."""
+    return [
+        call.kwargs.get('guard')
+        for call in database.mock_calls
+        if call[0] in ('claim', 'note_started', 'finish')
+    ]
+
+
+def test_what_is_known_is_not_read_again(
+    known: manager.ConductorManager, database: mock.Mock
+) -> None:
+    assert all(attempts(known))
+    assert guards(database) == [GUARD] * 3
+    database.instance_for.assert_not_called()
+
+
+def test_what_a_change_read_is_known(
+    conductor: manager.ConductorManager, database: mock.Mock
+) -> None:
+    conductor.claim({}, SERVICE, 'command', 'mine', 'boot', 7, 30.0)
+    conductor.finish({}, SERVICE, 'command', 'mine', END)
+    assert guards(database) == [None, GUARD]
+    database.instance_for.assert_called_once()
+
+
+def test_what_a_guard_refuses_is_looked_at_in_full(
+    known: manager.ConductorManager, database: mock.Mock, row: models.Command
+) -> None:
+    database.claim.side_effect = lambda *args, guard=None, **others: (
+        None if guard else row
+    )
+    for method in (database.note_started, database.finish):
+        method.side_effect = lambda *args, guard=None, **others: (
+            command.MOVED if guard else command.SUPERSEDED
+        )
+    claim, *outcomes = attempts(known)
+    assert claim is not None and outcomes == [command.SUPERSEDED] * 2
+    assert guards(database) == [GUARD, None] * 3
+    database.instance_for.return_value = None
+    assert attempts(known) == [None, command.MOVED, command.MOVED]
+
+
+def test_what_is_known_does_not_free_a_host_from_nova(
+    known: manager.ConductorManager, database: mock.Mock, server: mock.Mock
+) -> None:
+    server.return_value = {'server': dataclasses.replace(ACTIVE, host='there')}
+    assert attempts(known) == [None, command.MOVED, command.MOVED]
+    assert_nothing_written(database)
+
+
+def test_number_of_known_servers_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(manager, 'MAX_KNOWN', 2)
+    known = manager._Servers()
+    known.note({'first': 'a', 'second': 'b'})
+    known.note({'third': 'c'})
+    assert [known.of(uuid) for uuid in ('first', 'second', 'third')] == [
+        None,
+        'b',
+        'c',
+    ]
