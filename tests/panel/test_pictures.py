@@ -267,22 +267,21 @@ def run(cloud: fake.Cloud) -> fake.Run:
     ids = [cloud.add_server(f'web-{number}') for number in range(1, 41)]
     run = cloud.add_run(ids, 'apt-get', '-y', 'upgrade', name='patch web')
     ends = iter(ids)
-    for status, exitcode, number in (
-        ('COMPLETED', 0, 14),
-        ('COMPLETED', 100, 2),
-        ('FAILED', None, 1),
-        ('TIMED_OUT', None, 1),
-        ('LOST', None, 1),
-        ('CANCELLED', None, 1),
-        ('RUNNING', None, 6),
-        ('PENDING', None, 2),
+    for status, exitcode, error, number in (
+        ('COMPLETED', 0, None, 14),
+        ('COMPLETED', 100, None, 2),
+        ('FAILED', None, 'apt-get could not be executed: not found', 1),
+        ('TIMED_OUT', None, 'The timeout of 3600 s passed', 1),
+        ('LOST', None, 'The server was rebooted while it ran', 1),
+        ('CANCELLED', None, 'Cancelled by the user', 1),
+        ('RUNNING', None, None, 6),
+        ('PENDING', None, None, 2),
     ):
         for _ in range(number):
             command = cloud.release(run, next(ends))
             if status in ('PENDING', 'RUNNING'):
                 command.status = status
             else:
-                error = None if exitcode is not None else 'Why: ' + _LONG
                 command.end(exitcode, status, error)
     run.refused.append(
         (next(ends), 'Server has vm_state stopped; it must be active')

@@ -290,6 +290,33 @@ def test_pages_of_a_run(cloud: fake.Cloud, go: Go) -> None:
     expect(targets(root).first).to_contain_text('number-44')
 
 
+def test_a_thousand_instances(
+    cloud: fake.Cloud, log_in: Callable[..., sync_api.Page], site: Site
+) -> None:
+    ids = [cloud.add_server(f'number-{number}') for number in range(1000)]
+    run = cloud.add_run(ids, 'true')
+    for server_id in ids[:500]:
+        cloud.release(run, server_id)
+    run.refused = [(server_id, 'It is locked') for server_id in ids[500:]]
+    page = log_in(is_new=True)
+    page.goto(site.url + '/settings/')
+    page.get_by_label('Items Per Page').fill('1000')
+    page.get_by_role('button', name='Save').click()
+    page.get_by_text('Settings saved').first.wait_for()
+    page.goto(site.url + page_of(run))
+    root = page.locator('.guest-agent')
+    expect(targets(root)).to_have_count(500)
+    refused = root.get_by_role('table', name='could not take')
+    expect(refused.locator('tbody tr')).to_have_count(500)
+    # What is new comes into a page of that length, too.
+    cloud.commands[-1].end(7)
+    expect(targets(root).last).to_contain_text('exit code 7')
+    page.goto(site.url + NEW)
+    options = root.get_by_role('listbox', name='Instances').locator('option')
+    expect(options).to_have_count(1000)
+    expect(root).to_contain_text('These are not all instances')
+
+
 def test_one_of_a_thousand_is_seen(cloud: fake.Cloud, go: Go) -> None:
     server_id = cloud.add_server()
     run = cloud.add_run([server_id] * 1000, 'true')
