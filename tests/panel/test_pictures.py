@@ -344,3 +344,46 @@ def test_new_run(
     page.get_by_role('button', name='Start the run').click()
     expect(page.get_by_role('alert')).to_contain_text('No: ')
     look(page, 'new-run')
+
+
+def test_accounts(cloud: fake.Cloud, visit: Visit, look: Look) -> None:
+    server_id = cloud.add_server()
+    cloud.agents[server_id]['command_types'] = ['exec', 'set-password']
+    cloud.on_create = lambda command: command.end(
+        None, 'FAILED', 'There is no such user: ' + _LONG
+    )
+    page = visit(tab_of(server_id))
+    accounts = part(page.locator('[data-guest-agent="tab"]'), 'accounts')
+    for label in ('New password', 'New password, again'):
+        accounts.get_by_label(label, exact=True).fill('secret')
+    accounts.get_by_role('button', name='Set the password').click()
+    expect(accounts.get_by_role('alert')).to_contain_text('no such user')
+    expect(accounts).to_contain_text('does not know this call')
+    look(page, 'accounts')
+
+
+def test_deletion_that_is_refused(
+    cloud: fake.Cloud, furnished: str, visit: Visit, look: Look
+) -> None:
+    page = visit(HISTORY)
+    page.on('dialog', lambda dialog: dialog.accept())
+    for command in cloud.commands:
+        cloud.refusals['DELETE', command.uuid] = fake.Refusal(
+            409, 'No: ' + _LONG
+        )
+    page.get_by_label('All that have ended').check()
+    page.get_by_role('button', name='Delete the chosen').click()
+    expect(page.get_by_role('alert')).to_contain_text('No: ')
+    look(page, 'not-deleted')
+
+
+def test_runs_that_are_refused(
+    cloud: fake.Cloud, visit: Visit, look: Look
+) -> None:
+    cloud.refusals['GET', '/runs'] = fake.Refusal(403, 'No: ' + _LONG)
+    page = visit(RUNS)
+    expect(page.get_by_role('alert')).to_contain_text('No: ')
+    look(page, 'runs-refused')
+    page = visit(NEW, 'reader')
+    expect(page.get_by_role('alert')).to_contain_text('Your role may not')
+    look(page, 'new-run-refused')
