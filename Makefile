@@ -135,7 +135,7 @@ pictures: .venv/installed .stack/horizon/static/built ## Take the pictures of th
 	@mkdir -p .test/pictures
 	@PANEL_PICTURES=$(CURDIR)/.test/pictures $(PYTEST) \
 		tests/panel/test_pictures.py -k wide
-	@for name in tab history incidents; do \
+	@for name in tab history incidents run; do \
 		cp .test/pictures/$$name-1280.png \
 			doc/source/user/images/$$name.png; \
 	done

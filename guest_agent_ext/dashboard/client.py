@@ -44,7 +44,9 @@ _SERVICE_TYPES = ('guest-agent', 'compute')
 _TIMEOUT, _TRANSFER_TIMEOUT = 60, 300
 
 #: Maximum number of servers whose names are asked for.
-_MAX_NAMES = 1000
+MAX_NAMES = 1000
+
+_RUNS = '/guest-agent/runs'
 
 Json = dict[str, Any]
 
@@ -95,7 +97,7 @@ class Client:
 
     def server_names(self, all_projects: bool = False) -> Mapping[str, str]:
         """Return the names of servers by their ids, as far as Nova tells."""
-        params: dict[str, Any] = {'limit': _MAX_NAMES}
+        params: dict[str, Any] = {'limit': MAX_NAMES}
         if all_projects:
             params['all_tenants'] = 1
         try:
@@ -115,15 +117,18 @@ class Client:
         path = f'/servers/{server_id}/guest-agent/details'
         return cast(Json, self._json('GET', path)['guest_agent_details'])
 
-    def create(self, server_id: str, arguments: Json, key: str) -> Json:
-        """Run a program.
+    def create(
+        self, server_id: str, kind: str, arguments: Json, key: str
+    ) -> Json:
+        """Run a program, or have the guest agent called.
 
+        :param kind: type of the command
         :param key: key under which this is accepted once
         """
         answer = self._json(
             'POST',
             _commands(server_id),
-            json={'command': {'type': 'exec', 'arguments': arguments}},
+            json={'command': {'type': kind, 'arguments': arguments}},
             headers={'Idempotency-Key': key},
         )
         return cast(Json, answer['command'])
@@ -203,6 +208,36 @@ class Client:
             },
             timeout=_TRANSFER_TIMEOUT,
         )
+
+    def create_run(self, run: Json, key: str) -> Json:
+        """Run a command in many servers.
+
+        :param key: key under which this is accepted once
+        """
+        answer = self._json(
+            'POST', _RUNS, json={'run': run}, headers={'Idempotency-Key': key}
+        )
+        return cast(Json, answer['run'])
+
+    def runs(self, **filters: str) -> Json:
+        """Return a page of the runs of a project, as the API has it."""
+        return self._json('GET', _RUNS, params=filters)
+
+    def run(self, run_id: str) -> Json:
+        """Return a run, with its progress."""
+        return cast(Json, self._json('GET', f'{_RUNS}/{run_id}')['run'])
+
+    def run_commands(self, run_id: str, **filters: str) -> Json:
+        """Return a page of the commands of a run, as the API has it."""
+        return self._json('GET', f'{_RUNS}/{run_id}/commands', params=filters)
+
+    def cancel_run(self, run_id: str) -> None:
+        """Ask for the end of a run and of its commands."""
+        self._send('POST', f'{_RUNS}/{run_id}/action', json={'cancel': None})
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete a run that has ended, with its commands."""
+        self._send('DELETE', f'{_RUNS}/{run_id}')
 
     def hosts(self) -> list[Json]:
         """Return the services that run commands."""

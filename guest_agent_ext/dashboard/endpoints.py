@@ -98,24 +98,21 @@ class Commands(Endpoint):
     ) -> http.HttpResponse:
         answer = self.api.commands(server_id, limit=str(_LAST))
         return http.JsonResponse(
-            {
-                'commands': [
-                    _shown(request, each) for each in answer['commands']
-                ]
-            }
+            {'commands': [shown(request, each) for each in answer['commands']]}
         )
 
     def post(
         self, request: http.HttpRequest, server_id: str
     ) -> http.HttpResponse:
-        body = _json(request)
+        body = json_of(request)
         arguments = body.get('arguments')
         if not isinstance(arguments, dict):
             raise client.Problem(400, _('The arguments are missing.'))
         # The browser's, so that it may repeat what was not answered.
         key = str(body.get('key') or client.new_key())
-        command = self.api.create(server_id, arguments, key)
-        return http.JsonResponse(_shown(request, command))
+        kind = str(body.get('type') or 'exec')
+        command = self.api.create(server_id, kind, arguments, key)
+        return http.JsonResponse(shown(request, command))
 
 
 class Command(Endpoint):
@@ -126,7 +123,7 @@ class Command(Endpoint):
     ) -> http.HttpResponse:
         command = self.api.command(server_id, command_id)
         answer = {
-            **_shown(request, command),
+            **shown(request, command),
             'arguments': command.get('arguments'),
             'times': [
                 words.shown_time(command.get(name))
@@ -189,13 +186,21 @@ class Cancel(Endpoint):
         return http.JsonResponse({}, status=202)
 
 
+class Hosts(Endpoint):
+    """The services that run commands, as they are now."""
+
+    def get(self, request: http.HttpRequest) -> http.HttpResponse:
+        hosts = [words.host(each) for each in self.api.hosts()]
+        return http.JsonResponse({'hosts': hosts})
+
+
 class Resize(Endpoint):
     """The size of a terminal."""
 
     def post(
         self, request: http.HttpRequest, server_id: str, command_id: str
     ) -> http.HttpResponse:
-        body = _json(request)
+        body = json_of(request)
         try:
             columns, rows = int(body['columns']), int(body['rows'])
         except (KeyError, TypeError, ValueError):
@@ -218,7 +223,7 @@ class Input(Endpoint):
                 server_id,
                 command_id,
                 data,
-                **_given(request, 'offset', 'end', 'client', 'take_over'),
+                **given(request, 'offset', 'end', 'client', 'take_over'),
             )
         )
 
@@ -229,7 +234,7 @@ class Stream(Endpoint):
     def get(
         self, request: http.HttpRequest, server_id: str, command_id: str
     ) -> http.HttpResponse:
-        params = _given(request, 'stream', 'offset', 'client', 'take_over')
+        params = given(request, 'stream', 'offset', 'client', 'take_over')
         give_back = slots.waits.take()
         try:
             answer = self.api.output(
@@ -279,22 +284,25 @@ class File(Endpoint):
         return http.JsonResponse({})
 
 
-def _shown(request: http.HttpRequest, command: client.Json) -> client.Json:
+def shown(request: http.HttpRequest, command: client.Json) -> client.Json:
     """Return what is shown of a command, with the URL of its page."""
-    # Of the panel that the call is made in: the project's or the admin's.
-    panel = request.resolver_match.namespace
     ids = command['instance_uuid'], command['uuid']
-    return {
-        **words.summary(command),
-        'url': urls.reverse(f'{panel}:detail', args=ids),
-    }
+    return {**words.summary(command), 'url': url_of(request, 'detail', *ids)}
 
 
-def _given(request: http.HttpRequest, *names: str) -> dict[str, str]:
+def url_of(request: http.HttpRequest, name: str, *ids: str) -> str:
+    """Return the URL of a page of the panel that a call is made in."""
+    # The project's or the admin's.
+    panel = request.resolver_match.namespace
+    return str(urls.reverse(f'{panel}:{name}', args=ids))
+
+
+def given(request: http.HttpRequest, *names: str) -> dict[str, str]:
+    """Return those of some parameters that the URL of a request has."""
     return {name: request.GET[name] for name in names if name in request.GET}
 
 
-def _json(request: http.HttpRequest) -> dict[str, Any]:
+def json_of(request: http.HttpRequest) -> dict[str, Any]:
     """Return the object that a request has as JSON.
 
     Django would refuse a body that is larger than it takes of a form.

@@ -10,8 +10,9 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Lists of commands: filters that stand in the URL, and pages."""
+"""Lists of commands and of runs: filters that stand in the URL, and pages."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -25,6 +26,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from guest_agent_ext.dashboard import client
+from guest_agent_ext.dashboard import run_words
 from guest_agent_ext.dashboard import words
 
 _API_TIME = '%Y-%m-%dT%H:%M:%SZ'
@@ -35,7 +37,7 @@ class Filters:
     """What a list is asked for.
 
     :ivar values: what the user chose, by the names of the parameters
-    :ivar marker: uuid of the last command of the page before
+    :ivar marker: uuid of the last row of the page before
     :ivar since: first time of acceptance, as the API has it
     :ivar problem: what is wrong with the choice, for the user
     """
@@ -51,18 +53,20 @@ class Filters:
         request: http.HttpRequest,
         names: Sequence[str],
         defaults: Mapping[str, str],
+        statuses: Sequence[str] = words.STATUSES,
     ) -> 'Filters':
         """Read the filters from the URL of a request.
 
         :param names: filters that the page has
         :param defaults: values where the URL has no filter at all
+        :param statuses: statuses that what is listed may have
         """
         query = request.GET
         values = {name: query.get(name, '').strip() for name in names}
         if not any(name in query for name in names):
             values.update(defaults)
         found = cls(values, query.get('marker', ''))
-        if values.get('status') not in (None, '', *words.STATUSES):
+        if values.get('status') not in (None, '', *statuses):
             found.problem = _('There is no status of that name.')
             found.values = {**values, 'status': ''}
         if values.get('since'):
@@ -97,26 +101,22 @@ class Filters:
 class Page:
     """A page of a list.
 
-    :ivar commands: what is shown of each command
-    :ivar marker: uuid of the last command if there is a next page
+    :ivar items: what is shown of each command or run
+    :ivar marker: uuid of the last one if there is a next page
     :ivar problem: why there is no list, for the user
     """
 
-    commands: Sequence[dict[str, Any]] = ()
+    items: Sequence[dict[str, Any]] = ()
     marker: str = ''
     problem: str = ''
 
 
 def page(api: client.Client, filters: Filters, size: int) -> Page:
-    """Return the page that filters choose.
+    """Return the page of commands that filters choose.
 
     :param size: maximum number of commands
     """
-    params = {'limit': str(size)}
-    if filters.marker:
-        params['marker'] = filters.marker
-    if filters.values.get('status'):
-        params['status'] = filters.values['status']
+    params = _params(filters, size)
     try:
         if filters.values.get('server'):
             answer = _of_server(api, filters, params)
@@ -124,9 +124,42 @@ def page(api: client.Client, filters: Filters, size: int) -> Page:
             answer = _of_projects(api, filters, params)
     except client.Problem as problem:
         return Page(problem=problem.message)
-    commands = [words.summary(item) for item in answer['commands']]
-    has_next = bool(answer.get('commands_links')) and bool(commands)
-    return Page(commands, commands[-1]['uuid'] if has_next else '')
+    return _page_of(answer, 'commands', words.summary)
+
+
+def page_of_runs(api: client.Client, filters: Filters, size: int) -> Page:
+    """Return the page of runs that filters choose.
+
+    :param size: maximum number of runs
+    """
+    try:
+        answer = api.runs(**_params(filters, size))
+    except client.Problem as problem:
+        return Page(problem=problem.message)
+    return _page_of(answer, 'runs', run_words.summary)
+
+
+def _params(filters: Filters, size: int) -> dict[str, str]:
+    params = {'limit': str(size)}
+    if filters.marker:
+        params['marker'] = filters.marker
+    if filters.values.get('status'):
+        params['status'] = filters.values['status']
+    return params
+
+
+def _page_of(
+    answer: client.Json,
+    name: str,
+    summary: Callable[[client.Json], dict[str, Any]],
+) -> Page:
+    """Return the page that an answer of the API has.
+
+    :param name: name of the list in it
+    """
+    items = [summary(item) for item in answer[name]]
+    has_next = bool(answer.get(f'{name}_links')) and bool(items)
+    return Page(items, items[-1]['uuid'] if has_next else '')
 
 
 def _of_projects(

@@ -31,6 +31,8 @@ RULES = {
     'list_all': _PREFIX + 'commands:index-all',
     'show': _PREFIX + 'commands:show',
     'run': _PREFIX + 'commands:create',
+    'set_password': _PREFIX + 'commands:create:set-password',
+    'set_keys': _PREFIX + 'commands:create:ssh-keys',
     'read_output': _PREFIX + 'commands:output',
     'send_input': _PREFIX + 'commands:input',
     'resize': _PREFIX + 'commands:signal',
@@ -39,6 +41,11 @@ RULES = {
     'read_file': _PREFIX + 'file-read',
     'write_file': _PREFIX + 'file-write',
     'list_hosts': _PREFIX + 'hosts:index',
+    'create_run': _PREFIX + 'runs:create',
+    'list_runs': _PREFIX + 'runs:index',
+    'show_run': _PREFIX + 'runs:show',
+    'cancel_run': _PREFIX + 'runs:cancel',
+    'delete_run': _PREFIX + 'runs:delete',
 }
 #: Rights that a terminal takes.
 _TERMINAL = ('run', 'read_output', 'send_input', 'resize', 'cancel')
@@ -54,6 +61,8 @@ class Rights:
     list_all: bool
     show: bool
     run: bool
+    set_password: bool
+    set_keys: bool
     read_output: bool
     send_input: bool
     resize: bool
@@ -62,6 +71,11 @@ class Rights:
     read_file: bool
     write_file: bool
     list_hosts: bool
+    create_run: bool
+    list_runs: bool
+    show_run: bool
+    cancel_run: bool
+    delete_run: bool
 
     @property
     def open_terminal(self) -> bool:
@@ -69,9 +83,15 @@ class Rights:
         return all(getattr(self, name) for name in _TERMINAL)
 
     @property
+    def start_run(self) -> bool:
+        """Return whether programs may be run in many servers at once."""
+        return self.create_run and self.run
+
+    @property
     def any_of_server(self) -> bool:
         """Return whether the tab of a server has anything to show."""
-        return self.show_agent or self.list or self.run
+        shown = (self.show_agent, self.list, self.run)
+        return any((*shown, self.set_password, self.set_keys))
 
 
 def of(request: http.HttpRequest, project_id: str | None = None) -> Rights:

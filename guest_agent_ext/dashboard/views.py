@@ -12,6 +12,7 @@
 
 """The pages of the two panels."""
 
+from collections.abc import Mapping
 import shlex
 from typing import Any
 
@@ -57,20 +58,24 @@ class Page(views.HorizonTemplateView):
     """A page of one of the panels.
 
     :cvar dashboard: ``project`` or ``admin``
+    :cvar section: ``commands`` or ``runs``, if the page is about all of them
     """
 
     dashboard = 'project'
+    section = ''
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         return {
             **super().get_context_data(**kwargs),
             'rights': rights.of(self.request),
-            'index_url': self._url('index'),
+            'section': self.section,
+            'index_url': self.url('index'),
+            'runs_url': runs_url(),
             # The cookie that has it need not be there yet.
             'csrf': csrf.get_token(self.request),
         }
 
-    def _url(self, name: str, *arguments: str) -> str:
+    def url(self, name: str, *arguments: str) -> str:
         """Return the URL of a page or a call of the panel."""
         return str(
             urls.reverse(
@@ -89,18 +94,19 @@ class Page(views.HorizonTemplateView):
                 'server_name': names.get(item['server_id'])
                 or item['server_id'],
                 'server_url': instance_url(self.dashboard, item['server_id']),
-                'url': self._url('detail', item['server_id'], item['uuid']),
-                'call': self._url('command', item['server_id'], item['uuid']),
+                'url': self.url('detail', item['server_id'], item['uuid']),
+                'call': self.url('command', item['server_id'], item['uuid']),
                 'can_cancel': can.cancel and not item['has_ended'],
                 'can_delete': can.delete and item['has_ended'],
             }
-            for item in page.commands
+            for item in page.items
         ]
 
 
 class History(Page):
     """The commands of all servers of a project."""
 
+    section = 'commands'
     template_name = 'guest_agent/history.html'
     page_title = _('Guest commands')
 
@@ -118,6 +124,7 @@ class History(Page):
             'filters': filters,
             'page': page,
             'statuses': words.STATUSES,
+            'filter_url': context['index_url'],
             'is_unknown_server': filters.values['server'] not in ('', *names),
             'servers': sorted(names.items(), key=lambda item: item[1]),
             'commands': self._listed(page, names, context['rights']),
@@ -143,17 +150,19 @@ class Incidents(Page):
         api = client.Client(self.request)
         size = functions.get_page_size(self.request)
         page = listing.page(api, filters, size)
-        names = api.server_names(all_projects=True) if page.commands else {}
+        names = api.server_names(all_projects=True) if page.items else {}
         hosts, hosts_problem = self._hosts(api)
         return {
             **context,
             'hosts': hosts,
             'hosts_problem': hosts_problem,
+            'config': {'hosts': self.url('hosts')},
             'is_admin_page': True,
             'shortcuts': _SHORTCUTS,
             'filters': filters,
             'page': page,
             'statuses': words.STATUSES,
+            'filter_url': context['index_url'],
             'commands': self._listed(page, names, context['rights']),
             'next_query': filters.query(page.marker) if page.marker else '',
             'first_query': filters.query('') if filters.marker else '',
@@ -164,10 +173,7 @@ class Incidents(Page):
             found = api.hosts()
         except client.Problem as problem:
             return [], problem.message
-        return [
-            {**host, 'last_seen': words.shown_time(host['last_seen_at'])}
-            for host in found
-        ], ''
+        return [words.host(each) for each in found], ''
 
 
 class Command(Page):
@@ -194,13 +200,7 @@ class Command(Page):
             'rights': can,
             'command': command,
             'shown': shown,
-            'argv': arguments.get('command'),
-            'quoted': shlex.join(arguments.get('command') or []),
-            'facts': [
-                (label, _as_text(arguments[name]))
-                for name, label in _FACTS.items()
-                if name in arguments
-            ],
+            **told(arguments),
             'times': [
                 (label, words.shown_time(command.get(name)))
                 for label, name in (
@@ -209,6 +209,7 @@ class Command(Page):
                     (_('Ended'), 'finished_at'),
                 )
             ],
+            'run_url': self._run_url(command, can),
             'has_output': command['type'] == 'exec' and can.read_output,
             'server_name': self._server_name(api, server_id),
             'server_url': instance_url(self.dashboard, server_id),
@@ -216,15 +217,42 @@ class Command(Page):
                 **config(self.dashboard, server_id, can),
                 'command': command_id,
             },
-            'call': self._url('command', server_id, command_id),
-            'download_url': self._url('download', server_id, command_id),
+            'call': self.url('command', server_id, command_id),
+            'download_url': self.url('download', server_id, command_id),
         }
+
+    def _run_url(self, command: client.Json, can: rights.Rights) -> str:
+        """Return the URL of the run that a command is of, if there is one."""
+        run_id = command.get('run_uuid')
+        # Admins have no pages of runs.
+        if not run_id or not can.show_run or self.dashboard != 'project':
+            return ''
+        return self.url('run', run_id)
 
     def _server_name(self, api: client.Client, server_id: str) -> str:
         try:
             return str(api.server(server_id)['name'])
         except client.Problem:
             return server_id
+
+
+def told(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a page shows of the arguments of a command or of a run."""
+    argv = arguments.get('command')
+    return {
+        'argv': argv,
+        'quoted': shlex.join(argv or []),
+        'facts': [
+            (label, _as_text(arguments[name]))
+            for name, label in _FACTS.items()
+            if name in arguments
+        ],
+    }
+
+
+def runs_url() -> str:
+    """Return the URL of the runs of a project."""
+    return str(urls.reverse('horizon:project:guest_commands:runs'))
 
 
 def instance_url(dashboard: str, server_id: str) -> str:

@@ -197,3 +197,8 @@ def summary(command: Mapping[str, Any]) -> dict[str, Any]:
             for name in ('attach', 'terminal')
         ),
     }
+
+
+def host(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is shown of a service that runs commands."""
+    return {**found, 'last_seen': shown_time(found['last_seen_at'])}

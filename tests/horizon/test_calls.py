@@ -111,6 +111,9 @@ class CallsTest(ApiTest):
         assert json.loads(sent['data']) == {
             'command': {'type': 'exec', 'arguments': {'command': ['true']}}
         }
+        self.post('commands', {**body, 'type': 'fstrim'}, SERVER)
+        sent = json.loads(self.api.call_args.kwargs['data'])
+        assert sent['command']['type'] == 'fstrim'
 
     def test_refusals_are_handed_on(self) -> None:
         for status in (400, 403, 404, 409, 413, 429, 503):
@@ -256,6 +259,8 @@ class RightsTest(helpers.TestCase):
         can = self.of('member', 'reader')
         assert can.run and can.open_terminal and can.write_file
         assert can.list_all and not can.list_hosts
+        assert can.set_password and can.set_keys
+        assert can.start_run and can.list_runs and can.cancel_run
 
     def test_a_reader(self) -> None:
         can = self.of('reader')
@@ -263,6 +268,14 @@ class RightsTest(helpers.TestCase):
         for name in ('run', 'read_output', 'cancel', 'delete', 'read_file'):
             assert not getattr(can, name), name
         assert not can.open_terminal and can.any_of_server
+        for name in (
+            'set_password',
+            'start_run',
+            'list_runs',
+            'show_run',
+            'delete_run',
+        ):
+            assert not getattr(can, name), name
 
     def test_somebody_with_another_role(self) -> None:
         assert not self.of('other').any_of_server

@@ -66,6 +66,9 @@ def test_texts_can_be_extracted(tmp_path: pathlib.Path) -> None:
         'Run a command',
         'No command was run in this instance yet.',
         '%d seconds',
+        'Start the run',
+        'ended with another exit code',
+        'Choose instances, or name tags or metadata.',
     ):
         assert f'"{text}"' in texts, text
 

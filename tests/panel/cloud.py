@@ -16,6 +16,7 @@ It answers what Horizon and the panel ask. What its guests do is what a test
 tells them.
 """
 
+import collections
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
@@ -31,6 +32,8 @@ import uuid
 PROJECT, USER = 'a' * 32, 'b' * 32
 _PREFIX = 'OpenStack-Guest-Agent-'
 _ENDED = ('COMPLETED', 'FAILED', 'TIMED_OUT', 'CANCELLED', 'LOST')
+#: What the API counts of a run, beside the statuses of commands that ended.
+_UNFINISHED = ('WAITING', 'REFUSED', 'PENDING', 'RUNNING')
 
 
 def now() -> str:
@@ -70,7 +73,15 @@ class Command:
     size: tuple[int, int] | None = None
     host: str = 'compute-1'
     project_id: str = PROJECT
+    run_uuid: str | None = None
     dropped: int = 0
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it counts as an error of its run."""
+        return self.status in ('FAILED', 'TIMED_OUT', 'LOST') or bool(
+            self.exitcode
+        )
 
     def write(self, data: bytes, stream: str = 'out') -> None:
         """Add to what it has written."""
@@ -105,26 +116,11 @@ class Command:
             'status': self.status,
             'error': self.error,
             'host': self.host,
+            'run_uuid': self.run_uuid,
             'result': None,
         }
         if sees_contents:
-            shown['arguments'] = {
-                **{
-                    name: value
-                    for name, value in self.arguments.items()
-                    if name not in ('env', 'input_data')
-                },
-                **(
-                    {'env': list(self.arguments['env'])}
-                    if 'env' in self.arguments
-                    else {}
-                ),
-                **(
-                    {'input_bytes': len(self.arguments['input_data'])}
-                    if 'input_data' in self.arguments
-                    else {}
-                ),
-            }
+            shown['arguments'] = _shown_arguments(self.arguments)
         if (
             self.type == 'exec'
             and self.status in _ENDED
@@ -140,6 +136,79 @@ class Command:
                 'err_bytes': len(self.err),
             }
         return shown
+
+
+@dataclasses.dataclass
+class Run:
+    """A run, whose commands the test releases.
+
+    :ivar targets: ids of its servers
+    :ivar refused: pairs of the id of a server and why it took no command
+    """
+
+    targets: list[str]
+    arguments: dict[str, Any]
+    name: str | None = None
+    status: str = 'RUNNING'
+    error: str | None = None
+    max_concurrency: int = 50
+    max_errors: int | None = None
+    finished_at: str | None = None
+    uuid: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
+    created_at: str = dataclasses.field(default_factory=now)
+    refused: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+    def end(self, status: str = 'COMPLETED') -> None:
+        """End it."""
+        self.finished_at = now()
+        self.status = status
+
+    def view(
+        self, commands: list[Command], sees_contents: bool = True
+    ) -> dict[str, Any]:
+        """Return it as the API shows it in a list.
+
+        :param commands: those of all runs
+        """
+        own = [each for each in commands if each.run_uuid == self.uuid]
+        counts = collections.Counter(each.status for each in own)
+        counts['REFUSED'] = len(self.refused)
+        counts['WAITING'] = len(self.targets) - sum(counts.values())
+        shown: dict[str, Any] = {
+            'uuid': self.uuid,
+            'name': self.name,
+            'type': 'exec',
+            'status': self.status,
+            'targets': len(self.targets),
+            'counts': {name: counts[name] for name in (*_UNFINISHED, *_ENDED)},
+            'errors': len(self.refused) + sum(each.is_error for each in own),
+            'max_concurrency': self.max_concurrency,
+            'max_errors': self.max_errors,
+            'created_at': self.created_at,
+            'updated_at': self.created_at,
+            'finished_at': self.finished_at,
+            'error': self.error,
+            'project_id': PROJECT,
+            'user_id': USER,
+            'request_id': 'req-11111111-2222-3333-4444-555555555555',
+        }
+        if sees_contents:
+            shown['arguments'] = _shown_arguments(self.arguments)
+        return shown
+
+
+def _shown_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments as the API shows them: without secrets."""
+    shown = {
+        name: value
+        for name, value in arguments.items()
+        if name not in ('env', 'input_data', 'password')
+    }
+    if 'env' in arguments:
+        shown['env'] = list(arguments['env'])
+    if 'input_data' in arguments:
+        shown['input_bytes'] = len(arguments['input_data'])
+    return shown
 
 
 class Cloud:
@@ -161,6 +230,7 @@ class Cloud:
         self.role = 'member'
         self.servers: dict[str, dict[str, Any]] = {}
         self.commands: list[Command] = []
+        self.runs: list[Run] = []
         self.files: dict[str, bytes] = {}
         self.agents: dict[str, dict[str, Any]] = {}
         self.details: dict[str, Any] = {}
@@ -225,7 +295,12 @@ class Cloud:
             'os': 'Debian GNU/Linux 12 (bookworm)',
             'execution': 'guarded',
             'supported_commands': ['guest-exec'],
-            'command_types': ['exec'],
+            'command_types': [
+                'exec',
+                'set-password',
+                'ssh-keys-add',
+                'ssh-keys-remove',
+            ],
             'unavailable': {},
         }
         return server_id
@@ -237,6 +312,24 @@ class Cloud:
         command = Command(server_id, {'command': list(argv)}, **fields)
         self.commands.insert(0, command)
         return command
+
+    def add_run(self, targets: list[str], *argv: str, **fields: Any) -> Run:
+        """Add a run, newer than all others."""
+        run = Run(targets, {'command': list(argv)}, **fields)
+        self.runs.insert(0, run)
+        return run
+
+    def release(self, run: Run, server_id: str) -> Command:
+        """Have a server get its command of a run."""
+        return self.add_command(
+            server_id, *run.arguments['command'], run_uuid=run.uuid
+        )
+
+    def run(self, run_id: str) -> Run:
+        for run in self.runs:
+            if run.uuid == run_id:
+                return run
+        raise Refusal(404, f'Run {run_id} could not be found.')
 
     def command(self, server_id: str, command_id: str) -> Command:
         for command in self.commands:
@@ -348,7 +441,7 @@ def _show_details(call: Call, server_id: str) -> Any:
 
 def _create(call: Call, server_id: str) -> Any:
     body = call.json()['command']
-    command = Command(server_id, body['arguments'])
+    command = Command(server_id, body['arguments'], body['type'])
     with call.cloud.lock:
         call.cloud.commands.insert(0, command)
     call.cloud.on_create(command)
@@ -369,14 +462,19 @@ def _listed(call: Call, commands: list[Command]) -> Any:
         commands = [
             each for each in commands if each.created_at >= query['since']
         ]
-    limit = min(int(query.get('limit', 1000)), cloud.page_size or 1000)
-    answer: dict[str, Any] = {
-        'commands': [
-            each.view(cloud.sees_contents) for each in commands[:limit]
-        ]
-    }
-    if len(commands) > limit:
-        answer['commands_links'] = [{'rel': 'next', 'href': 'x'}]
+    return _page(
+        call, 'commands', [each.view(cloud.sees_contents) for each in commands]
+    )
+
+
+def _page(call: Call, name: str, views: list[dict[str, Any]]) -> Any:
+    """Return the first page of a list, with a link to the next."""
+    limit = min(
+        int(call.query.get('limit', 1000)), call.cloud.page_size or 1000
+    )
+    answer: dict[str, Any] = {name: views[:limit]}
+    if len(views) > limit:
+        answer[f'{name}_links'] = [{'rel': 'next', 'href': 'x'}]
     return answer
 
 
@@ -469,12 +567,75 @@ def _write_file(call: Call, server_id: str) -> Any:
     return None
 
 
+def _create_run(call: Call) -> Any:
+    body = call.json()['run']
+    run = Run(
+        body['targets'].get('servers', list(call.cloud.servers)),
+        body['arguments'],
+        body.get('name'),
+    )
+    call.cloud.runs.insert(0, run)
+    return {'run': {**run.view([]), 'refused': []}}
+
+
+def _list_runs(call: Call) -> Any:
+    cloud, query = call.cloud, call.query
+    runs = list(cloud.runs)
+    if 'marker' in query:
+        known = [run.uuid for run in runs]
+        runs = runs[known.index(query['marker']) + 1 :]
+    if 'status' in query:
+        runs = [run for run in runs if run.status == query['status']]
+    return _page(call, 'runs', [run.view(cloud.commands) for run in runs])
+
+
+def _show_run(call: Call, run_id: str) -> Any:
+    run = call.cloud.run(run_id)
+    refused = [
+        {'instance_uuid': server_id, 'error': error}
+        for server_id, error in run.refused
+    ]
+    return {'run': {**run.view(call.cloud.commands), 'refused': refused}}
+
+
+def _list_of_run(call: Call, run_id: str) -> Any:
+    run = call.cloud.run(run_id)
+    return _listed(
+        call, [x for x in call.cloud.commands if x.run_uuid == run.uuid]
+    )
+
+
+def _act_on_run(call: Call, run_id: str) -> Any:
+    run = call.cloud.run(run_id)
+    assert call.json() == {'cancel': None}
+    if run.status != 'RUNNING':
+        raise Refusal(409, f'Run {run_id} has already ended')
+    for command in call.cloud.commands:
+        if command.run_uuid == run_id and command.status not in _ENDED:
+            command.end(None, 'CANCELLED', 'Cancelled with its run')
+    run.end('CANCELLED')
+    return None
+
+
+def _delete_run(call: Call, run_id: str) -> Any:
+    run = call.cloud.run(run_id)
+    if run.status == 'RUNNING':
+        raise Refusal(409, f'Run {run_id} has not ended; cancel it first')
+    call.cloud.runs.remove(run)
+    call.cloud.commands = [
+        each for each in call.cloud.commands if each.run_uuid != run_id
+    ]
+    return None
+
+
 def _hosts(call: Call) -> Any:
     return {'hosts': call.cloud.hosts}
 
 
 _AGENT = '/v2.1/servers/([^/]+)/guest-agent'
 _COMMAND = _AGENT + '/commands/([^/]+)'
+_RUNS = '/v2.1/guest-agent/runs'
+_RUN = _RUNS + '/([^/]+)'
 #: The calls of our API.
 _ROUTES: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ('GET', _AGENT, _show_agent),
@@ -490,6 +651,12 @@ _ROUTES: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ('POST', _AGENT + '/file-write', _write_file),
     ('GET', '/v2.1/guest-agent/commands', _index_all),
     ('GET', '/v2.1/guest-agent/hosts', _hosts),
+    ('POST', _RUNS, _create_run),
+    ('GET', _RUNS, _list_runs),
+    ('GET', _RUN, _show_run),
+    ('DELETE', _RUN, _delete_run),
+    ('POST', _RUN + '/action', _act_on_run),
+    ('GET', _RUN + '/commands', _list_of_run),
 )
 
 

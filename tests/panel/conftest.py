@@ -167,6 +167,22 @@ def open_tab(
     return go
 
 
+@pytest.fixture
+def go(page: sync_api.Page, site: Site) -> Callable[[str], sync_api.Locator]:
+    """Goes to a page, and returns what is ours of it."""
+
+    def to(path: str) -> sync_api.Locator:
+        page.goto(site.url + path)
+        root = page.locator('.guest-agent')
+        root.wait_for()
+        return root
+
+    return to
+
+
+Go = Callable[[str], sync_api.Locator]
+
+
 def part(tab: sync_api.Locator, name: str) -> sync_api.Locator:
     """Return a part of the tab."""
     return tab.locator(f'[data-part="{name}"]').first

@@ -14,6 +14,7 @@
 
 from collections.abc import Callable
 import pathlib
+import re
 
 from playwright import sync_api
 from playwright.sync_api import expect
@@ -21,28 +22,13 @@ import pytest
 
 from tests.panel import cloud as fake
 from tests.panel.conftest import expect_text
+from tests.panel.conftest import Go
 from tests.panel.conftest import Site
 from tests.panel.conftest import stream
 from tests.panel.test_tab import HOSTILE
 
 HISTORY = '/project/guest_commands/'
 INCIDENTS = '/admin/guest_commands/'
-
-
-@pytest.fixture
-def go(page: sync_api.Page, site: Site) -> Callable[[str], sync_api.Locator]:
-    """Goes to a page, and returns what is ours of it."""
-
-    def to(path: str) -> sync_api.Locator:
-        page.goto(site.url + path)
-        root = page.locator('.guest-agent')
-        root.wait_for()
-        return root
-
-    return to
-
-
-Go = Callable[[str], sync_api.Locator]
 
 
 def rows(root: sync_api.Locator) -> sync_api.Locator:
@@ -167,6 +153,45 @@ def test_cancel_of_what_has_ended(
     )
 
 
+def test_commands_are_deleted_together(
+    cloud: fake.Cloud, go: Go, page: sync_api.Page
+) -> None:
+    server_id = cloud.add_server()
+    for number in range(4):
+        cloud.add_command(server_id, 'echo', f'number-{number}').end(0)
+    running = cloud.add_command(server_id, 'sleep', '600')
+    root = go(HISTORY)
+    delete = root.get_by_role('button', name='Delete the chosen')
+    expect(delete).to_be_disabled()
+    boxes = rows(root).get_by_role('checkbox')
+    # What runs cannot be chosen.
+    expect(boxes).to_have_count(4)
+    every = root.get_by_role('checkbox', name='All that have ended')
+    every.check()
+    expect(delete).to_have_text('Delete the chosen (4)')
+    root.get_by_role('checkbox', name='number-1').uncheck()
+    expect(every).not_to_be_checked()
+    expect(delete).to_have_text('Delete the chosen (3)')
+    page.once('dialog', lambda dialog: dialog.dismiss())
+    delete.click()
+    assert len(cloud.commands) == 5
+    # Another was faster with one, and one cannot be deleted now.
+    gone, refused = cloud.commands[1], cloud.commands[2]
+    cloud.commands.remove(gone)
+    message = f'Not now {HOSTILE}'
+    cloud.refusals['DELETE', refused.uuid] = fake.Refusal(409, message)
+    page.on('dialog', lambda dialog: dialog.accept())
+    delete.click()
+    expect_text(root.locator('[data-field="refusal"]'), message)
+    expect(delete).to_have_text('Delete the chosen (2)')
+    cloud.refusals.clear()
+    delete.click()
+    expect(rows(root)).to_have_count(2)
+    assert [
+        command.arguments['command'][-1] for command in cloud.commands
+    ] == [running.arguments['command'][-1], 'number-1']
+
+
 def test_a_command(
     cloud: fake.Cloud, go: Go, page: sync_api.Page, tmp_path: pathlib.Path
 ) -> None:
@@ -274,6 +299,46 @@ def test_hosts_and_incidents(cloud: fake.Cloud, as_admin: AsAdmin) -> None:
     expect(root).to_contain_text('No commands fit.')
 
 
+def test_what_hosts_run_now(cloud: fake.Cloud, as_admin: AsAdmin) -> None:
+    """The numbers follow, and the plot says in words what it shows."""
+    host = {
+        'host': HOSTILE,
+        'cell': None,
+        'state': 'up',
+        'version': '1.2.3',
+        'last_seen_at': '2026-03-09T12:13:22Z',
+        'running': 1,
+        'pending': 0,
+    }
+    cloud.hosts = [host, {**host, 'host': 'other', 'running': 7}]
+    page = as_admin(INCIDENTS)
+    row = page.get_by_role('table', name='Hosts').locator('tbody tr').first
+    plot = row.get_by_role('img')
+    text = f'{HOSTILE}: 1 running (at most 1), 0 pending (at most 0), in '
+    expect(plot).to_have_attribute(
+        'aria-label', re.compile(re.escape(text) + r'\d+ s')
+    )
+    host.update(running=0, pending=12, state='down')
+    expect(row.locator('[data-field="pending"]')).to_have_text('12')
+    expect(row.locator('[data-field="state"]')).to_have_class(
+        'label label-danger'
+    )
+    expect(plot).to_have_attribute(
+        'aria-label',
+        re.compile(r'0 running \(at most 1\), 12 pending \(at most 12\)'),
+    )
+    points = plot.locator('polyline').nth(1).get_attribute('points')
+    assert points is not None and len(points.split()) >= 3
+    assert page.evaluate('window.hacked') is None
+    # Without the host's service there is something to be said, too.
+    cloud.refusals['GET', '/hosts'] = fake.Refusal(403, f'No {HOSTILE}')
+    expect_text(page.locator('[data-field="problem"]'), f'No {HOSTILE}')
+    expect(page.get_by_role('button', name='Go on watching')).to_be_visible()
+    cloud.refusals.clear()
+    page.get_by_role('button', name='Go on watching').click()
+    expect(page.locator('[data-field="problem"]')).to_be_hidden()
+
+
 def test_a_command_as_an_admin(cloud: fake.Cloud, as_admin: AsAdmin) -> None:
     server_id = cloud.add_server()
     command = cloud.add_command(server_id, 'true')
@@ -313,6 +378,7 @@ def test_a_reader(
     root = page.locator('.guest-agent')
     expect(rows(root)).to_have_count(1)
     expect(root.get_by_role('button')).to_have_text(['Filter'])
+    expect(root.get_by_role('checkbox')).to_have_count(0)
     command.end(0)
     page.goto(f'{site.url}{HISTORY}command/{server_id}/{command.uuid}/')
     expect(root.locator('[data-field="status"]')).to_have_text('COMPLETED')

@@ -19,6 +19,7 @@ one: ``make pictures`` makes those of the user's guide.
 from collections.abc import Callable
 import os
 import pathlib
+import re
 
 from playwright import sync_api
 from playwright.sync_api import expect
@@ -32,6 +33,9 @@ from tests.panel.conftest import stream
 from tests.panel.conftest import WIDE
 from tests.panel.test_pages import HISTORY
 from tests.panel.test_pages import INCIDENTS
+from tests.panel.test_runs import NEW
+from tests.panel.test_runs import page_of
+from tests.panel.test_runs import RUNS
 
 _LONG = 'a-name-that-is-longer-than-any-column-' * 6
 
@@ -236,7 +240,150 @@ def test_command(
     look(page, 'command')
 
 
-def test_incidents(furnished: str, visit: Visit, look: Look) -> None:
-    page = visit(INCIDENTS + '?status=', 'admin')
+def test_incidents(
+    cloud: fake.Cloud, furnished: str, visit: Visit, look: Look
+) -> None:
+    page = visit(INCIDENTS, 'admin')
+    page.clock.install()
+    page.goto(page.url + '?status=')
+    plot = page.get_by_role('table', name='Hosts').get_by_role('img').first
+    # Some minutes pass.
+    for running, pending in zip(
+        (3, 3, 8, 14, 20, 20, 20, 17, 9, 4, 2, 2, 3, 3, 3, 6),
+        (0, 0, 2, 9, 24, 30, 22, 11, 3, 0, 0, 0, 0, 1, 4, 12),
+        strict=True,
+    ):
+        cloud.hosts[0].update(running=running, pending=pending)
+        text = f' {running} running .* {pending} pending'
+        page.clock.fast_forward(15000)
+        expect(plot).to_have_attribute('aria-label', re.compile(text))
     expect(page.locator('#ga-commands tbody tr')).to_have_count(6)
     look(page, 'incidents')
+
+
+@pytest.fixture
+def run(cloud: fake.Cloud) -> fake.Run:
+    """A run with targets of every kind."""
+    ids = [cloud.add_server(f'web-{number}') for number in range(1, 41)]
+    run = cloud.add_run(ids, 'apt-get', '-y', 'upgrade', name='patch web')
+    ends = iter(ids)
+    for status, exitcode, error, number in (
+        ('COMPLETED', 0, None, 14),
+        ('COMPLETED', 100, None, 2),
+        ('FAILED', None, 'apt-get could not be executed: not found', 1),
+        ('TIMED_OUT', None, 'The timeout of 3600 s passed', 1),
+        ('LOST', None, 'The server was rebooted while it ran', 1),
+        ('CANCELLED', None, 'Cancelled by the user', 1),
+        ('RUNNING', None, None, 6),
+        ('PENDING', None, None, 2),
+    ):
+        for _ in range(number):
+            command = cloud.release(run, next(ends))
+            if status in ('PENDING', 'RUNNING'):
+                command.status = status
+            else:
+                command.end(exitcode, status, error)
+    run.refused.append(
+        (next(ends), 'Server has vm_state stopped; it must be active')
+    )
+    return run
+
+
+def test_run(run: fake.Run, visit: Visit, look: Look) -> None:
+    page = visit(page_of(run))
+    expect(page.locator('.ga-legend li')).to_have_count(10)
+    expect(page.locator('#ga-targets tbody tr')).to_have_count(20)
+    look(page, 'run')
+
+
+def test_run_of_long_names(
+    cloud: fake.Cloud, visit: Visit, look: Look
+) -> None:
+    server_id = cloud.add_server(_LONG)
+    run = cloud.add_run([server_id] * 2, 'x' * 3000, name=_LONG)
+    run.error = 'Left out: ' + _LONG
+    cloud.release(run, server_id).end(None, 'LOST', 'Rebooted ' + _LONG)
+    run.refused.append((server_id, 'Locked ' + _LONG))
+    cloud.refusals['POST', '/action'] = fake.Refusal(409, 'No: ' + _LONG)
+    page = visit(page_of(run))
+    page.on('dialog', lambda dialog: dialog.accept())
+    page.get_by_role('button', name='Cancel the run').click()
+    expect(page.get_by_role('alert').filter(has_text='No: ')).to_be_visible()
+    look(page, 'run-long')
+
+
+def test_runs(
+    cloud: fake.Cloud, run: fake.Run, visit: Visit, look: Look
+) -> None:
+    cloud.add_run(run.targets, 'x' * 3000, name=_LONG, error=_LONG)
+    for number, status in enumerate(
+        ('COMPLETED', 'STOPPED', 'CANCELLED'), start=1
+    ):
+        other = cloud.add_run(run.targets[:number], 'uptime')
+        for server_id in other.targets[1:]:
+            cloud.release(other, server_id).end(0)
+        other.end(status)
+    page = visit(RUNS)
+    expect(page.locator('#ga-runs tbody tr')).to_have_count(5)
+    look(page, 'runs')
+
+
+def test_no_runs(cloud: fake.Cloud, visit: Visit, look: Look) -> None:
+    look(visit(RUNS), 'no-runs')
+
+
+def test_new_run(
+    cloud: fake.Cloud, run: fake.Run, visit: Visit, look: Look
+) -> None:
+    cloud.add_server(_LONG)
+    cloud.refusals['POST', '/runs'] = fake.Refusal(409, 'No: ' + _LONG)
+    page = visit(NEW)
+    page.get_by_label('Tags').fill('web, stage')
+    page.get_by_role('textbox', name='Command').fill('apt-get -y upgrade')
+    page.get_by_text('Options').click()
+    page.get_by_role('button', name='Start the run').click()
+    expect(page.get_by_role('alert')).to_contain_text('No: ')
+    look(page, 'new-run')
+
+
+def test_accounts(cloud: fake.Cloud, visit: Visit, look: Look) -> None:
+    server_id = cloud.add_server()
+    cloud.agents[server_id]['command_types'] = ['exec', 'set-password']
+    cloud.on_create = lambda command: command.end(
+        None, 'FAILED', 'There is no such user: ' + _LONG
+    )
+    page = visit(tab_of(server_id))
+    accounts = part(page.locator('[data-guest-agent="tab"]'), 'accounts')
+    for label in ('New password', 'New password, again'):
+        accounts.get_by_label(label, exact=True).fill('secret')
+    accounts.get_by_role('button', name='Set the password').click()
+    expect(accounts.get_by_role('alert')).to_contain_text('no such user')
+    expect(accounts).to_contain_text('does not know this call')
+    look(page, 'accounts')
+
+
+def test_deletion_that_is_refused(
+    cloud: fake.Cloud, furnished: str, visit: Visit, look: Look
+) -> None:
+    page = visit(HISTORY)
+    page.on('dialog', lambda dialog: dialog.accept())
+    for command in cloud.commands:
+        cloud.refusals['DELETE', command.uuid] = fake.Refusal(
+            409, 'No: ' + _LONG
+        )
+    page.get_by_label('All that have ended').check()
+    page.get_by_role('button', name='Delete the chosen').click()
+    expect(page.get_by_role('alert')).to_contain_text('No: ')
+    look(page, 'not-deleted')
+
+
+def test_runs_that_are_refused(
+    cloud: fake.Cloud, visit: Visit, look: Look
+) -> None:
+    cloud.refusals['GET', '/runs'] = fake.Refusal(403, 'No: ' + _LONG)
+    page = visit(RUNS)
+    expect(page.get_by_role('alert')).to_contain_text('No: ')
+    look(page, 'runs-refused')
+    page = visit(NEW, 'reader')
+    expect(page.get_by_role('alert')).to_contain_text('Your role may not')
+    look(page, 'new-run-refused')

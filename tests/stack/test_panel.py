@@ -147,6 +147,31 @@ def test_another_project(log_in: LogIn, server: str) -> None:
     assert server in answer.json()['message']
 
 
+def test_a_run(log_in: LogIn, server: str, compute: Any) -> None:
+    page = log_in('demo', f'{HISTORY}runs/new/')
+    root = page.locator('.guest-agent')
+    name = compute.get_server(server).name
+    root.get_by_role('listbox', name='Instances').select_option(server)
+    root.get_by_role('textbox', name='Command').fill('echo {$ 1 $}; exit 3')
+    root.get_by_label('Name of the run').fill('of the panel')
+    root.get_by_role('button', name='Start the run').click()
+    page.wait_for_url(f'**{HISTORY}runs/*-*/')
+    target = root.locator('#ga-targets tbody tr')
+    expect(target).to_contain_text(name)
+    expect(target).to_contain_text('exit code 3')
+    expect(root.locator('.ga-legend')).to_have_text(
+        '1 ended with another exit code'
+    )
+    target.get_by_role('link', name='Output and details').click()
+    expect(stream(root, 'out')).to_have_text('{$ 1 $}\n')
+    page.goto(f'{HISTORY}runs/')
+    row = root.locator('#ga-runs tbody tr').first
+    expect(row).to_contain_text('of the panel')
+    page.on('dialog', lambda dialog: dialog.accept())
+    row.get_by_role('button', name='Delete').click()
+    expect(root).not_to_contain_text('of the panel')
+
+
 def test_an_admin(log_in: LogIn, server: str) -> None:
     page = log_in('admin', INCIDENTS)
     hosts = page.get_by_role('table', name='Hosts')

@@ -12,7 +12,13 @@
 
 """The URLs of the admin's panel."""
 
-from guest_agent_ext.dashboard import urls
+from django import urls
+
+from guest_agent_ext.dashboard import endpoints
+from guest_agent_ext.dashboard import urls as common
 from guest_agent_ext.dashboard import views
 
-urlpatterns = urls.patterns(views.Incidents, 'admin')
+urlpatterns = [
+    *common.patterns(views.Incidents, 'admin'),
+    urls.path('calls/hosts/', endpoints.Hosts.as_view(), name='hosts'),
+]

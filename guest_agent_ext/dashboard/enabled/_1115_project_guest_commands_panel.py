@@ -19,7 +19,20 @@ ADD_PANEL = 'guest_agent_ext.dashboard.project.panel.GuestCommands'
 ADD_INSTALLED_APPS = ['guest_agent_ext.dashboard']
 ADD_JS_FILES = [
     f'guest_agent/{name}.js'
-    for name in ('calls', 'text', 'output', 'terminal', 'files', 'guest')
+    for name in (
+        'calls',
+        'text',
+        'poll',
+        'program',
+        'output',
+        'terminal',
+        'files',
+        'accounts',
+        'runs',
+        'hosts',
+        'bulk',
+        'guest',
+    )
 ]
 ADD_SCSS_FILES = ['guest_agent/guest_agent.scss']
 EXTRA_TABS = {

@@ -14,6 +14,12 @@
 
 import os
 
+# First: Horizon has its own directory go before PYTHONPATH, and an installed
+# panel with it.
+import guest_agent_ext.dashboard  # noqa: F401
+
+# isort: split
+
 from openstack_dashboard import wsgi
 import whitenoise
 

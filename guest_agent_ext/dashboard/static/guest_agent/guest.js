@@ -21,8 +21,6 @@
   const say = guestAgent.say;
   const show = guestAgent.show;
 
-  const SHELL = ['/bin/sh', '-c'];
-  const WINDOWS_SHELL = ['cmd.exe', '/c'];
   // How often a guest that is busy is asked, and the milliseconds between.
   const QUESTIONS = 3;
   const QUESTION_GAP = 1500;
@@ -218,11 +216,11 @@
   class Runner {
     constructor(root, node, config, agent) {
       this.root = root;
-      this.node = node;
       this.config = config;
-      this.agent = agent;
       this.form = node.querySelector('form');
-      this.text = node.querySelector('#ga-command');
+      this.program = new guestAgent.Program(this.form, function () {
+        return Boolean(agent && agent.isWindows);
+      });
       this.output = new guestAgent.Output(
         root, part(root, 'output'), config
       );
@@ -230,7 +228,7 @@
         event.preventDefault();
         this.submit();
       });
-      this.text.addEventListener('keydown', (event) => {
+      this.program.text.addEventListener('keydown', (event) => {
         if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
           event.preventDefault();
           this.form.requestSubmit();
@@ -243,67 +241,10 @@
       }
     }
 
-    option(name) {
-      return this.form.querySelector('[data-option="' + name + '"]');
-    }
-
-    set mode(value) {
-      this.form.querySelector('[value="' + value + '"]').checked = true;
-    }
-
-    get mode() {
-      return this.form.querySelector('[name="ga-mode"]:checked').value;
-    }
-
-    /* The arguments, as the API has them. */
-    arguments() {
-      const shell = this.agent && this.agent.isWindows ?
-        WINDOWS_SHELL : SHELL;
-      const text = this.text.value;
-      const args = {
-        command: this.mode === 'shell' ?
-          shell.concat([text]) : text.replace(/\n$/, '').split('\n')
-      };
-      ['user', 'cwd', 'output_keep'].forEach((name) => {
-        const value = this.option(name).value.trim();
-        if (value) {
-          args[name] = value;
-        }
-      });
-      if (this.option('timeout').value) {
-        args.timeout = Number(this.option('timeout').value);
-      }
-      if (this.option('input_data').value) {
-        args.input_data = this.option('input_data').value;
-      }
-      const env = this.environment();
-      if (Object.keys(env).length) {
-        args.env = env;
-      }
-      return args;
-    }
-
-    environment() {
-      const env = Object.create(null);
-      this.option('env').value.split('\n').forEach(function (line) {
-        if (!line.trim()) {
-          return;
-        }
-        const at = line.indexOf('=');
-        if (at < 1) {
-          throw new guestAgent.Refusal(400, interpolate(
-            gettext('Environment: "%s" is not NAME=value.'), [line]
-          ));
-        }
-        env[line.slice(0, at).trim()] = line.slice(at + 1);
-      });
-      return env;
-    }
-
     async submit() {
       let args;
       try {
-        args = this.arguments();
+        args = this.program.arguments();
       } catch (error) {
         say(field(this.form, 'refusal'), error.message);
         return;
@@ -318,9 +259,9 @@
       button.disabled = true;
       this.again.disabled = true;
       try {
-        const command = await this.post({
-          arguments: args, key: guestAgent.random()
-        });
+        const command = await guestAgent.postOnce(
+          this.root, this.config.calls + 'commands/', {arguments: args}
+        );
         this.last = args;
         say(field(this.form, 'note'), '');
         show(this.again, true);
@@ -332,60 +273,11 @@
       this.again.disabled = false;
     }
 
-    /* Post once more what was not answered: the key has it run once. */
-    async post(body) {
-      const url = this.config.calls + 'commands/';
-      try {
-        return await guestAgent.json(this.root, 'POST', url, {json: body});
-      } catch (error) {
-        if (error.status !== 0) {
-          throw error;
-        }
-      }
-      await guestAgent.sleep(1000);
-      return guestAgent.json(this.root, 'POST', url, {json: body});
-    }
-
     /* Fill the form with what an earlier command was told. */
-    async fill(id) {
-      let command;
-      try {
-        command = await guestAgent.json(
-          this.root, 'GET', this.config.calls + 'commands/' + id + '/'
-        );
-      } catch (error) {
-        say(field(this.form, 'refusal'), error.message);
-        return;
-      }
-      const args = command.arguments || {};
-      const argv = args.command || [];
-      const isShell = argv.length === 3 &&
-        [SHELL, WINDOWS_SHELL].some(function (shell) {
-          return shell[0] === argv[0] && shell[1] === argv[1];
-        });
-      const isLines = argv.every(function (word) {
-        return !word.includes('\n');
-      });
-      this.mode = isShell ? 'shell' : 'argv';
-      this.text.value = isShell ? argv[2] : argv.join('\n');
-      ['user', 'cwd', 'timeout', 'output_keep'].forEach((name) => {
-        this.option(name).value = args[name] === undefined ? '' : args[name];
-      });
-      this.option('env').value = (args.env || []).map(function (name) {
-        return name + '=';
-      }).join('\n');
-      const notes = [gettext('This is what the earlier command was told.')];
-      if ((args.env || []).length || args.input_bytes) {
-        notes.push(gettext(
-          'Values of its environment and its input are not kept: add them.'
-        ));
-        this.form.querySelector('details').open = true;
-      }
-      if (!isShell && !isLines) {
-        notes.push(gettext('An argument had several lines: mend it.'));
-      }
-      say(field(this.form, 'note'), notes.join(' '));
-      this.text.focus();
+    fill(id) {
+      return this.program.fillFrom(
+        this.root, this.config.calls + 'commands/' + id + '/'
+      );
     }
   }
 
@@ -462,9 +354,19 @@
 
   function startTab(root, config) {
     const parts = {};
-    ['agent', 'run', 'terminal', 'files', 'last'].forEach(function (name) {
-      parts[name] = part(root, name);
-    });
+    ['agent', 'run', 'terminal', 'files', 'accounts', 'last'].forEach(
+      function (name) {
+        parts[name] = part(root, name);
+      }
+    );
+    const last = parts.last && new Last(root, parts.last, config);
+    const refuse = parts.accounts && guestAgent.startAccounts(
+      root, parts.accounts, config, function () {
+        if (last) {
+          last.load();
+        }
+      }
+    );
     const terminal = parts.terminal &&
       guestAgent.startTerminal(root, parts.terminal, config);
     const agent = parts.agent && new Agent(
@@ -473,10 +375,12 @@
           const lacks = answer.unavailable || {};
           terminal.refuse(lacks.terminal || lacks.attach);
         }
+        if (refuse && answer.status === 'available') {
+          refuse(answer.command_types);
+        }
       }
     );
     const runner = parts.run && new Runner(root, parts.run, config, agent);
-    const last = parts.last && new Last(root, parts.last, config);
     if (parts.files) {
       guestAgent.startFiles(root, parts.files, config);
     }
@@ -490,7 +394,19 @@
     }
   }
 
-  /* Buttons of rows and of a command's page, that ask before they act. */
+  /* What is asked before a command or a run is deleted or cancelled. */
+  function questionOf(isRun, isDelete) {
+    if (isRun) {
+      return isDelete ?
+        gettext('Delete the run, and its commands with their output?') :
+        gettext('Cancel the run? All of its commands that run are killed.');
+    }
+    return isDelete ?
+      gettext('Delete the command and its output?') :
+      gettext('Cancel the command? All of its processes are killed.');
+  }
+
+  /* Buttons of rows and of a page, that ask before they act. */
   function startButtons(root) {
     const refusal = field(root, 'refusal');
     root.addEventListener('click', async function (event) {
@@ -499,9 +415,8 @@
         return;
       }
       const isDelete = button.dataset.do === 'delete';
-      if (!window.confirm(isDelete ?
-        gettext('Delete the command and its output?') :
-        gettext('Cancel the command? All of its processes are killed.'))) {
+      const isRun = button.dataset.kind === 'run';
+      if (!window.confirm(questionOf(isRun, isDelete))) {
         return;
       }
       button.disabled = true;
@@ -536,7 +451,25 @@
     output.watch(config.command);
   }
 
-  const STARTERS = {tab: startTab, command: startCommand};
+  /* The list of commands, and on the page of admins the hosts above it. */
+  function startList(root, config) {
+    const hosts = part(root, 'hosts');
+    if (hosts) {
+      guestAgent.startHosts(root, hosts, config);
+    }
+    const bulk = part(root, 'bulk');
+    if (bulk) {
+      guestAgent.startBulk(root, bulk);
+    }
+  }
+
+  const STARTERS = {
+    list: startList,
+    tab: startTab,
+    command: startCommand,
+    run: guestAgent.startRun,
+    'new-run': guestAgent.startNewRun
+  };
 
   /* Start what is new in a part of the page. */
   function start(node) {

@@ -20,23 +20,6 @@
   const say = guestAgent.say;
   const show = guestAgent.show;
 
-  // Milliseconds between two looks, and how much more the next is.
-  const MIN_GAP = 250;
-  const MAX_GAP = 3000;
-  const HIDDEN_GAP = 10000;
-  const GROWTH = 1.4;
-  // An endless look would keep a session alive that nobody uses.
-  const IDLE = 15 * 60 * 1000;
-  // Looks that may fail in a row.
-  const FAILURES = 20;
-
-  let lastTouched = Date.now();
-  ['keydown', 'pointerdown', 'visibilitychange'].forEach(function (name) {
-    document.addEventListener(name, function () {
-      lastTouched = Date.now();
-    });
-  });
-
   class Output {
     /* root: element with the token; part: that of the template */
     constructor(root, part, config) {
@@ -62,17 +45,16 @@
         };
       });
       this.button('cancel').addEventListener('click', () => this.cancel());
-      this.button('go-on').addEventListener('click', () => {
-        show(this.button('go-on'), false);
-        this.loop();
-      });
+      this.poller = new guestAgent.Poller(
+        part, (isCurrent) => this.poll(isCurrent),
+        {problem: this.field('refusal'), goOn: this.button('go-on')}
+      );
     }
 
     /* Show a command from its beginning on. */
     watch(id) {
       this.id = id;
       this.url = this.config.calls + 'commands/' + id + '/';
-      this.turn = {};
       Object.values(this.streams).forEach(function (stream) {
         stream.screen.clear();
         stream.note.textContent = '';
@@ -85,60 +67,18 @@
       say(this.field('error'), '');
       show(this.part, true);
       show(this.part.querySelector('.ga-streams'), this.config.output);
-      return this.loop();
-    }
-
-    async loop() {
-      const turn = this.turn;
-      let gap = MIN_GAP;
-      let failures = 0;
-      lastTouched = Date.now();
-      for (;;) {
-        let isOver = false;
-        try {
-          const news = await this.look(turn);
-          if (turn !== this.turn) {
-            return;
-          }
-          gap = news.isNew ? MIN_GAP : Math.min(gap * GROWTH, MAX_GAP);
-          isOver = news.isOver;
-          failures = 0;
-          say(this.field('refusal'), '');
-        } catch (error) {
-          if (turn !== this.turn) {
-            return;
-          }
-          say(this.field('refusal'), error.message);
-          failures += 1;
-          gap = MAX_GAP;
-          if (!error.isPassing || failures > FAILURES) {
-            show(this.button('go-on'), true);
-            return;
-          }
-        }
-        if (isOver) {
-          return;
-        }
-        if (Date.now() - lastTouched > IDLE) {
-          show(this.button('go-on'), true);
-          return;
-        }
-        await guestAgent.sleep(document.hidden ? HIDDEN_GAP : gap);
-        if (turn !== this.turn || !this.part.isConnected) {
-          return;
-        }
-      }
+      return this.poller.start();
     }
 
     /* Ask once, and show what is new. */
-    async look(turn) {
+    async poll(isCurrent) {
       const query = !this.config.output ? '' : '?' + ['out', 'err'].map(
         (name) => name + '=' + this.streams[name].offset
       ).join('&');
       const command = await guestAgent.json(
         this.root, 'GET', this.url + query
       );
-      if (turn !== this.turn) {
+      if (!isCurrent()) {
         return {};
       }
       this.showState(command);
@@ -217,7 +157,7 @@
       try {
         await guestAgent.call(this.root, 'POST', this.url + 'cancel/',
                               {json: {}});
-        lastTouched = Date.now();
+        guestAgent.touch();
       } catch (error) {
         say(this.field('refusal'), error.message);
       }

@@ -30,6 +30,15 @@
     return made;
   }
 
+  /* Make an element of a drawing (SVG). */
+  function drawing(tag, attributes) {
+    const made = document.createElementNS('http://www.w3.org/2000/svg', tag);
+    Object.entries(attributes).forEach(function (pair) {
+      made.setAttribute(pair[0], pair[1]);
+    });
+    return made;
+  }
+
   /* Show or hide an element; [hidden] loses to Bootstrap's classes. */
   function show(node, isShown) {
     if (node) {
@@ -253,6 +262,7 @@
   Object.assign(guestAgent, {
     Screen: Screen,
     bytesOf: bytesOf,
+    drawing: drawing,
     element: element,
     label: label,
     say: say,

@@ -19,6 +19,7 @@ import os
 import pathlib
 
 # Names of Horizon's own settings module would be overwritten.
+from openstack_dashboard import defaults as _defaults
 from openstack_dashboard.local import enabled as _local_enabled
 
 from guest_agent_ext.dashboard import enabled as _enabled
@@ -41,6 +42,11 @@ CACHES = {
     'default': {'BACKEND': 'django.core.cache.backends.locmem.LocMemCache'}
 }
 TIME_ZONE = 'UTC'
+# A copy of Nova's, if there is one: without it Nova's defaults hold.
+POLICY_FILES = {
+    **_defaults.POLICY_FILES,
+    'compute': str(_STATE / 'nova_policy.yaml'),
+}
 
 # What an operator may have on: no secret may be in it.
 OPERATION_LOG_ENABLED = True
