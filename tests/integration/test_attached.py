@@ -1363,9 +1363,15 @@ def test_stopped_part_of_a_launcher_goes_on(
     source = random.Random(11).randbytes(2 * MIB)
     session = Session(guest, '/bin/cat')
     session.wait_to_begin()
-    for pids in parts(session).values():
-        for pid in pids:
-            os.kill(int(pid), signal.SIGSTOP)
+    pids = [pid for found in parts(session).values() for pid in found]
+    for pid in pids:
+        os.kill(int(pid), signal.SIGSTOP)
+    # A process that waits for a processor is not stopped before it has one.
+    processes.wait_for(
+        lambda: all(test_launcher.state(pid) in 'TZ' for pid in pids),
+        PATIENCE,
+        'their stop',
+    )
     session.turn(source)
     guest.launcher.recover(session.id)
     session.communicate(source)
