@@ -37,8 +37,8 @@ from tools.testbed import processes
 
 BOOT_TIMEOUT = 180
 
-#: Debian takes 15 seconds to its agent on a machine that does nothing else, and
-#: 130 from a reboot to its end beside all other tests.
+#: Debian takes 15 seconds to its agent on a machine that does nothing else,
+#: and 130 from a reboot to its end beside all other tests.
 AGENT_TIMEOUT = 300
 
 #: Milliseconds, for playwright; the machine has other things to do.

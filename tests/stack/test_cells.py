@@ -12,20 +12,28 @@
 
 """Two cells behind one API and one conductor; one of them is cut off.
 
-The broker of the second cell is in a network namespace of its own.
+The broker of the second cell is in a network namespace of its own. Runs go to
+eight servers in both.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from concurrent import futures
 import contextlib
 import time
 from typing import Any
 
 import pytest
 
+from tests.stack import conftest
 from tools.stack import nova
 from tools.stack import stack as stack_module
 from tools.testbed import processes
+
+HOSTS = ('compute-1', 'compute-2')
+
+#: Servers of each cell that a run goes to, and the tag that these have.
+SERVERS, TAG = 4, 'fleet'
 
 
 @pytest.fixture(scope='module')
@@ -37,12 +45,33 @@ def cell2(stack: stack_module.Stack) -> nova.Cell:
 @pytest.fixture(scope='module')
 def servers(cell2: nova.Cell, boot: Callable[..., str]) -> dict[str, str]:
     """A server in each cell, by its host."""
-    return {host: boot('admin', host) for host in ('compute-1', 'compute-2')}
+    return {host: boot('admin', host) for host in HOSTS}
 
 
 @pytest.fixture
 def compute(sdk: Callable[[str], Any]) -> Any:
     return sdk('admin').compute
+
+
+@pytest.fixture(scope='module')
+def tagged(
+    sdk: Callable[[str], Any],
+    servers: dict[str, str],
+    boot: Callable[..., str],
+) -> dict[str, set[str]]:
+    """Uuids of the servers with the tag, by their host."""
+    found = {host: {server_id} for host, server_id in servers.items()}
+    more = [host for host in HOSTS for _ in range(SERVERS - 1)]
+    with futures.ThreadPoolExecutor(len(more)) as pool:
+        for host, server_id in zip(
+            more, pool.map(lambda host: boot('admin', host), more), strict=True
+        ):
+            found[host].add(server_id)
+    for server_id in set().union(*found.values()):
+        sdk('admin').compute.put(
+            f'/servers/{server_id}/tags/{TAG}', microversion='2.26'
+        ).raise_for_status()
+    return found
 
 
 @contextlib.contextmanager
@@ -135,3 +164,49 @@ def test_a_cell_is_cut_off(
             assert _show(compute, answer)['status'] == 'PENDING'
     for answer in waiting:
         assert _ended(compute, answer)['status'] == 'COMPLETED'
+
+
+@pytest.fixture
+def admin(cloud: Callable[[str], conftest.OpenStack]) -> conftest.OpenStack:
+    return cloud('admin')
+
+
+def test_run_in_the_servers_of_both_cells(
+    admin: conftest.OpenStack, tagged: dict[str, set[str]]
+) -> None:
+    code, out, err = admin.run(
+        *('guest', 'run', 'create', '--tag', TAG, '--max-concurrency', '3'),
+        *('--wait', '--group', '--', 'hostname'),
+    )
+    assert code == 0, err
+    assert f'({2 * SERVERS})' in out.decode()
+    last = err.decode().splitlines()[-1]
+    assert last.endswith(f'{2 * SERVERS} servers: {2 * SERVERS} succeeded')
+    run = admin.json('guest', 'run', 'list', '--limit', '1')[0]['Id']
+    for host in HOSTS:
+        for server_id in tagged[host]:
+            told = admin.do(
+                'guest', 'run', 'output', run, '--server', server_id
+            )
+            assert told.endswith(': guest\n')
+
+
+def test_run_while_the_database_of_a_cell_does_not_answer(
+    stack: stack_module.Stack,
+    admin: conftest.OpenStack,
+    tagged: dict[str, set[str]],
+) -> None:
+    create = ('guest', 'run', 'create', '--tag', TAG, '--wait')
+    cell = stack.cells[2]
+    with contextlib.closing(stack.database.connect(cell.database)) as session:
+        session.cursor().execute('LOCK TABLES instances WRITE')
+        code, out, err = admin.run(*create, '--', 'hostname')
+        assert (code, out) == (1, b'')
+        assert f'Cell {cell.name} is down' in err.decode()
+        code, out, err = admin.run(
+            *create, '--allow-missing-cells', '--', 'hostname'
+        )
+    assert code == 0, err
+    assert len(out.splitlines()) == len(tagged['compute-1'])
+    assert f'{SERVERS} succeeded' in err.decode().splitlines()[-1]
+    assert cell.name in err.decode()
