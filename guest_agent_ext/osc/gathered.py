@@ -18,8 +18,10 @@ with the same output stand together.
 
 import abc
 import collections
+from concurrent import futures
 import dataclasses
 import sys
+import threading
 from typing import Any
 from typing import BinaryIO
 
@@ -30,6 +32,8 @@ from guest_agent_ext.osc import resources
 
 #: Line above and below the names of servers with the same output.
 _RULE = '-' * 15
+#: Seconds to wait for the names of servers.
+NAMES_TIMEOUT = 15.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +110,28 @@ class Names:
         return self._names.get(server_id, server_id)
 
     def _read(self) -> dict[str, str]:
+        """Return the names, or none if Nova does not list them in time.
+
+        Nova waits for the database of each cell, and may wait for ever.
+        """
+        names: futures.Future[dict[str, str]] = futures.Future()
+
+        def read() -> None:
+            try:
+                names.set_result(self._listed())
+            except Exception as error:
+                names.set_exception(error)
+
+        threading.Thread(target=read, daemon=True).start()
+        try:
+            return names.result(NAMES_TIMEOUT)
+        except futures.TimeoutError:
+            interrupts.tell(
+                'Nova does not list the servers; they are shown by their IDs'
+            )
+            return {}
+
+    def _listed(self) -> dict[str, str]:
         names = {
             server.id: server.name
             for server in self._nova.servers(details=False)

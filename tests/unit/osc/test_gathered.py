@@ -12,6 +12,7 @@
 
 """What a user reads of the commands of a run."""
 
+import threading
 from typing import Any
 from unittest import mock
 
@@ -92,6 +93,26 @@ def test_names_are_read_once_and_only_when_needed() -> None:
         '5',
     ]
     nova.servers.assert_called_once_with(details=False)
+
+
+def test_servers_whose_names_nova_does_not_tell_have_their_ids(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gathered, 'NAMES_TIMEOUT', 0.05)
+    over = threading.Event()
+    nova = mock.Mock()
+    nova.servers.side_effect = lambda **_: over.wait(30) or []
+    names = gathered.Names(nova)
+    assert [names.of(server) for server in '12'] == ['1', '2']
+    over.set()
+    assert capsys.readouterr().err.count('does not list the servers') == 1
+
+
+def test_refusal_to_list_servers_is_told() -> None:
+    nova = mock.Mock()
+    nova.servers.side_effect = ValueError('refused')
+    with pytest.raises(ValueError, match='refused'):
+        gathered.Names(nova).of('1')
 
 
 @pytest.mark.parametrize(
