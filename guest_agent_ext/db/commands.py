@@ -805,8 +805,8 @@ def claim(
     :param ticket: guest uptime (centiseconds) after which it will not start
     :param window: seconds from now until then, which may not pass start_by
     :param grace: seconds beyond window and timeout after which it is LOST
-    :param guard: what else to check; what fails may have other reasons, so it
-        is to be checked before the claim is repeated without
+    :param guard: conditions that the statement checks too; a failure may have
+        other reasons, so the caller checks them before it claims without
     :returns: the command with its inputs if this attempt has claimed it, now
         or, without a guard, in an earlier call
     """
@@ -899,7 +899,7 @@ def note_started(
     :param started_uptime: guest uptime at the start, in centiseconds
     :param age: seconds since the start
     :param opened: handles and files that a transfer has open in the guest
-    :param guard: what else to check, as in claim()
+    :param guard: conditions that the statement checks too, as in claim()
     :returns: command.OK, SUPERSEDED, GONE or MOVED; with a guard OK or MOVED
     """
     is_noted = _change(
@@ -963,7 +963,7 @@ def finish(
     :param status: state that the command ends in
     :param values: columns that the host reports
     :param age: seconds since the start, None if the command never started
-    :param guard: what else to check, as in claim()
+    :param guard: conditions that the statement checks too, as in claim()
     :returns: command.OK, SUPERSEDED, GONE or MOVED; with a guard OK or MOVED
     """
     parameters: dict[str, object] = {
